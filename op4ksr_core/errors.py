@@ -1,0 +1,29 @@
+"""What can go wrong, by name. Every message carries the offending value and a remedy."""
+
+
+class Op4ksrError(Exception):
+    """Base of all errors this project raises on purpose."""
+
+
+class SettingError(Op4ksrError, ValueError):
+    """A setting is outside its range."""
+
+
+class ImageError(Op4ksrError):
+    """A picture cannot be read or has an unusable shape."""
+
+
+class WeightsError(Op4ksrError):
+    """Weights are missing, damaged, of another model, or in a refused format."""
+
+
+class MemoryPlanError(Op4ksrError):
+    """The estimated peak memory does not fit the machine."""
+
+
+class OutputError(Op4ksrError):
+    """A result cannot be written."""
+
+
+class Cancelled(Op4ksrError):
+    """The caller asked to stop."""

@@ -1,0 +1,48 @@
+"""L_AP, OP4KSR's autocorrelation periodicity loss (arXiv 2605.13457).
+
+1 / (2 Q C |K|) * sum over quadrants, channels, axes and lags of (A(pred) - A(target))^2.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ..errors import ImageError
+
+LAGS = (8, 16, 24, 32, 40)
+"""Lags in picture pixels."""
+
+
+def quadrants(x_bchw: Tensor) -> Tensor:
+    """(B, C, H, W) -> (4, B, C, H//2, W//2); an odd side loses its last line."""
+    height, width = (side // 2 * 2 for side in x_bchw.shape[-2:])
+    return rearrange(x_bchw[..., :height, :width], "b c (i h) (j w) -> (i j) b c h w", i=2, j=2)
+
+
+def autocorrelation(x: Tensor, lags: Sequence[int] = LAGS, remove_mean: bool = True) -> Tensor:
+    """Unbiased autocorrelation of (..., H, W) along both axes, no wrap-around: (..., 2, len(lags)).
+
+    Index 0 of the second to last axis is horizontal, 1 vertical. Raises ImageError if a side is
+    not longer than the largest lag.
+    """
+    if min(x.shape[-2:]) <= max(lags):
+        raise ImageError(
+            f"Autocorrelation at lag {max(lags)} px needs sides above it, got {x.shape[-1]}x{x.shape[-2]} px "
+            "(L_AP halves the picture first)."
+        )
+    x = x.float()
+    if remove_mean:
+        x = x - x.mean(dim=(-2, -1), keepdim=True)
+    horizontal = [(x[..., :, lag:] * x[..., :, :-lag]).mean(dim=(-2, -1)) for lag in lags]
+    vertical = [(x[..., lag:, :] * x[..., :-lag, :]).mean(dim=(-2, -1)) for lag in lags]
+    return torch.stack([torch.stack(horizontal, -1), torch.stack(vertical, -1)], -2)
+
+
+def autocorrelation_loss(
+    prediction_bchw: Tensor, target_bchw: Tensor, lags: Sequence[int] = LAGS, remove_mean: bool = True
+) -> Tensor:
+    """L_AP of pictures in [0, 1], mean over the batch: a scalar; the target is detached."""
+    a, b = (autocorrelation(quadrants(x), lags, remove_mean) for x in (prediction_bchw, target_bchw.detach()))
+    return (a - b).pow(2).mean()

@@ -1,0 +1,1 @@
+"""How the embedded model is made: scenes, degradation, and the three training stages."""

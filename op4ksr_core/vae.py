@@ -1,0 +1,178 @@
+"""FLUX-shaped autoencoders at 16x compression (F16), with exact, lighter forms of their layers.
+
+UltraFlux's F16 VAE is FLUX.1's AutoencoderKL with a stride-2 `conv_in` and a nearest x2 before
+`conv_out`; keys and shapes of the weights do not change. Every class here is an exact rewrite of
+the plain form (equal to float32 rounding) and keeps the parameter's name and object, so state
+dicts, adapters and training see no difference.
+
+A VAE here is any module with `encoder`, `decoder`, `config.scaling_factor` and
+`config.shift_factor`, laid out as diffusers' AutoencoderKL.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import SettingError
+
+HEADS = ("centered", "partitioned")
+
+_SCORE_ELEMENTS = 2**26
+"""Most attention scores that exist at one time, if the backend materialises them at all."""
+
+# 1-D taps of a 3-tap kernel after nearest x2: phase 0 sees low-res pixels (-1, 0), phase 1 sees (0, 1).
+_FOLD_2 = ([[1.0, 0, 0], [0, 1, 1]], [[1.0, 1, 0], [0, 0, 1]])
+# The same on a common 3-tap window (-1, 0, 1).
+_FOLD_3 = ([[1.0, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1.0, 1, 0], [0, 0, 1]])
+
+
+class PhaseUpsample(nn.Module):
+    """Nearest x2 followed by a 3x3 convolution, as four 2x2 convolutions of the small input.
+
+    16/36 of the multiplications and no enlarged input. (B, C, h, w) -> (B, D, 2h, 2w).
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
+        weight, bias = self.conv.weight, self.conv.bias
+        fold = weight.new_tensor(_FOLD_2)
+        phases = torch.einsum("atd,bue,ocde->aboctu", fold, fold, weight)
+        batch, _, height, width = x.shape
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
+        out = x.new_empty(batch, weight.shape[0], 2 * height, 2 * width)
+        out = out.to(memory_format=layout) if layout else out
+        padded = F.pad(x, (1, 1, 1, 1))
+        for a in range(2):
+            for b in range(2):
+                window = padded[:, :, a : a + height + 1, b : b + width + 1]
+                out[:, :, a::2, b::2] = F.conv2d(window, phases[a, b], bias)
+        return out
+
+
+class SubPixelHead(nn.Module):
+    """Nearest x2 followed by a 3x3 convolution to few channels, as one convolution and a pixel shuffle.
+
+    (B, C, h, w) -> (B, D, 2h, 2w). `partitioned` gives UltraFlux's published decode, one pixel down
+    and right of `centered`, with row and column 0 from the zero padding.
+    """
+
+    def __init__(self, conv: nn.Conv2d, mode: str = "centered"):
+        super().__init__()
+        if mode not in HEADS:
+            raise SettingError(f"The F16 head must be one of {', '.join(HEADS)}, got {mode!r}.")
+        self.weight, self.bias, self.mode = conv.weight, conv.bias, mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        fold = self.weight.new_tensor(_FOLD_3)
+        kernel = torch.einsum("atd,bue,ocde->oabctu", fold, fold, self.weight).flatten(0, 2)
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        if self.mode == "centered":
+            return F.pixel_shuffle(F.conv2d(x, kernel, bias, padding=1), 2)
+        height, width = 2 * x.shape[-2], 2 * x.shape[-1]
+        shuffled = F.pixel_shuffle(F.conv2d(F.pad(x, (2, 1, 2, 1)), kernel, bias), 2)
+        return shuffled[..., 1 : height + 1, 1 : width + 1]
+
+
+class LeanAttention:
+    """Processor for the mid block's attention: never holds the full (tokens x tokens) score matrix."""
+
+    def __call__(self, attn: nn.Module, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+        batch, channels, height, width = hidden_states.shape
+        tokens = rearrange(hidden_states, "b c h w -> b c (h w)")
+        tokens = rearrange(attn.group_norm(tokens), "b c n -> b n c")
+        q, k, v = (
+            rearrange(f(tokens), "b n (heads c) -> b heads n c", heads=attn.heads)
+            for f in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        mixed = rearrange(chunked_attention(q, k, v), "b heads n c -> b n (heads c)")
+        mixed = attn.to_out[1](attn.to_out[0](mixed))
+        mixed = rearrange(mixed, "b n c -> b c n").reshape(batch, channels, height, width)
+        return (mixed + hidden_states) / attn.rescale_output_factor
+
+
+def chunked_attention(q: Tensor, k: Tensor, v: Tensor, max_scores: int = _SCORE_ELEMENTS) -> Tensor:
+    """Softmax attention over (B, heads, N, C), queries in chunks of at most `max_scores` scores."""
+    rows = max(1, max_scores // (q.shape[0] * q.shape[1] * k.shape[2]))
+    if rows >= q.shape[2]:
+        return F.scaled_dot_product_attention(q, k, v)
+    return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in q.split(rows, dim=2)], dim=2)
+
+
+def make_f16(vae: nn.Module, head: str = "centered") -> nn.Module:
+    """Turns an F8 VAE into an F16 one in place and returns it; the weights decide whether it is right.
+
+    `head` is one of HEADS. Raises SettingError if `conv_in` is strided already.
+    """
+    if is_f16(vae):
+        raise SettingError("This VAE is F16 already: its conv_in has stride 2.")
+    new_head = SubPixelHead(vae.decoder.conv_out, head)
+    vae.encoder.conv_in.stride = (2, 2)
+    vae.decoder.conv_out = new_head
+    return vae
+
+
+def is_f16(vae: nn.Module) -> bool:
+    """Whether the encoder's first convolution has stride 2."""
+    return tuple(vae.encoder.conv_in.stride) == (2, 2)
+
+
+def make_lean(vae: nn.Module) -> nn.Module:
+    """Swaps a VAE's upsamplers and mid attention for their exact lighter forms, in place."""
+    for block in vae.decoder.up_blocks:
+        for i, upsampler in enumerate(block.upsamplers or []):
+            if not isinstance(upsampler, PhaseUpsample):
+                block.upsamplers[i] = PhaseUpsample(upsampler.conv)
+    for part in (vae.encoder, vae.decoder):
+        for attention in part.mid_block.attentions:
+            if attention is not None:
+                attention.set_processor(LeanAttention())
+    return vae
+
+
+def make_inference_only(vae: nn.Module) -> nn.Module:
+    """Freezes a VAE and lets its activations overwrite their input, which saves one full-size tensor."""
+    vae.requires_grad_(False).eval()
+    for module in vae.modules():
+        if isinstance(module, nn.SiLU):
+            module.inplace = True
+    return vae
+
+
+def downscale_factor(vae: nn.Module) -> int:
+    """Picture pixels per latent pixel: 8 for FLUX.1's VAE, 16 once made F16."""
+    return 2 ** (len(vae.decoder.up_blocks) - 1) * (2 if is_f16(vae) else 1)
+
+
+def encode(vae: nn.Module, image_bchw: Tensor, sample_seed: int | None = None) -> Tensor:
+    """Picture (B, 3, H, W) in [0, 1] -> latent (B, C, H/f, W/f), shifted and scaled for the transformer.
+
+    H and W are multiples of the VAE's factor f. Takes the posterior's mode, or a sample drawn on
+    the CPU from `sample_seed` (equal on every device).
+    """
+    moments = vae.encoder(image_bchw * 2 - 1)
+    if getattr(vae, "quant_conv", None) is not None:
+        moments = vae.quant_conv(moments)
+    mean, log_variance = moments.chunk(2, dim=1)
+    z = mean if sample_seed is None else mean + _noise_like(mean, sample_seed) * _std(log_variance)
+    return (z - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+def _std(log_variance: Tensor) -> Tensor:
+    return torch.exp(0.5 * log_variance.clamp(-30, 20))
+
+
+def _noise_like(z: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(z.shape, generator=generator).to(z)
+
+
+def decode(vae: nn.Module, z: Tensor) -> Tensor:
+    """Latent (B, C, h, w) -> picture (B, 3, f*h, f*w), about [0, 1], not clamped."""
+    z = z / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
+    if getattr(vae, "post_quant_conv", None) is not None:
+        z = vae.post_quant_conv(z)
+    return vae.decoder(z) * 0.5 + 0.5
