@@ -82,9 +82,7 @@ def padded_side(side: int, multiple: int = TOKEN_PX) -> int:
     return -(-side // multiple) * multiple
 
 
-def make_plan(
-    source: Size, scale: float | None = None, long_side: int | None = None, token_px: int = TOKEN_PX
-) -> Plan:
+def make_plan(source: Size, scale: float | None = None, long_side: int | None = None, token_px: int = TOKEN_PX) -> Plan:
     """Source, target and padded size of one picture. Errors as in `target_size`."""
     target = target_size(source, scale, long_side)
     padded = Size(padded_side(target.height, token_px), padded_side(target.width, token_px))

@@ -15,9 +15,7 @@ def resize(x_bchw: Tensor, size: Size) -> Tensor:
     shrinks = size.height < x_bchw.shape[-2] or size.width < x_bchw.shape[-1]
     if tuple(x_bchw.shape[-2:]) == (size.height, size.width):
         return x_bchw
-    return F.interpolate(
-        x_bchw, size=(size.height, size.width), mode="bicubic", align_corners=False, antialias=shrinks
-    )
+    return F.interpolate(x_bchw, size=(size.height, size.width), mode="bicubic", align_corners=False, antialias=shrinks)
 
 
 def pad_reflect(x_bchw: Tensor, size: Size) -> Tensor:

@@ -9,6 +9,8 @@ A VAE here is any module with `encoder`, `decoder`, `config.scaling_factor` and
 `config.shift_factor`, laid out as diffusers' AutoencoderKL.
 """
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ class PhaseUpsample(nn.Module):
         super().__init__()
         self.conv = conv
 
-    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
+    def forward(self, x: Tensor, *_args: object) -> Tensor:
         weight, bias = self.conv.weight, self.conv.bias
         fold = weight.new_tensor(_FOLD_2)
         phases = torch.einsum("atd,bue,ocde->aboctu", fold, fold, weight)
@@ -80,7 +82,7 @@ class SubPixelHead(nn.Module):
 class LeanAttention:
     """Processor for the mid block's attention: never holds the full (tokens x tokens) score matrix."""
 
-    def __call__(self, attn: nn.Module, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+    def __call__(self, attn: Any, hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor:
         batch, channels, height, width = hidden_states.shape
         tokens = rearrange(hidden_states, "b c h w -> b c (h w)")
         tokens = rearrange(attn.group_norm(tokens), "b c n -> b n c")
@@ -102,7 +104,7 @@ def chunked_attention(q: Tensor, k: Tensor, v: Tensor, max_scores: int = _SCORE_
     return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in q.split(rows, dim=2)], dim=2)
 
 
-def make_f16(vae: nn.Module, head: str = "centered") -> nn.Module:
+def make_f16(vae: Any, head: str = "centered") -> Any:
     """Turns an F8 VAE into an F16 one in place and returns it; the weights decide whether it is right.
 
     `head` is one of HEADS. Raises SettingError if `conv_in` is strided already.
@@ -115,12 +117,12 @@ def make_f16(vae: nn.Module, head: str = "centered") -> nn.Module:
     return vae
 
 
-def is_f16(vae: nn.Module) -> bool:
+def is_f16(vae: Any) -> bool:
     """Whether the encoder's first convolution has stride 2."""
     return tuple(vae.encoder.conv_in.stride) == (2, 2)
 
 
-def make_lean(vae: nn.Module) -> nn.Module:
+def make_lean(vae: Any) -> Any:
     """Swaps a VAE's upsamplers and mid attention for their exact lighter forms, in place."""
     for block in vae.decoder.up_blocks:
         for i, upsampler in enumerate(block.upsamplers or []):
@@ -133,7 +135,7 @@ def make_lean(vae: nn.Module) -> nn.Module:
     return vae
 
 
-def make_inference_only(vae: nn.Module) -> nn.Module:
+def make_inference_only(vae: Any) -> Any:
     """Freezes a VAE and lets its activations overwrite their input, which saves one full-size tensor."""
     vae.requires_grad_(False).eval()
     for module in vae.modules():
@@ -142,12 +144,12 @@ def make_inference_only(vae: nn.Module) -> nn.Module:
     return vae
 
 
-def downscale_factor(vae: nn.Module) -> int:
+def downscale_factor(vae: Any) -> int:
     """Picture pixels per latent pixel: 8 for FLUX.1's VAE, 16 once made F16."""
     return 2 ** (len(vae.decoder.up_blocks) - 1) * (2 if is_f16(vae) else 1)
 
 
-def encode(vae: nn.Module, image_bchw: Tensor, sample_seed: int | None = None) -> Tensor:
+def encode(vae: Any, image_bchw: Tensor, sample_seed: int | None = None) -> Tensor:
     """Picture (B, 3, H, W) in [0, 1] -> latent (B, C, H/f, W/f), shifted and scaled for the transformer.
 
     H and W are multiples of the VAE's factor f. Takes the posterior's mode, or a sample drawn on
@@ -170,7 +172,7 @@ def _noise_like(z: Tensor, seed: int) -> Tensor:
     return torch.randn(z.shape, generator=generator).to(z)
 
 
-def decode(vae: nn.Module, z: Tensor) -> Tensor:
+def decode(vae: Any, z: Tensor) -> Tensor:
     """Latent (B, C, h, w) -> picture (B, 3, f*h, f*w), about [0, 1], not clamped."""
     z = z / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
     if getattr(vae, "post_quant_conv", None) is not None:

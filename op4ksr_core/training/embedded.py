@@ -15,11 +15,11 @@ import argparse
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ from ..vae import decode, encode, make_f16
 from .degradation import EMBEDDED, degrade
 from .pictures import HELD_OUT, PicturePool, photo
 
-VAE_CONFIG = {
+VAE_CONFIG: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "block_out_channels": [32, 64, 128, 128],
@@ -51,7 +51,7 @@ VAE_CONFIG = {
     "shift_factor": 0.0,
     "sample_size": 4096,
 }
-DIT_CONFIG = {
+DIT_CONFIG: dict[str, Any] = {
     "patch_size": 1,
     "in_channels": 64,
     "num_layers": 2,
@@ -100,6 +100,11 @@ RECIPES = {
 
 class EmbeddedModel(nn.Module):
     """F16 VAE, FLUX transformer and learned prompt; `hr_encoder` is the VAE's encoder before stage 3."""
+
+    vae: Any
+    dit: Any
+    latent_shift: Tensor
+    latent_scale: Tensor
 
     def __init__(self, theta: float):
         from diffusers import AutoencoderKL, FluxTransformer2DModel
@@ -216,7 +221,9 @@ def trainable(model: EmbeddedModel, stage: str, recipe: Recipe) -> list[nn.Param
 def learning_rate(step: int, recipe: Recipe) -> float:
     """Linear warm-up over 100 steps, then a cosine to a twentieth."""
     progress = min(1.0, step / recipe.steps)
-    return recipe.learning_rate * min(1.0, (step + 1) / 100) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * progress)))
+    return (
+        recipe.learning_rate * min(1.0, (step + 1) / 100) * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * progress)))
+    )
 
 
 @torch.no_grad()
@@ -243,7 +250,7 @@ def save(path: Path, state: dict) -> None:
     """Writes a checkpoint so that a kill at any moment leaves the old one or the new one."""
     temporary = path.with_suffix(".part")
     torch.save(state, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def start_model(run: Path, stage: str, theta: float) -> EmbeddedModel:
@@ -315,7 +322,9 @@ def train(stage: str, recipe: Recipe, run: Path, minutes: float, device: torch.d
         if step % 100 == 0 or step == recipe.steps:
             rate = (time.time() - started) / 60
             report = validate(average, stage, recipe, device) if step % 200 == 0 or step == recipe.steps else ""
-            print(f"{stage} {step}/{recipe.steps} {rate:.1f} min loss {running:.4f} norm {norm:.3f} {report}", flush=True)
+            print(
+                f"{stage} {step}/{recipe.steps} {rate:.1f} min loss {running:.4f} norm {norm:.3f} {report}", flush=True
+            )
             checkpoint_now()
     checkpoint_now()
 
@@ -354,7 +363,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=[*RECIPES, "export"])
     parser.add_argument("--run", type=Path, default=Path("runs/embedded"), help="folder of the checkpoints")
-    parser.add_argument("--to", type=Path, default=Path("op4ksr_core/assets/embedded"), help="folder that export writes")
+    parser.add_argument(
+        "--to", type=Path, default=Path("op4ksr_core/assets/embedded"), help="folder that export writes"
+    )
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after this long; run again to go on")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name in ("steps", "batch", "crop", "scenes", "seed"):

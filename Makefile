@@ -1,0 +1,31 @@
+# The environment lives in .venv. TORCH may name another build, for example TORCH="torch==2.9.1".
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test lint bench train
+
+demo: .venv/ready
+	$(BIN)/op4ksr demo -o output -v --overwrite
+
+test: .venv/test-ready lint
+	$(BIN)/python -m pytest -q
+
+lint: .venv/test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/test-ready
+	$(BIN)/python benchmarks/bench_realsr.py
+	$(BIN)/python benchmarks/bench_embedded.py
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q "$(TORCH)"
+	$(BIN)/pip install -q -e ".[cli]"
+	touch $@
+
+.venv/test-ready: .venv/ready
+	$(BIN)/pip install -q -e ".[test]"
+	touch $@

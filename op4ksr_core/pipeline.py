@@ -1,0 +1,341 @@
+"""Headless upscaling on diffusers models: encode, one transformer pass at the mid-timestep, decode."""
+
+import gc
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import flow
+from .colour import back_project, fix_colour
+from .errors import ImageError, WeightsError
+from .geometry import Plan, Size, make_plan
+from .loading import (
+    Adapter,
+    find_adapters,
+    finish_vae,
+    load_prompt,
+    load_transformer,
+    load_vae,
+    merge_adapter,
+)
+from .memory import Footprint, MemoryPlan, make_memory_plan
+from .presets import PRESETS, UpscaleSettings
+from .resample import crop, pad_reflect, resize
+from .rope import RotaryEmbedding
+from .vae import decode, downscale_factor, encode
+from .weights import find_weights
+
+log = logging.getLogger("op4ksr")
+
+EMBEDDED = Path(__file__).parent / "assets" / "embedded"
+
+Progress = Callable[[str, int, int], None]
+"""(phase, blocks done, blocks in all). Raise from it to cancel; nothing is left half done."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a model's parts come from."""
+
+    transformer: Path
+    vae: Path
+    prompt: Path
+    f16: bool | None = None
+    head: str = "centered"
+    adapters: tuple[Path, ...] = ()
+    adapter_scale: float = 1.0
+
+
+class _Part:
+    """One model that can be resident, offloaded to the host, or read anew for each use."""
+
+    def __init__(self, load: Callable[[], Any], device: torch.device):
+        self._load, self._device = load, device
+        self.module: Any = None
+
+    @contextmanager
+    def use(self, residency: str) -> Iterator[Any]:
+        module = self.module if self.module is not None else self._load()
+        self.module = module.to(self._device)
+        try:
+            yield module
+        finally:
+            if residency == "offload":
+                module.to("cpu")
+            if residency == "reload":
+                self.module = None
+                del module
+                gc.collect()
+            if residency != "resident" and self._device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    @property
+    def held_bytes(self) -> int:
+        """Weights on the device now."""
+        if self.module is None:
+            return 0
+        return sum(p.numel() * p.element_size() for p in self.module.parameters() if p.device == self._device)
+
+
+class Upscaler:
+    """Pictures in, larger pictures out. Make one with `from_embedded` or `from_pretrained`.
+
+    `settings` are the defaults of every call. `device` is CUDA where there is one, `dtype` bfloat16
+    on CUDA and float32 elsewhere, unless given.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        settings: UpscaleSettings,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        check_memory: bool = True,
+    ):
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+        self.settings, self.sources, self.check_memory = settings, sources, check_memory
+        self._adapters = _adapters(sources)
+        self.prompt, self.pooled = load_prompt(sources.prompt)
+        self._transformer = _Part(self._load_transformer, self.device)
+        self._vae = _Part(self._load_vae, self.device)
+        self._footprint: Footprint | None = None
+        self._factor = 0
+        self.last_memory_plan: MemoryPlan | None = None
+
+    @classmethod
+    def from_embedded(
+        cls,
+        settings: UpscaleSettings | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        check_memory: bool = True,
+    ) -> "Upscaler":
+        """The bundled small model."""
+        return cls.from_pretrained(
+            EMBEDDED, settings=settings or PRESETS["embedded"], device=device, dtype=dtype, check_memory=check_memory
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        transformer: str | Path | None = None,
+        vae: str | Path | None = None,
+        prompt: str | Path | None = None,
+        f16: bool | None = None,
+        head: str = "centered",
+        adapters: Iterable[str | Path] = (),
+        adapter_scale: float = 1.0,
+        settings: UpscaleSettings | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        check_memory: bool = True,
+    ) -> "Upscaler":
+        """A model from a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), or from files.
+
+        Each named file or folder takes the place of the folder's own. `adapters` are OMGSR-layout
+        folders or single files, merged times `adapter_scale`. Settings default to the `op4ksr`
+        preset. Raises WeightsError where a part is missing or does not fit.
+        """
+
+        def part(given: str | Path | None, name: str) -> Path:
+            if given is not None:
+                return Path(given).expanduser()
+            if folder is None:
+                raise WeightsError(f"No {name} was given: name a model folder, or the {name} itself.")
+            return Path(folder).expanduser() / name
+
+        prompt_path = part(prompt, "prompt.safetensors")
+        if not prompt_path.exists():
+            raise WeightsError(f"{prompt_path} is missing. `op4ksr embed-prompt` makes it from the text encoders.")
+        sources = Sources(
+            part(transformer, "transformer"),
+            part(vae, "vae"),
+            prompt_path,
+            f16,
+            head,
+            tuple(Path(a).expanduser() for a in adapters),
+            adapter_scale,
+        )
+        return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory)
+
+    def _load_transformer(self) -> Any:
+        model = load_transformer(self.sources.transformer, self.dtype)
+        for adapter in self._adapters["transformer"]:
+            merge_adapter(model, adapter, self.sources.adapter_scale)
+        wanted = (model.config.joint_attention_dim, model.config.pooled_projection_dim)
+        if (self.prompt.shape[-1], self.pooled.shape[-1]) != wanted:
+            raise WeightsError(
+                f"{self.sources.prompt} holds widths {self.prompt.shape[-1]} and {self.pooled.shape[-1]}, but the "
+                f"transformer wants {wanted[0]} and {wanted[1]}. Make the prompt file with this model's text encoders."
+            )
+        return model
+
+    def _load_vae(self) -> Any:
+        vae = load_vae(self.sources.vae, self.dtype, self.sources.f16, self.sources.head)
+        for adapter in self._adapters["vae"]:
+            merge_adapter(vae.encoder, adapter, self.sources.adapter_scale)
+        return finish_vae(vae).to(memory_format=torch.channels_last)
+
+    @property
+    def latent_factor(self) -> int:
+        """Picture px per latent px: 16 or 8. Loads the VAE on first use."""
+        if not self._factor:
+            with self._vae.use("resident") as vae:
+                self._factor = downscale_factor(vae)
+        return self._factor
+
+    @property
+    def footprint(self) -> Footprint:
+        """Sizes of the model's parts at this dtype, from the file headers."""
+        if self._footprint is None:
+            itemsize = torch.tensor([], dtype=self.dtype).element_size()
+            transformer, vae = find_weights(self.sources.transformer), find_weights(self.sources.vae)
+            shapes = transformer.shapes()
+            embedder = next((s for k, s in shapes.items() if k.endswith(("x_embedder.weight", "img_in.weight"))), (0,))
+            with self._vae.use("resident") as module:
+                channels = tuple(module.config.block_out_channels)
+            self._footprint = Footprint(
+                transformer.parameter_count() * itemsize,
+                vae.parameter_count() * itemsize,
+                embedder[0],
+                channels,
+                itemsize,
+            )
+        return self._footprint
+
+    def plan(self, source: Size, scale: float | None = None, long_side: int | None = None) -> Plan:
+        """Source, target and padded size for a picture of `source` px."""
+        return make_plan(source, scale, long_side, token_px=2 * self.latent_factor)
+
+    def memory_plan(self, plan: Plan, batch: int = 1) -> MemoryPlan:
+        """The estimate for one call. Raises MemoryPlanError where nothing fits."""
+        held = self._transformer.held_bytes + self._vae.held_bytes
+        return make_memory_plan(plan, self.footprint, batch, self.latent_factor, self.device, held)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        image_bchw: Tensor,
+        scale: float | None = None,
+        long_side: int | None = None,
+        settings: UpscaleSettings | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Upscales (B, 3, H, W) RGB in [0, 1] to the exact target size, float32 in [0, 1] on the input's device.
+
+        `scale` in (0, 16] (default 4) or `long_side` in px. Raises ImageError on a wrong shape, NaN or
+        values out of range; SettingError; MemoryPlanError before any work that would not fit.
+        """
+        check_image(image_bchw)
+        settings = settings or self.settings
+        plan = self.plan(Size(*image_bchw.shape[-2:]), scale, long_side)
+        residency = "resident"
+        if self.check_memory:
+            self.last_memory_plan = self.memory_plan(plan, len(image_bchw))
+            residency = self.last_memory_plan.residency
+        report = progress or (lambda phase, done, total: None)
+        lr = image_bchw.to(self.device, torch.float32)
+        z = self._encode(lr, plan, settings, residency, report)
+        z = self._transform(z, settings, residency, report)
+        raw = self._decode(z, residency, report)
+        del z
+        return self._finish(raw, lr, plan, settings).to(image_bchw.device)
+
+    def _encode(self, lr: Tensor, plan: Plan, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
+        with self._vae.use(residency) as vae, _watch(_conv_blocks(vae.encoder), "encode", report):
+            padded = pad_reflect(resize(lr, plan.target), plan.padded)
+            return encode(vae, _nhwc(padded.to(self.dtype)), settings.seed).float().contiguous()
+
+    def _transform(self, z: Tensor, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
+        with self._transformer.use(residency) as model:
+            if model.config.in_channels != 4 * z.shape[1]:
+                raise WeightsError(
+                    f"The transformer wants {model.config.in_channels // 4} latent channels, not the VAE's {z.shape[1]}."
+                )
+            model.pos_embed = RotaryEmbedding(settings.rope, model.config.axes_dims_rope)
+            blocks = [*model.transformer_blocks, *model.single_transformer_blocks]
+            sigmas = flow.sigma_schedule(settings.sigma, settings.steps)
+            with _watch(blocks, "transform", report, settings.steps):
+                return flow.euler(z, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
+
+    def _velocity(self, model: Any, z: Tensor, sigma: float, guidance: float) -> Tensor:
+        batch, _, height, width = z.shape
+        ids = flow.image_ids(height, width, self.device)
+        tokens = model(
+            hidden_states=flow.pack(z).to(self.dtype),
+            timestep=torch.full((batch,), sigma, device=self.device),
+            guidance=torch.full((batch,), guidance, device=self.device) if model.config.guidance_embeds else None,
+            encoder_hidden_states=self.prompt.to(self.device, self.dtype).expand(batch, -1, -1),
+            pooled_projections=self.pooled.to(self.device, self.dtype).expand(batch, -1),
+            img_ids=ids,
+            txt_ids=ids.new_zeros(self.prompt.shape[1], 3),
+            return_dict=False,
+        )[0]
+        return flow.unpack(tokens.float(), height, width)
+
+    def _decode(self, z: Tensor, residency: str, report: Progress) -> Tensor:
+        with self._vae.use(residency) as vae, _watch(_conv_blocks(vae.decoder), "decode", report):
+            return decode(vae, _nhwc(z.to(self.dtype)))
+
+    def _finish(self, raw: Tensor, lr: Tensor, plan: Plan, settings: UpscaleSettings) -> Tensor:
+        image = crop(raw, plan.target).to(torch.float32, memory_format=torch.contiguous_format)
+        if settings.colour != "none":
+            image = fix_colour(image, resize(lr, plan.target), settings.colour)
+        return back_project(image, lr, settings.fidelity).clamp_(0, 1)
+
+
+def check_image(image_bchw: Tensor) -> None:
+    """Raises ImageError unless the tensor is (B, 3, H, W), floating, finite and within [0, 1]."""
+    if image_bchw.ndim != 4 or image_bchw.shape[1] != 3 or 0 in image_bchw.shape:
+        raise ImageError(f"A picture batch is (B, 3, H, W) with no empty side, got {list(image_bchw.shape)}.")
+    if not image_bchw.is_floating_point():
+        raise ImageError(f"A picture is floating point in [0, 1], got {image_bchw.dtype}. Divide bytes by 255.")
+    low, high = (float(v) for v in image_bchw.aminmax())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ImageError(f"Pixels must lie in [0, 1], got {low:g} to {high:g} (NaN counts as outside).")
+
+
+def _adapters(sources: Sources) -> dict[str, list[Adapter]]:
+    found: dict[str, list[Adapter]] = {"transformer": [], "vae": []}
+    for path in sources.adapters:
+        for part, adapter in find_adapters(path).items():
+            found[part].append(adapter)
+    return found
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _conv_blocks(half: nn.Module) -> list[nn.Module]:
+    """The residual blocks and upsamplers of an encoder or decoder: what progress counts."""
+    names = ("ResnetBlock2D", "PhaseUpsample", "Downsample2D")
+    return [module for module in half.modules() if type(module).__name__ in names]
+
+
+@contextmanager
+def _watch(blocks: list[nn.Module], phase: str, report: Progress, rounds: int = 1) -> Iterator[None]:
+    """Reports each finished block; an exception from the report ends the pass."""
+    done, total = 0, len(blocks) * rounds
+
+    def finished(*_: object) -> None:
+        nonlocal done
+        done += 1
+        report(phase, done, total)
+
+    report(phase, 0, total)
+    hooks = [block.register_forward_hook(finished) for block in blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

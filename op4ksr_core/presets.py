@@ -1,0 +1,64 @@
+"""Named settings as plain values."""
+
+import math
+from dataclasses import dataclass, field
+
+from .colour import FIXES
+from .errors import SettingError
+from .flow import check_sigma
+from .rope import RopeSettings
+
+
+@dataclass(frozen=True)
+class UpscaleSettings:
+    """How one picture is restored; sizes are arguments of the call.
+
+    sigma: mid-timestep in (0, 1]. steps: evaluations of the transformer, 1 or more. guidance: FLUX's
+    distilled guidance, at least 0, ignored by models without it. seed: None takes the encoder's mode,
+    a number samples its posterior. colour: one of colour.FIXES. fidelity: back-projection in [0, 1].
+    """
+
+    sigma: float = 0.3
+    steps: int = 1
+    guidance: float = 1.0
+    seed: int | None = None
+    colour: str = "none"
+    fidelity: float = 1.0
+    rope: RopeSettings = field(default_factory=RopeSettings)
+
+    def __post_init__(self) -> None:
+        check_sigma(self.sigma)
+        if self.steps < 1:
+            raise SettingError(f"Steps must be at least 1, got {self.steps}.")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise SettingError(f"Guidance must be a finite number of at least 0, got {self.guidance}.")
+        if self.seed is not None and self.seed < 0:
+            raise SettingError(f"The seed must be at least 0, got {self.seed}.")
+        if self.colour not in FIXES:
+            raise SettingError(f"Colour fix must be one of {', '.join(FIXES)}, got {self.colour!r}.")
+        if not 0 <= self.fidelity <= 1:
+            raise SettingError(f"Fidelity must lie in [0, 1], got {self.fidelity}.")
+
+
+PRESETS = {
+    # The bundled small model: trained through the back-projection, so fidelity 1.
+    "embedded": UpscaleSettings(),
+    # The paper's settings (arXiv 2605.13457): plain RoPE at theta 100, one step from 0.3.
+    "op4ksr": UpscaleSettings(colour="wavelet", fidelity=0.0),
+    # Bare UltraFlux weights as image-to-image refinement (arXiv 2511.18050): its own embedding, several steps.
+    "ultraflux": UpscaleSettings(
+        steps=8,
+        guidance=4.0,
+        colour="wavelet",
+        fidelity=0.0,
+        rope=RopeSettings(theta=10_000.0, scheme="resonance-yarn"),
+    ),
+    # OMGSR-F (arXiv 2508.08227): FLUX.1-dev at its trained sizes with the F8 VAE.
+    "omgsr": UpscaleSettings(sigma=0.5051, colour="wavelet", fidelity=0.0, rope=RopeSettings(theta=10_000.0)),
+}
+
+POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, and natural lighting."
+"""The fixed prompt (S3Diff, arXiv 2409.17058)."""
+
+NEGATIVE_PROMPT = "oil painting, cartoon, blur, dirty, messy, low quality, deformation, low resolution, oversmooth"
+"""S3Diff's negative prompt, for two-pass guidance only."""
