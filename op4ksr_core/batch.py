@@ -175,6 +175,7 @@ def _run_locked(upscaler: Upscaler, job: Job, settings: BatchSettings, progress:
         with lock.acquire(timeout=0):
             if job.output.exists() and not settings.overwrite:
                 return Result(str(job.source), str(job.output), "skipped", notes=("the output exists",))
+            _remove_leftovers(job.output)
             result = _run(upscaler, job, settings, progress)
     except Timeout:
         return Result(str(job.source), str(job.output), "skipped", notes=("another run is working on it",))
@@ -182,6 +183,12 @@ def _run_locked(upscaler: Upscaler, job: Job, settings: BatchSettings, progress:
         if not lock.is_locked:
             _remove_lock(Path(lock.lock_file))
     return result
+
+
+def _remove_leftovers(output: Path) -> None:
+    """What a killed run left half-written; under the lock it can belong to nobody else."""
+    for part in output.parent.glob(f".{glob.escape(output.name)}.*.part"):
+        part.unlink(missing_ok=True)
 
 
 def _remove_lock(path: Path) -> None:

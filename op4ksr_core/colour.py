@@ -11,7 +11,7 @@ from .resample import resize
 FIXES = ("none", "wavelet", "adain")
 
 _WAVELET_LEVELS = 5
-_PROJECTIONS = 3
+_PROJECTIONS = 6
 
 
 def fix_colour(image_bchw: Tensor, reference_bchw: Tensor, fix: str) -> Tensor:
@@ -63,9 +63,9 @@ def _moments(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
 def back_project(image_bchw: Tensor, lr_bchw: Tensor, fidelity: float) -> Tensor:
     """Fidelity by iterated back-projection (Irani & Peleg 1991): image + w * up(LR - down(image)).
 
-    image (B, C, H, W) and lr (B, C, h, w) in [0, 1]; fidelity w in [0, 1]. At w = 1 three passes
-    make the result, brought down again by antialiased bicubic, equal the LR picture to under 1/255
-    for most content, so that the LR's own band is kept and the model adds only what it lacks.
+    image (B, C, H, W) and lr (B, C, h, w) in [0, 1]; fidelity w in [0, 1]. At w = 1 six passes
+    make the result, brought down again by antialiased bicubic, equal the LR picture (on a photo to
+    within 1/255, clamping aside), so that the LR's own band is kept and the model adds what it lacks.
     At w = 0 the image is returned as it is. Raises SettingError outside [0, 1].
     """
     if not 0 <= fidelity <= 1:

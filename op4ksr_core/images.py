@@ -1,8 +1,11 @@
 """Picture files in and out: any common mode, 8 or 16 bits, alpha, EXIF orientation, ICC profile."""
 
+import importlib.util
 import io
 import os
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +65,9 @@ def read_picture(path: str | Path) -> Picture:
     try:
         if path.stat().st_size == 0:
             raise ImageError(f"{path} is empty (0 bytes).")
+        deep = _deep_tiff(path)
+        if deep is not None:
+            return deep
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as opened:
@@ -79,17 +85,16 @@ def read_picture(path: str | Path) -> Picture:
 
 def _decode(path: Path, opened: Image.Image) -> Picture:
     opened.load()
+    upright = ImageOps.exif_transpose(opened)
     orientation = opened.getexif().get(_ORIENTATION, 1)
-    exif = opened.getexif()
+    exif = upright.getexif()
     exif.pop(_ORIENTATION, None)
     icc, kept = opened.info.get("icc_profile"), exif.tobytes() if len(exif) else None
-    if opened.mode.startswith("I") or (opened.mode == "RGB" or opened.mode == "RGBA") and _is_deep(path, opened):
-        array = _deep_array(path, opened)
-        array = _orient(array, orientation)
-        return _from_array(array, 16, icc, kept)
+    if opened.mode.startswith("I") or _is_deep(path, opened):
+        return _from_array(_orient(_deep_array(path, opened), orientation), 16, icc, kept)
     if opened.mode == "F":
         raise ImageError(f"{path} holds floating-point pixels; convert it to 8 or 16 bits per channel.")
-    image = ImageOps.exif_transpose(opened)
+    image = upright
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         return _from_array(np.asarray(_to_srgb(image, icc)), 8, None, kept, (f"{image.mode} converted to sRGB",))
     transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
@@ -112,12 +117,12 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
 
 
 def _is_deep(path: Path, opened: Image.Image) -> bool:
-    """Whether a colour file holds 16 bits per channel, which Pillow would cut to 8 without a word."""
+    """Whether a file with several channels holds 16 bits each, which Pillow would cut to 8 without a word."""
     if opened.format == "PNG":
         with path.open("rb") as file:
-            return file.read(25)[24] == 16
+            return file.read(25)[24] == 16 and opened.mode in ("RGB", "RGBA", "LA")
     bits = opened.tag_v2.get(258, (8,)) if opened.format == "TIFF" else (8,)  # type: ignore[attr-defined]
-    return max(bits) == 16
+    return max(bits) == 16 and len(bits) > 1
 
 
 def _deep_array(path: Path, opened: Image.Image) -> np.ndarray:
@@ -128,10 +133,28 @@ def _deep_array(path: Path, opened: Image.Image) -> np.ndarray:
             raise ImageError(f"{path} holds values outside 0..65535; convert it to 16 bits.")
         return array.astype(np.uint16)
     if opened.format == "TIFF":
-        array = _module("tifffile").imread(path, key=0)
-        return np.moveaxis(array, 0, -1) if array.shape[0] in (3, 4) and array.shape[-1] not in (3, 4) else array
+        _module("tifffile")  # reads these before Pillow is asked; says how to install it where it is missing
     width, height, rows, info = _module("png").Reader(filename=str(path)).read()
     return np.vstack([np.frombuffer(row, np.uint16) for row in rows]).reshape(height, width, info["planes"])
+
+
+def _deep_tiff(path: Path) -> Picture | None:
+    """A TIFF of several channels with 16 bits each, which Pillow cannot read; None for any other file."""
+    if path.suffix.lower() not in (".tif", ".tiff") or importlib.util.find_spec("tifffile") is None:
+        return None
+    tifffile = _module("tifffile")
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages[0]
+            if page.bitspersample != 16 or page.samplesperpixel < 2 or page.dtype != np.uint16:
+                return None
+            array = page.asarray()
+            array = np.moveaxis(array, 0, -1) if page.planarconfig == 2 else array
+            orientation = page.tags[274].value if 274 in page.tags else 1
+            profile = page.tags[34675].value if 34675 in page.tags else None
+            return _from_array(_orient(array, int(orientation)), 16, profile, None)
+    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, struct.error, zlib.error) as error:
+        raise ImageError(f"{path} cannot be read: {error}. It may be damaged or cut short.") from error
 
 
 def _module(name: str):  # noqa: ANN202
@@ -265,8 +288,6 @@ def _encode_deep(
     buffer.seek(0)
     chunks = list(png.Reader(file=buffer).chunks())
     if picture.icc:
-        import zlib
-
         chunks.insert(1, (b"iCCP", b"profile\0\0" + zlib.compress(picture.icc)))
     if picture.exif:
         chunks.insert(1, (b"eXIf", picture.exif.removeprefix(b"Exif\0\0")))

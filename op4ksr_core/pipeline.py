@@ -259,7 +259,7 @@ class Upscaler:
         with self._transformer.use(residency) as model:
             if model.config.in_channels != 4 * z.shape[1]:
                 raise WeightsError(
-                    f"The transformer wants {model.config.in_channels // 4} latent channels, not the VAE's {z.shape[1]}."
+                    f"The transformer has {model.config.in_channels // 4} latent channels, the VAE {z.shape[1]}."
                 )
             model.pos_embed = RotaryEmbedding(settings.rope, model.config.axes_dims_rope)
             blocks = [*model.transformer_blocks, *model.single_transformer_blocks]

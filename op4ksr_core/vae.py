@@ -82,7 +82,14 @@ class SubPixelHead(nn.Module):
 class LeanAttention:
     """Processor for the mid block's attention: never holds the full (tokens x tokens) score matrix."""
 
-    def __call__(self, attn: Any, hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor:
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        temb: None = None,
+    ) -> Tensor:
         batch, channels, height, width = hidden_states.shape
         tokens = rearrange(hidden_states, "b c h w -> b c (h w)")
         tokens = rearrange(attn.group_norm(tokens), "b c n -> b n c")

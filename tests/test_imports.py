@@ -1,0 +1,48 @@
+"""Who may import whom (read from the source, nothing is run)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+CORE = ROOT / "op4ksr_core"
+LEAVES = ["geometry", "rope", "flow", "resample", "colour", "vae", "layouts", "errors", "presets", "weights"]
+LEAF_LIBRARIES = {"torch", "einops", "safetensors"}
+HEAVY = {"diffusers", "peft", "transformers"}
+
+
+def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add("." if node.level else (node.module or "").split(".")[0])
+    return found
+
+
+def _outside(path: Path, **options) -> set[str]:
+    import sys
+
+    return imports(path, **options) - set(sys.stdlib_module_names) - {"."}
+
+
+LEAF_FILES = [CORE / f"{name}.py" for name in LEAVES] + sorted((CORE / "losses").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", LEAF_FILES, ids=lambda p: p.stem)
+def test_leaves_know_torch_and_einops_only(path):
+    assert _outside(path) <= LEAF_LIBRARIES
+
+
+def test_geometry_is_integer_maths():
+    assert _outside(CORE / "geometry.py") == set()
+
+
+@pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda p: str(p.relative_to(CORE)))
+def test_nothing_heavy_at_import_and_nothing_of_comfyui(path):
+    assert not _outside(path, top_level_only=True) & HEAVY
+    assert not imports(path) & {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server"}

@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+from op4ksr_core.geometry import Size, make_plan
+from op4ksr_core.memory import Footprint, estimate, make_memory_plan
+
+FLUX = Footprint(int(23.8e9), int(0.17e9), 3072, (128, 256, 512, 512), 2)
+
+
+def test_work_grows_with_the_pixels():
+    small, large = (estimate(make_plan(Size(n, n)), FLUX, 1, 16) for n in (512, 1024))
+    assert all(b == pytest.approx(4 * a, rel=0.01) for a, b in zip(small, large, strict=True))
+    assert estimate(make_plan(Size(512, 512)), FLUX, 2, 16)[0] == 2 * small[0]
+
+
+def test_f16_works_in_a_quarter_of_f8():
+    plan = make_plan(Size(1024, 1024))
+    assert estimate(plan, FLUX, 1, 8)[2] > 2.5 * estimate(plan, FLUX, 1, 16)[2]
+
+
+@pytest.mark.parametrize(("free", "residency"), [(200e9, "resident"), (28e9, "reload")])
+def test_the_cpu_chooses_between_resident_and_reload(monkeypatch, free, residency):
+    monkeypatch.setattr("op4ksr_core.memory.host_bytes", lambda: free)
+    big = Footprint(int(24e9), int(8e9), 3072, (128, 256, 512, 512), 2)
+    plan = make_memory_plan(make_plan(Size(256, 256)), big, 1, 16, torch.device("cpu"))
+    assert plan.residency == residency and plan.peak <= plan.available
+    assert residency in str(plan) and "GB" in str(plan)
