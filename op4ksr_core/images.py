@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .colour import low_band
-from .errors import ImageError, OutputError
+from .errors import ImageError, OutputError, SettingError
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
@@ -47,6 +47,12 @@ class SaveOptions:
     quality: int = 95
     lossless: bool = False
     compression: int = 4
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise SettingError(f"Quality must lie in 1 to 100, got {self.quality}.")
+        if not 0 <= self.compression <= 9:
+            raise SettingError(f"PNG compression must lie in 0 to 9, got {self.compression}.")
 
 
 def format_of(path: Path) -> str:

@@ -1,0 +1,103 @@
+"""The embedded model against resampling on pairs of real photos: five metrics, the lattice, the time.
+
+    python benchmarks/bench_realsr.py [--pairs FOLDER] [--model FOLDER] [--fidelity 1 0.9 ...]
+
+FOLDER holds lr/ and hr/ of equal order; the default is the shared RealSR pairs. Prints a Markdown
+table and writes it as JSON with --json.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from metrics import HIGHER_IS_BETTER, all_metrics, lattice_decibels
+from PIL import Image
+from torch import Tensor
+
+from op4ksr_core.colour import back_project
+from op4ksr_core.geometry import Size
+from op4ksr_core.images import read_picture
+from op4ksr_core.pipeline import EMBEDDED, Upscaler
+from op4ksr_core.presets import PRESETS
+from op4ksr_core.resample import resize
+
+PAIRS = Path(__file__).parent.parent.parent / "shared" / "data" / "realsr"
+
+
+def pillow(kind: Image.Resampling) -> Callable[[Tensor, Size], Tensor]:
+    def enlarge(lr: Tensor, size: Size) -> Tensor:
+        planes = [Image.fromarray(p.numpy()).resize((size.width, size.height), kind) for p in lr[0]]
+        return torch.from_numpy(np.stack([np.asarray(p) for p in planes]))[None]
+
+    return enlarge
+
+
+def projected(lr: Tensor, size: Size) -> Tensor:
+    """Bicubic and back-projection, no model: what fidelity 1 gives by itself."""
+    return back_project(resize(lr, size), lr, 1.0)
+
+
+def methods(model: Path, fidelities: list[float]) -> dict[str, Callable[[Tensor, Size], Tensor]]:
+    upscaler = Upscaler.from_pretrained(model, settings=PRESETS["embedded"])
+
+    def restored(fidelity: float) -> Callable[[Tensor, Size], Tensor]:
+        settings = replace(PRESETS["embedded"], fidelity=fidelity)
+        return lambda lr, size: upscaler(lr, long_side=max(size.height, size.width), settings=settings)
+
+    rows = {
+        "bicubic (Pillow)": pillow(Image.Resampling.BICUBIC),
+        "Lanczos (Pillow)": pillow(Image.Resampling.LANCZOS),
+        "back-projection, no model": projected,
+    }
+    return rows | {f"OP4KSR embedded, fidelity {f:g}": restored(f) for f in fidelities}
+
+
+def measure(method: Callable[[Tensor, Size], Tensor], pairs: list[tuple[Path, Path]]) -> dict[str, float]:
+    totals: dict[str, list[float]] = {}
+    for lr_path, hr_path in pairs:
+        lr, hr = read_picture(lr_path).rgb, read_picture(hr_path).rgb
+        started = time.perf_counter()
+        picture = method(lr, Size(*hr.shape[-2:]))
+        seconds = time.perf_counter() - started
+        values = all_metrics(picture, hr) | {"lattice_db": lattice_decibels(picture), "seconds": seconds}
+        for name, value in values.items():
+            totals.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in totals.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=Path, default=PAIRS)
+    parser.add_argument("--model", type=Path, default=EMBEDDED)
+    parser.add_argument("--fidelity", type=float, nargs="+", default=[PRESETS["embedded"].fidelity])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    pairs = list(zip(*(sorted((arguments.pairs / side).glob("*")) for side in ("lr", "hr")), strict=True))
+    if not pairs:
+        raise SystemExit(f"No pairs in {arguments.pairs}: give a folder with lr/ and hr/ by --pairs.")
+    table = {name: measure(method, pairs) for name, method in methods(arguments.model, arguments.fidelity).items()}
+    truth = {"lattice_db": float(np.mean([lattice_decibels(read_picture(hr).rgb) for _, hr in pairs]))}
+    print(
+        f"{len(pairs)} pairs\n\n| method | PSNR-Y | SSIM-Y | MS-SSIM | VIF | GMSD | 32-px lattice dB | s |\n"
+        + "|---" * 8
+        + "|"
+    )
+    for name, row in table.items():
+        figures = " | ".join(f"{row[m]:.4f}" for m in HIGHER_IS_BETTER)
+        print(f"| {name} | {figures} | {row['lattice_db']:.2f} | {row['seconds']:.2f} |")
+    print(f"| ground truth | | | | | | {truth['lattice_db']:.2f} | |")
+    for rival in ("bicubic (Pillow)", "Lanczos (Pillow)", "back-projection, no model"):
+        for name in list(table)[3:]:
+            wins = sum((table[name][m] > table[rival][m]) == up for m, up in HIGHER_IS_BETTER.items())
+            print(f"{name} beats {rival} in {wins} of {len(HIGHER_IS_BETTER)} metrics")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(table | {"ground truth": truth}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
