@@ -13,7 +13,8 @@ log = logging.getLogger("op4ksr")
 GB = 1e9
 _RUNTIME = 0.75 * GB  # Python, torch and diffusers once imported
 _TRANSFORMER_COPIES = 22  # (tokens x width) tensors alive inside a single block
-_PICTURES = 8  # float32 pictures alive around the decode: result, reference, back-projection
+_PICTURES_IN = 3  # float32 pictures alive beside the encoder: padded, shifted to [-1, 1], channels last
+_PICTURES_OUT = 6  # and after the decoder: raw, result, reference and what the back-projection needs
 _MARGIN = 1.15
 
 
@@ -55,8 +56,8 @@ class MemoryPlan:
 def vae_work(plan: Plan, channels: tuple[int, ...], itemsize: int, latent_factor: int, decoder: bool) -> float:
     """Bytes of the widest moment in one pass of the encoder or decoder.
 
-    In a residual block the input, its normalised copy, the convolution's output and the shortcut
-    live at once: 2 (in + out) channels at that level's resolution.
+    At the first convolution of a residual block its input, the normalised copy and the result live
+    at once: 2 in + out channels at that level's resolution.
     """
     levels = len(channels)
     full = plan.padded.pixels / (latent_factor / 2 ** (levels - 1)) ** 2
@@ -64,18 +65,20 @@ def vae_work(plan: Plan, channels: tuple[int, ...], itemsize: int, latent_factor
     for level, out in enumerate(channels):
         neighbour = level + 1 if decoder else level - 1
         into = channels[neighbour] if 0 <= neighbour < levels else out
-        widest = max(widest, full / 4**level * 2 * (into + out))
+        widest = max(widest, full / 4**level * (2 * into + out))
     return widest * itemsize
 
 
 def estimate(plan: Plan, footprint: Footprint, batch: int, latent_factor: int) -> tuple[float, float, float]:
-    """Bytes of work, weights not counted, of encode, transform and decode."""
-    pictures = _PICTURES * 3 * 4 * plan.padded.pixels
-    encode, decode = (
-        vae_work(plan, footprint.channels, footprint.itemsize, latent_factor, decoder) for decoder in (False, True)
+    """Bytes of work, weights not counted, of encode, transform and decode (colour and fidelity included)."""
+    picture = 3 * 4 * plan.padded.pixels
+    encoder, decoder = (
+        vae_work(plan, footprint.channels, footprint.itemsize, latent_factor, side) for side in (False, True)
     )
+    encode = encoder + _PICTURES_IN * picture
     transform = plan.tokens * footprint.width * _TRANSFORMER_COPIES * footprint.itemsize
-    return tuple(_MARGIN * batch * (work + pictures) for work in (encode, transform, decode))  # type: ignore[return-value]
+    decode = max(decoder + picture, _PICTURES_OUT * picture)
+    return _MARGIN * batch * encode, _MARGIN * batch * transform, _MARGIN * batch * decode
 
 
 def make_memory_plan(
@@ -99,7 +102,7 @@ def make_memory_plan(
             f"{plan.source} -> {plan.target} does not fit: {chosen}. Ask for a smaller scale or long side, free some "
             "memory, or skip this check (--no-memory-check)."
         )
-    log.info("%s", chosen)
+    log.log(logging.INFO if residency == "resident" else logging.WARNING, "%s", chosen)
     return chosen
 
 

@@ -59,6 +59,3 @@ PRESETS = {
 
 POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, and natural lighting."
 """The fixed prompt (S3Diff, arXiv 2409.17058)."""
-
-NEGATIVE_PROMPT = "oil painting, cartoon, blur, dirty, messy, low quality, deformation, low resolution, oversmooth"
-"""S3Diff's negative prompt, for two-pass guidance only."""

@@ -121,6 +121,13 @@ def test_a_side_of_30000_px_is_refused_with_the_estimate(tmp_path, capsys):
     assert "30000x2000 -> 120000x8000 does not fit" in out and "GB" in out and "--no-memory-check" in out
 
 
+def test_bfloat16_on_the_cpu_is_close(tmp_path, small):
+    for dtype in ("float32", "bfloat16"):
+        assert run("upscale", small, "-o", tmp_path / f"{dtype}.png", "--dtype", dtype, "--scale", "2") == 0
+    a, b = (read_picture(tmp_path / f"{d}.png").rgb for d in ("float32", "bfloat16"))
+    assert 0 < float((a - b).abs().max()) < 0.1
+
+
 def test_info(capsys):
     assert run("info", "--size", "1024x768") == 0
     out = capsys.readouterr().out

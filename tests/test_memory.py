@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -25,3 +28,17 @@ def test_the_cpu_chooses_between_resident_and_reload(monkeypatch, free, residenc
     plan = make_memory_plan(make_plan(Size(256, 256)), big, 1, 16, torch.device("cpu"))
     assert plan.residency == residency and plan.peak <= plan.available
     assert residency in str(plan) and "GB" in str(plan)
+
+
+def test_the_estimate_holds_for_a_real_run():
+    """The peak of a process of its own stays under the estimate, and not far under it."""
+    code = """
+import resource, torch
+from op4ksr_core.pipeline import Upscaler
+upscaler = Upscaler.from_embedded(device="cpu")
+upscaler(torch.rand(1, 3, 640, 640))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, upscaler.last_memory_plan.peak)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    peak, estimated = (float(v) for v in done.stdout.split())
+    assert 0.6 * estimated < peak < estimated, (peak, estimated)
