@@ -76,7 +76,7 @@ def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png") -> list[Job
     found = [pair for text in inputs for pair in _expand(text, out_path)]
     if not found:
         raise SettingError(f"No picture found in {', '.join(inputs)} (looked for {', '.join(READABLE)}).")
-    if out_path.suffix and not out_path.is_dir():
+    if out_path.suffix.lower() in READABLE and not out_path.is_dir():
         format_of(out_path)
         if len(found) > 1:
             raise SettingError(f"{len(found)} pictures cannot go into one file {out_path}. Give a folder with -o.")
@@ -125,9 +125,9 @@ def _job(source: Path, output: Path) -> Job:
     return Job(source, output)
 
 
-def check_folders(jobs: Sequence[Job]) -> None:
-    """Makes the output folders and proves that each can be written. Raises OutputError."""
-    for folder in sorted({job.output.parent for job in jobs}):
+def check_folders(outputs: Sequence[Path]) -> None:
+    """Makes the folders of the output files and proves that each can be written. Raises OutputError."""
+    for folder in sorted({output.parent for output in outputs}):
         probe = folder / ".op4ksr-probe"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +144,7 @@ def run_jobs(
     progress: Callable[[Job], Progress | None] = lambda job: None,
 ) -> Iterator[Result]:
     """Yields a Result per job, in order. A full disk ends the batch, any other error only its picture."""
-    check_folders(jobs)
+    check_folders([job.output for job in jobs])
     for number, job in enumerate(jobs):
         started = time.perf_counter()
         try:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import logging
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
-from .errors import Op4ksrError, OutputError
+from .errors import Op4ksrError
 
 if TYPE_CHECKING:
     from .batch import BatchSettings, Job, Result
@@ -152,7 +151,7 @@ def _upscale(arguments: argparse.Namespace) -> int:
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
     batch = BatchSettings(settings, arguments.scale, arguments.long_side, save, arguments.overwrite, arguments.strip)
     jobs = plan_jobs(arguments.inputs, arguments.output, FORMATS[arguments.format])
-    check_folders(jobs)
+    check_folders([job.output for job in jobs] + ([Path(arguments.json)] if arguments.json else []))
     upscaler = _make_upscaler(arguments, settings)
     results: list[Result] = []
     interrupted = False
@@ -216,6 +215,8 @@ def _write_summary(
     results: "list[Result]",
     interrupted: bool,
 ) -> None:
+    from .images import write_atomically
+
     plan = upscaler.last_memory_plan
     summary = {
         "version": __version__,
@@ -228,13 +229,8 @@ def _write_summary(
         "interrupted": interrupted,
         "results": [result.as_dict() for result in results],
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"The summary {path} cannot be written: {error.strerror or error}.") from error
+    text = json.dumps(summary, indent=2) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _info(arguments: argparse.Namespace) -> int:

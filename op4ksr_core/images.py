@@ -1,13 +1,16 @@
 """Picture files in and out: any common mode, 8 or 16 bits, alpha, EXIF orientation, ICC profile."""
 
+import contextlib
 import importlib.util
 import io
 import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -223,27 +226,33 @@ def check_writable(picture: Picture, height: int, width: int, file_format: str) 
 
 
 def write_picture(path: Path, picture: Picture, options: SaveOptions = SaveOptions()) -> None:
-    """Writes the file whole or not at all: first beside its place, then moved there.
-
-    Raises OutputError with the reason (no space, no permission); the half-written file is removed.
-    """
+    """Writes the file whole or not at all. Raises OutputError as `check_writable` and `write_atomically` do."""
     file_format = format_of(path)
     height, width = picture.rgb.shape[-2:]
     check_writable(picture, height, width, file_format)
+    write_atomically(path, lambda file: _encode(file, picture, file_format, options))
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Calls `write` with a file beside `path` and moves it there once it is whole and on disk.
+
+    Raises OutputError with the reason (no space, no permission); the half-written file is removed.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
-            _encode(file, picture, file_format, options)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def _encode(file: io.BufferedWriter, picture: Picture, file_format: str, options: SaveOptions) -> None:
+def _encode(file: BinaryIO, picture: Picture, file_format: str, options: SaveOptions) -> None:
     depth = picture.depth if file_format in ("png", "tiff") else 8
     array = _to_array(picture, depth)
     if depth == 16 and array.ndim == 3:
@@ -273,9 +282,7 @@ def _to_array(picture: Picture, depth: int) -> np.ndarray:
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
-def _encode_deep(
-    file: io.BufferedWriter, array: np.ndarray, picture: Picture, file_format: str, options: SaveOptions
-) -> None:
+def _encode_deep(file: BinaryIO, array: np.ndarray, picture: Picture, file_format: str, options: SaveOptions) -> None:
     """16 bits per channel with several channels: pypng and tifffile, Pillow has no such mode."""
     if file_format == "tiff":
         photometric = "minisblack" if picture.grey else "rgb"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import flow
 from .colour import back_project, fix_colour
-from .errors import ImageError, WeightsError
+from .errors import ImageError, MemoryPlanError, WeightsError
 from .geometry import Plan, Size, make_plan
 from .loading import (
     Adapter,
@@ -74,6 +74,13 @@ class _Part:
                 gc.collect()
             if residency != "resident" and self._device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def make_room(self, residency: str) -> None:
+        """Leaves the device, or memory altogether, before a call that cannot afford both models."""
+        if residency == "offload" and self.module is not None:
+            self.module.to("cpu")
+        if residency == "reload":
+            self.module = None
 
     @property
     def held_bytes(self) -> int:
@@ -242,13 +249,16 @@ class Upscaler:
         if self.check_memory:
             self.last_memory_plan = self.memory_plan(plan, len(image_bchw))
             residency = self.last_memory_plan.residency
+        for part in (self._transformer, self._vae):
+            part.make_room(residency)
         report = progress or (lambda phase, done, total: None)
         lr = image_bchw.to(self.device, torch.float32)
-        z = self._encode(lr, plan, settings, residency, report)
-        z = self._transform(z, settings, residency, report)
-        raw = self._decode(z, residency, report)
-        del z
-        return self._finish(raw, lr, plan, settings).to(image_bchw.device)
+        with _named_shortage(plan):
+            z = self._encode(lr, plan, settings, residency, report)
+            z = self._transform(z, settings, residency, report)
+            raw = self._decode(z, residency, report)
+            del z
+            return self._finish(raw, lr, plan, settings).to(image_bchw.device)
 
     def _encode(self, lr: Tensor, plan: Plan, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
         with self._vae.use(residency) as vae, _watch(_conv_blocks(vae.encoder), "encode", report):
@@ -320,6 +330,19 @@ def _conv_blocks(half: nn.Module) -> list[nn.Module]:
     """The residual blocks and upsamplers of an encoder or decoder: what progress counts."""
     names = ("ResnetBlock2D", "PhaseUpsample", "Downsample2D")
     return [module for module in half.modules() if type(module).__name__ in names]
+
+
+@contextmanager
+def _named_shortage(plan: Plan) -> Iterator[None]:
+    """Turns the backends' out-of-memory errors into ours."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+            raise MemoryPlanError(
+                f"Memory ran out while upscaling {plan.source} -> {plan.target}. Ask for a smaller scale or long side."
+            ) from error
+        raise
 
 
 @contextmanager

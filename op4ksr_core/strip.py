@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .images import write_atomically
+
 _PANEL = 512
 _LABEL = 36
 _GAP = 8
@@ -52,5 +54,6 @@ def _outlined(before: Image.Image, full: tuple[int, int], box: tuple[int, int, i
 
 
 def save_strip(path: Path, before: Image.Image, after: Image.Image) -> None:
-    """Writes the strip as JPEG."""
-    make_strip(before.convert("RGB"), after.convert("RGB")).save(path, quality=92)
+    """Writes the strip as JPEG, whole or not at all. Raises OutputError."""
+    strip = make_strip(before.convert("RGB"), after.convert("RGB"))
+    write_atomically(path, lambda file: strip.save(file, "JPEG", quality=92))

@@ -242,6 +242,28 @@ def test_short_memory_holds_one_model_at_a_time(monkeypatch, folder):
     assert not any(transformer and vae for phase, transformer, vae in held)
 
 
+def test_room_is_made_after_a_roomy_call(monkeypatch, upscaler):
+    """Both models stay loaded after a small picture; a larger one that cannot afford it drops them first."""
+    upscaler(torch.rand(1, 3, 8, 8))
+    assert upscaler._transformer.module is not None
+    plan = upscaler.memory_plan(upscaler.plan(Size(16, 16)))
+    work = max(plan.encode, plan.transform, plan.decode)
+    held = upscaler._transformer.held_bytes + upscaler._vae.held_bytes
+    _available(monkeypatch, plan.weights + work - held - 1)
+    seen = []
+    upscaler(torch.rand(1, 3, 16, 16), progress=lambda *_: seen.append(upscaler._transformer.module is not None))
+    assert upscaler.last_memory_plan.residency == "reload" and not seen[0] and any(seen)
+
+
+def test_running_out_after_all_is_named(monkeypatch, upscaler):
+    def exhausted(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(upscaler, "_decode", exhausted)
+    with pytest.raises(MemoryPlanError, match="8x8 -> 32x32"):
+        upscaler(torch.rand(1, 3, 8, 8))
+
+
 def test_what_does_not_fit_is_refused_with_the_estimate(monkeypatch, upscaler):
     upscaler.latent_factor  # noqa: B018  loads the VAE, which the check must not count twice
     _available(monkeypatch, 1e9)

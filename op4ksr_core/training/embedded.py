@@ -279,58 +279,77 @@ def measure_latents(model: EmbeddedModel, pool: PicturePool) -> None:
     model.latent_scale.copy_(1 / z.std())
 
 
+class StageRun:
+    """One stage under way: the model, its average, the optimizer and the step, kept in `<run>/<stage>.pt`."""
+
+    def __init__(self, stage: str, recipe: Recipe, run: Path, device: torch.device, pool: PicturePool):
+        self.stage, self.recipe, self.device, self.pool = stage, recipe, device, pool
+        self.checkpoint = run / f"{stage}.pt"
+        torch.manual_seed(recipe.seed)
+        self.model = start_model(run, stage, recipe.theta).to(device)
+        if stage == "flow" and not self.checkpoint.exists():
+            measure_latents(self.model, pool)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.parameters = trainable(self.model, stage, recipe)
+        self.optimizer = torch.optim.AdamW(self.parameters, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.step = 0
+        if self.checkpoint.exists():
+            self._resume()
+        for model in (self.model, self.average):
+            model.apply_latent_statistics()
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+    def save(self) -> None:
+        state = {"step": self.step, "model": self.model.state_dict(), "ema": self.average.state_dict()}
+        recipe = json.dumps(asdict(self.recipe))
+        save(self.checkpoint, state | {"optimizer": self.optimizer.state_dict(), "recipe": recipe})
+
+    def advance(self) -> tuple[float, float]:
+        """One optimizer step; its pictures and noise depend on the seed and the step alone. (loss, gradient norm)."""
+        recipe, seed = self.recipe, self.recipe.seed * 10_000_019 + self.step * 4
+        hr = self.pool.crops(recipe.batch, recipe.crop, seed, recipe.photo_share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, recipe)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss = LOSSES[self.stage](self.model, hr, recipe, seed + 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
+        if not math.isfinite(norm):
+            raise SystemExit(
+                f"{self.stage} step {self.step}: the gradient is {norm}; the last good checkpoint is {self.checkpoint}."
+            )
+        self.optimizer.step()
+        _update_average(self.average, self.model, min(recipe.ema, (self.step + 1) / (self.step + 10)))
+        self.step += 1
+        return loss.item(), norm
+
+
 def train(stage: str, recipe: Recipe, run: Path, minutes: float, device: torch.device, stop_after: int) -> None:
     """Runs or continues one stage until step `stop_after`, its last step, or the minutes are used up."""
     started = time.time()
-    torch.manual_seed(recipe.seed)
     run.mkdir(parents=True, exist_ok=True)
-    checkpoint = run / f"{stage}.pt"
-    model = start_model(run, stage, recipe.theta).to(device)
-    pool = PicturePool.make(recipe.scenes, 384, device, recipe.seed)
-    if stage == "flow" and not checkpoint.exists():
-        measure_latents(model, pool)
-    average = copy.deepcopy(model).requires_grad_(False)
-    optimizer = torch.optim.AdamW(trainable(model, stage, recipe), betas=(0.9, 0.99), weight_decay=1e-4)
-    step = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    for m in (model, average):
-        m.apply_latent_statistics()
-    print(f"{stage} from step {step}: {recipe}", flush=True)
-
-    def checkpoint_now() -> None:
-        state = {"step": step, "model": model.state_dict(), "ema": average.state_dict()}
-        save(checkpoint, state | {"optimizer": optimizer.state_dict(), "recipe": json.dumps(asdict(recipe))})
-
-    running = 0.0
-    while step < min(recipe.steps, stop_after) and time.time() - started < minutes * 60:
-        seed = recipe.seed * 10_000_019 + step * 4
-        hr = pool.crops(recipe.batch, recipe.crop, seed, recipe.photo_share)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = LOSSES[stage](model, hr, recipe, seed + 1)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
-        if not torch.isfinite(norm):
-            raise SystemExit(f"{stage} step {step}: the gradient is {norm}; the last good checkpoint is {checkpoint}.")
-        optimizer.step()
-        _update_average(average, model, min(recipe.ema, (step + 1) / (step + 10)))
-        step += 1
-        running += (loss.item() - running) / min(step, 100)
-        if step % 100 == 0 or step == recipe.steps:
-            rate = (time.time() - started) / 60
-            report = validate(average, stage, recipe, device) if step % 200 == 0 or step == recipe.steps else ""
-            print(
-                f"{stage} {step}/{recipe.steps} {rate:.1f} min loss {running:.4f} norm {norm:.3f} {report}", flush=True
+    state = StageRun(stage, recipe, run, device, PicturePool.make(recipe.scenes, 384, device, recipe.seed))
+    print(f"{stage} from step {state.step}: {recipe}", flush=True)
+    last = min(recipe.steps, stop_after)
+    losses: list[float] = []
+    while state.step < last and time.time() - started < minutes * 60:
+        loss, norm = state.advance()
+        losses = [*losses[-99:], loss]
+        if state.step % 100 == 0 or state.step == last:
+            report = (
+                validate(state.average, stage, recipe, device) if state.step % 200 == 0 or state.step == last else ""
             )
-            checkpoint_now()
-    checkpoint_now()
+            figures = f"{(time.time() - started) / 60:.1f} min loss {sum(losses) / len(losses):.4f} norm {norm:.3f}"
+            print(f"{stage} {state.step}/{recipe.steps} {figures} {report}", flush=True)
+            state.save()
+    state.save()
 
 
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
