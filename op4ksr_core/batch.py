@@ -22,8 +22,9 @@ from .images import (
     read_picture,
     write_picture,
 )
-from .pipeline import Progress, Upscaler
+from .pipeline import Upscaler
 from .presets import UpscaleSettings
+from .progress import Progress
 from .resample import resize
 from .strip import save_strip
 

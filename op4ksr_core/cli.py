@@ -15,8 +15,9 @@ from .errors import Op4ksrError
 
 if TYPE_CHECKING:
     from .batch import BatchSettings, Job, Result
-    from .pipeline import Progress, Upscaler
+    from .pipeline import Upscaler
     from .presets import UpscaleSettings
+    from .progress import Progress
 
 DEMO = Path(__file__).parent / "assets" / "demo" / "astronaut.png"
 INTERRUPTED = 130

@@ -6,12 +6,20 @@ from torch import Tensor
 
 from .errors import SettingError
 from .geometry import Size
-from .resample import resize
+from .resample import crop, resize
 
 FIXES = ("none", "wavelet", "adain")
 
 _WAVELET_LEVELS = 5
 _PROJECTIONS = 6
+
+
+def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: float) -> Tensor:
+    """From the decoder's padded output to the picture that is shown: crop, colour fix, fidelity, clamp to [0, 1]."""
+    image = crop(raw_bchw, target).to(torch.float32, memory_format=torch.contiguous_format)
+    if fix != "none":
+        image = fix_colour(image, resize(lr_bchw, target), fix)
+    return back_project(image, lr_bchw, fidelity).clamp_(0, 1)
 
 
 def fix_colour(image_bchw: Tensor, reference_bchw: Tensor, fix: str) -> Tensor:

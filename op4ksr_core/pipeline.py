@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from . import flow
-from .colour import back_project, fix_colour
+from .colour import finish
 from .errors import ImageError, MemoryPlanError, WeightsError
 from .geometry import Plan, Size, make_plan
 from .loading import (
@@ -26,7 +26,8 @@ from .loading import (
 )
 from .memory import Footprint, MemoryPlan, make_memory_plan
 from .presets import PRESETS, UpscaleSettings
-from .resample import crop, pad_reflect, resize
+from .progress import Progress, watch
+from .resample import pad_reflect, resize
 from .rope import RotaryEmbedding
 from .vae import decode, downscale_factor, encode
 from .weights import find_weights
@@ -34,9 +35,6 @@ from .weights import find_weights
 log = logging.getLogger("op4ksr")
 
 EMBEDDED = Path(__file__).parent / "assets" / "embedded"
-
-Progress = Callable[[str, int, int], None]
-"""(phase, blocks done, blocks in all). Raise from it to cancel; nothing is left half done."""
 
 
 @dataclass(frozen=True)
@@ -258,10 +256,10 @@ class Upscaler:
             z = self._transform(z, settings, residency, report)
             raw = self._decode(z, residency, report)
             del z
-            return self._finish(raw, lr, plan, settings).to(image_bchw.device)
+            return finish(raw, lr, plan.target, settings.colour, settings.fidelity).to(image_bchw.device)
 
     def _encode(self, lr: Tensor, plan: Plan, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
-        with self._vae.use(residency) as vae, _watch(_conv_blocks(vae.encoder), "encode", report):
+        with self._vae.use(residency) as vae, watch(_conv_blocks(vae.encoder), "encode", report):
             padded = pad_reflect(resize(lr, plan.target), plan.padded)
             return encode(vae, _nhwc(padded.to(self.dtype)), settings.seed).float().contiguous()
 
@@ -274,7 +272,7 @@ class Upscaler:
             model.pos_embed = RotaryEmbedding(settings.rope, model.config.axes_dims_rope)
             blocks = [*model.transformer_blocks, *model.single_transformer_blocks]
             sigmas = flow.sigma_schedule(settings.sigma, settings.steps)
-            with _watch(blocks, "transform", report, settings.steps):
+            with watch(blocks, "transform", report, settings.steps):
                 return flow.euler(z, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
 
     def _velocity(self, model: Any, z: Tensor, sigma: float, guidance: float) -> Tensor:
@@ -293,14 +291,8 @@ class Upscaler:
         return flow.unpack(tokens.float(), height, width)
 
     def _decode(self, z: Tensor, residency: str, report: Progress) -> Tensor:
-        with self._vae.use(residency) as vae, _watch(_conv_blocks(vae.decoder), "decode", report):
+        with self._vae.use(residency) as vae, watch(_conv_blocks(vae.decoder), "decode", report):
             return decode(vae, _nhwc(z.to(self.dtype)))
-
-    def _finish(self, raw: Tensor, lr: Tensor, plan: Plan, settings: UpscaleSettings) -> Tensor:
-        image = crop(raw, plan.target).to(torch.float32, memory_format=torch.contiguous_format)
-        if settings.colour != "none":
-            image = fix_colour(image, resize(lr, plan.target), settings.colour)
-        return back_project(image, lr, settings.fidelity).clamp_(0, 1)
 
 
 def check_image(image_bchw: Tensor) -> None:
@@ -343,22 +335,3 @@ def _named_shortage(plan: Plan) -> Iterator[None]:
                 f"Memory ran out while upscaling {plan.source} -> {plan.target}. Ask for a smaller scale or long side."
             ) from error
         raise
-
-
-@contextmanager
-def _watch(blocks: list[nn.Module], phase: str, report: Progress, rounds: int = 1) -> Iterator[None]:
-    """Reports each finished block; an exception from the report ends the pass."""
-    done, total = 0, len(blocks) * rounds
-
-    def finished(*_: object) -> None:
-        nonlocal done
-        done += 1
-        report(phase, done, total)
-
-    report(phase, 0, total)
-    hooks = [block.register_forward_hook(finished) for block in blocks]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -7,7 +7,19 @@ import pytest
 from conftest import ROOT
 
 CORE = ROOT / "op4ksr_core"
-LEAVES = ["geometry", "rope", "flow", "resample", "colour", "vae", "layouts", "errors", "presets", "weights"]
+LEAVES = [
+    "geometry",
+    "rope",
+    "flow",
+    "resample",
+    "colour",
+    "vae",
+    "layouts",
+    "errors",
+    "presets",
+    "weights",
+    "progress",
+]
 LEAF_LIBRARIES = {"torch", "einops", "safetensors"}
 HEAVY = {"diffusers", "peft", "transformers"}
 
