@@ -5,6 +5,7 @@ the strict loader can list it. Tensors are never written to; splits are views.
 """
 
 import re
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -171,19 +172,43 @@ def vae_to_diffusers(state: State) -> State:
     top = max((int(m[1]) for key in state if (m := re.match(r"decoder\.up\.(\d+)\.", key))), default=0)
     out: State = {}
     for key, value in state.items():
-        renamed = _ldm_key(key, top)
+        renamed = _renamed(key, _LDM_LAYERS, top).replace("nin_shortcut", "conv_shortcut")
         linear = re.search(r"attentions\.0\.to_.*weight$", renamed) and value.ndim == 4
         out[renamed] = value[:, :, 0, 0] if linear else value
     return out
 
 
-def _ldm_key(key: str, top: int) -> str:
+def _renamed(key: str, rules: Iterable[tuple[str, Callable[[re.Match[str], int], str]]], top: int) -> str:
+    """The key with the first rule that fits the part behind `encoder.` or `decoder.` applied."""
     side, _, rest = key.partition(".")
     if side not in ("encoder", "decoder"):
         return key
-    for pattern, rename in _LDM_LAYERS:
+    for pattern, rename in rules:
         match = re.match(pattern + r"\.", rest)
         if match:
-            rest = f"{rename(match, top)}.{rest[match.end() :]}"
-            break
-    return f"{side}.{rest.replace('nin_shortcut', 'conv_shortcut')}"
+            return f"{side}.{rename(match, top)}.{rest[match.end() :]}"
+    return key
+
+
+_DIFFUSERS_LAYERS = (
+    (r"mid_block\.resnets\.([01])", lambda m, _: f"mid.block_{int(m[1]) + 1}"),
+    (r"mid_block\.attentions\.0\.group_norm", lambda m, _: "mid.attn_1.norm"),
+    (r"mid_block\.attentions\.0\.to_([qkv])", lambda m, _: f"mid.attn_1.{m[1]}"),
+    (r"mid_block\.attentions\.0\.to_out\.0", lambda m, _: "mid.attn_1.proj_out"),
+    (r"down_blocks\.(\d+)\.resnets\.(\d+)", lambda m, _: f"down.{m[1]}.block.{m[2]}"),
+    (r"down_blocks\.(\d+)\.downsamplers\.0", lambda m, _: f"down.{m[1]}.downsample"),
+    (r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m, top: f"up.{top - int(m[1])}.block.{m[2]}"),
+    (r"up_blocks\.(\d+)\.upsamplers\.0", lambda m, top: f"up.{top - int(m[1])}.upsample"),
+    (r"conv_norm_out", lambda m, _: "norm_out"),
+)
+
+
+def vae_to_ldm(state: State) -> State:
+    """FLUX autoencoder weights in diffusers' layout -> BFL's (LDM's); the inverse of `vae_to_diffusers`."""
+    top = max((int(m[1]) for key in state if (m := re.match(r"decoder\.up_blocks\.(\d+)\.", key))), default=0)
+    out: State = {}
+    for key, value in state.items():
+        renamed = _renamed(key, _DIFFUSERS_LAYERS, top).replace("conv_shortcut", "nin_shortcut")
+        convolution = re.search(r"attn_1\.(q|k|v|proj_out)\.weight$", renamed) and value.ndim == 2
+        out[renamed] = value[:, :, None, None] if convolution else value
+    return out

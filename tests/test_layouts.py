@@ -51,6 +51,8 @@ def test_vae_layout_agrees_with_diffusers_own_converter(attention):
     assert ours.keys() == theirs.keys() == vae.state_dict().keys()
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
     assert all(torch.equal(ours[k], v) for k, v in vae.state_dict().items())
+    written = layouts.vae_to_ldm(vae.state_dict())
+    assert written.keys() == ldm.keys() and all(torch.equal(written[k], ldm[k]) for k in ldm)
 
 
 def to_ldm(state):

@@ -1,0 +1,21 @@
+"""The ComfyUI host: the only folder that imports ComfyUI."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .load import LoadEmbedded, RopeTheta, ToF16
+from .upscale import F16Decode, F16Encode, MidTimestepSampler, UpscaleTo4K
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadEmbedded,
+    RopeTheta,
+    ToF16,
+    F16Encode,
+    MidTimestepSampler,
+    F16Decode,
+    UpscaleTo4K,
+]
+
+
+class Op4ksrExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

@@ -1,0 +1,84 @@
+"""Between ComfyUI and the core: layouts, progress, cancelling, and VAE passes that never fall back to tiles."""
+
+import logging
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy.sd import VAE
+from torch import Tensor, nn
+
+from ..op4ksr_core.errors import MemoryPlanError
+from ..op4ksr_core.progress import Progress, watch
+
+log = logging.getLogger("op4ksr")
+
+
+def to_bchw(image_bhwc: Tensor) -> Tensor:
+    """ComfyUI's IMAGE (B, H, W, C) -> (B, 3, H, W); an alpha channel is dropped, grey is repeated."""
+    x = image_bhwc.movedim(-1, 1).float()
+    return x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+
+
+def to_image(x_bchw: Tensor) -> Tensor:
+    """(B, C, H, W) -> ComfyUI's IMAGE (B, H, W, C)."""
+    return x_bchw.movedim(1, -1).contiguous()
+
+
+def make_report() -> Progress:
+    """A progress callback that moves the node's bar and raises when the run was cancelled."""
+    bar: comfy.utils.ProgressBar | None = None
+
+    def report(phase: str, done: int, total: int) -> None:
+        nonlocal bar
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if bar is None or bar.total != total:
+            bar = comfy.utils.ProgressBar(total)
+        bar.update_absolute(done)
+
+    return report
+
+
+def vae_blocks(half: nn.Module) -> list[nn.Module]:
+    """Residual blocks and resamplers of an encoder or decoder in ComfyUI's layout."""
+    names = ("ResnetBlock", "Upsample", "Downsample", "PhaseUpsample")
+    return [module for module in half.modules() if type(module).__name__ in names]
+
+
+def encode_whole(vae: VAE, x_bchw: Tensor) -> Tensor:
+    """Pictures in [0, 1] -> latents as ComfyUI keeps them (not shifted or scaled), one picture at a time, no tiles."""
+    model = _load(vae, vae.memory_used_encode((1, *x_bchw.shape[1:]), vae.vae_dtype))
+    with watch(vae_blocks(model.encoder), "encode", make_report(), len(x_bchw)), _named_shortage(x_bchw):
+        parts = [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
+    return torch.cat(parts).to(vae.output_device)
+
+
+def decode_whole(vae: VAE, samples: Tensor) -> Tensor:
+    """Latents -> pictures about [0, 1], not clamped, (B, 3, H, W), one at a time, no tiles."""
+    model = _load(vae, vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype))
+    with watch(vae_blocks(model.decoder), "decode", make_report(), len(samples)), _named_shortage(samples):
+        parts = [model.decode(z.to(vae.vae_dtype).to(vae.device)).float() * 0.5 + 0.5 for z in samples.split(1)]
+    return torch.cat(parts).to(vae.output_device)
+
+
+def _load(vae: VAE, memory: float) -> nn.Module:
+    vae.throw_exception_if_invalid()
+    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+    return vae.first_stage_model
+
+
+class _named_shortage:
+    """Turns out-of-memory into an error that says what to do; stock ComfyUI would tile and shift the colours."""
+
+    def __init__(self, x: Tensor):
+        self.shape = list(x.shape)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, comfy.model_management.OOM_EXCEPTION):
+            raise MemoryPlanError(
+                f"Memory ran out on a batch of shape {self.shape}. Lower the scale, or free memory; "
+                "tiles are not used because they change colours and make seams."
+            ) from error

@@ -1,0 +1,175 @@
+"""Surgery on ComfyUI's MODEL and VAE. Nothing here touches the object that came in."""
+
+import copy
+import json
+from pathlib import Path
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.ops
+import comfy.supported_models
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor, nn
+
+from ..op4ksr_core.errors import SettingError, WeightsError
+from ..op4ksr_core.layouts import transformer_to_bfl, vae_to_ldm
+from ..op4ksr_core.rope import RopeSettings, RotaryEmbedding
+from ..op4ksr_core.vae import SubPixelHead
+from ..op4ksr_core.weights import check_keys, find_weights
+
+EMBEDDED = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "embedded"
+
+
+class PositionEmbedding(nn.Module):
+    """ComfyUI's FLUX position embedder with the core's RoPE: ids (B, N, 3) -> (B, 1, N, D/2, 2, 2), float32."""
+
+    def __init__(self, settings: RopeSettings, axes_dim: list[int]):
+        super().__init__()
+        self.rotary = RotaryEmbedding(settings, axes_dim)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        cos, sin = (part[:, ::2] for part in self.rotary(ids[0]))
+        matrices = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
+        return matrices[None, None].expand(ids.shape[0], -1, -1, -1, -1, -1)
+
+
+def with_rope(model: ModelPatcher, settings: RopeSettings) -> ModelPatcher:
+    """A clone whose tokens are placed by `settings`. Raises SettingError if the MODEL is not a FLUX transformer."""
+    patched = model.clone()
+    try:
+        embedder = patched.get_model_object("diffusion_model.pe_embedder")
+        axes = list(getattr(embedder, "axes_dim", None) or embedder.rotary.axes_dim)
+    except AttributeError as error:
+        raise SettingError(f"RoPE theta works on FLUX models; this MODEL is {type(model.model).__name__}.") from error
+    patched.add_object_patch("diffusion_model.pe_embedder", PositionEmbedding(settings, axes))
+    return patched
+
+
+def check_flow(model: ModelPatcher) -> None:
+    """Raises SettingError unless the MODEL predicts a flow's velocity."""
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, comfy.model_sampling.CONST):
+        raise SettingError(
+            f"The mid-timestep step needs a flow model (FLUX); this MODEL is {type(model.model).__name__} "
+            f"with {type(sampling).__name__}."
+        )
+
+
+def to_f16(vae: VAE, head: str) -> VAE:
+    """A copy of a FLUX-shaped VAE at 16x: strided conv_in, sub-pixel head, ratios and memory estimates to match."""
+    stage = vae.first_stage_model
+    ends = (("encoder", "conv_in"), ("decoder", "conv_out"))
+    convs = [getattr(getattr(stage, side, None), name, None) for side, name in ends]
+    if not all(isinstance(conv, nn.Conv2d) for conv in convs) or getattr(vae, "latent_channels", 0) != 16:
+        raise SettingError(f"F16 needs a FLUX VAE (16 latent channels); this one is {type(stage).__name__}.")
+    if tuple(stage.encoder.conv_in.stride) != (1, 1):
+        raise SettingError("This VAE is F16 already.")
+    stage = copy.deepcopy(stage)
+    stage.encoder.conv_in.stride = (2, 2)
+    stage.decoder.conv_out = SubPixelHead(stage.decoder.conv_out, head)
+    out = copy.copy(vae)
+    out.first_stage_model = stage
+    out.patcher = ModelPatcher(stage, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device)
+    out.downscale_ratio, out.upscale_ratio = 2 * vae.downscale_ratio, 2 * vae.upscale_ratio
+    encode, decode = vae.memory_used_encode, vae.memory_used_decode
+    out.memory_used_encode = lambda shape, dtype: encode(shape, dtype) / 4
+    # The decoder works at the resolution of an F8 VAE on the same latent; the head adds no larger tensor.
+    out.memory_used_decode = lambda shape, dtype: decode(shape, dtype)
+    return out
+
+
+def load_embedded() -> tuple[ModelPatcher, VAE, list]:
+    """The bundled model as a native FLUX MODEL (theta 100), a native F16 VAE and its learned CONDITIONING."""
+    vae_config = json.loads((EMBEDDED / "vae" / "config.json").read_text(encoding="utf-8"))
+    prompt = find_weights(EMBEDDED / "prompt.safetensors").tensors()
+    conditioning = [[prompt["prompt_embeds"], {"pooled_output": prompt["pooled_prompt_embeds"], "guidance": 1.0}]]
+    return _embedded_model(vae_config), _embedded_vae(vae_config), conditioning
+
+
+def _embedded_model(vae_config: dict) -> ModelPatcher:
+    config = json.loads((EMBEDDED / "transformer" / "config.json").read_text(encoding="utf-8"))
+    state = transformer_to_bfl(find_weights(EMBEDDED / "transformer").tensors())
+    flux = {
+        "image_model": "flux",
+        "in_channels": config["in_channels"] // 4,
+        "out_channels": config["in_channels"] // 4,
+        "vec_in_dim": config["pooled_projection_dim"],
+        "context_in_dim": config["joint_attention_dim"],
+        "hidden_size": config["num_attention_heads"] * config["attention_head_dim"],
+        "mlp_ratio": 4.0,
+        "num_heads": config["num_attention_heads"],
+        "depth": config["num_layers"],
+        "depth_single_blocks": config["num_single_layers"],
+        "axes_dim": list(config["axes_dims_rope"]),
+        "theta": 100,
+        "patch_size": 2,
+        "qkv_bias": True,
+        "guidance_embed": False,
+        "dtype": torch.float32,
+    }
+    settings = comfy.supported_models.FluxSchnell(flux)
+    settings.latent_format = comfy.latent_formats.Flux()
+    settings.latent_format.scale_factor = vae_config["scaling_factor"]
+    settings.latent_format.shift_factor = vae_config["shift_factor"]
+    offload = comfy.model_management.unet_offload_device()
+    model = settings.get_model({}, device=offload)
+    _load_all(model.diffusion_model, {key: value.float() for key, value in state.items()}, "embedded transformer")
+    return ModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+
+
+def _embedded_vae(config: dict) -> VAE:
+    """ComfyUI's own autoencoder made to the small model's measure: fewer groups, no mid attention."""
+    state = {key: value.float() for key, value in vae_to_ldm(find_weights(EMBEDDED / "vae").tensors()).items()}
+    widths, latent = config["block_out_channels"], config["latent_channels"]
+    shape = {
+        "double_z": True,
+        "z_channels": latent,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": widths[0],
+        "ch_mult": [w // widths[0] for w in widths],
+        "num_res_blocks": config["layers_per_block"],
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    identity = torch.eye(2 * latent)[:, :, None, None]
+    state |= {"quant_conv.weight": identity, "quant_conv.bias": torch.zeros(2 * latent)}
+    state |= {"post_quant_conv.weight": identity[:latent, :latent].clone(), "post_quant_conv.bias": torch.zeros(latent)}
+    # The attention that this model lacks: zeros for the loader, then taken out.
+    for side in ("encoder", "decoder"):
+        for layer in ("norm", "q", "k", "v", "proj_out"):
+            kernel = (widths[-1],) if layer == "norm" else (widths[-1], widths[-1], 1, 1)
+            state[f"{side}.mid.attn_1.{layer}.weight"] = torch.zeros(kernel)
+            state[f"{side}.mid.attn_1.{layer}.bias"] = torch.zeros(widths[-1])
+    vae = VAE(sd=dict(state), config={"params": {"ddconfig": shape, "embed_dim": latent}}, dtype=torch.float32)
+    stage = vae.first_stage_model
+    for half in (stage.encoder, stage.decoder):
+        half.mid.attn_1 = nn.Identity()
+    for module in stage.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.num_groups = config["norm_num_groups"]
+    vae.latent_channels = latent
+    width = widths[0] / 128
+    encode, decode = vae.memory_used_encode, vae.memory_used_decode
+    vae.memory_used_encode = lambda s, dtype: encode(s, dtype) * width
+    vae.memory_used_decode = lambda s, dtype: decode(s, dtype) * width
+    return to_f16(vae, "centered")
+
+
+def _load_all(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    check_keys(what, expected, {key: tuple(value.shape) for key, value in state.items()})
+    module.load_state_dict(state)
+
+
+def f16_of(vae: VAE) -> None:
+    """Raises WeightsError unless the VAE compresses 16 times."""
+    if vae.downscale_ratio != 16:
+        raise WeightsError(
+            f"This VAE compresses {vae.downscale_ratio} times; OP4KSR needs 16. Put the F16 VAE node before it."
+        )

@@ -1,0 +1,200 @@
+"""Nodes that make pictures: encode, the one step, decode, and all of it at once."""
+
+from dataclasses import dataclass
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import node_helpers
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..op4ksr_core import flow
+from ..op4ksr_core.colour import FIXES, finish
+from ..op4ksr_core.errors import ImageError
+from ..op4ksr_core.geometry import Size, make_plan
+from ..op4ksr_core.progress import watch
+from ..op4ksr_core.resample import pad_reflect, resize
+from ..op4ksr_core.rope import RopeSettings
+from .host import decode_whole, encode_whole, make_report, to_bchw, to_image
+from .load import CATEGORY
+from .models import check_flow, f16_of, load_embedded, with_rope
+
+
+def encode_picture(vae, image: Tensor, scale: float, long_side: int) -> tuple[dict, Tensor]:
+    """IMAGE -> LATENT that knows its target size, and the picture as (B, 3, H, W)."""
+    f16_of(vae)
+    lr = to_bchw(image).clamp(0, 1)
+    if 0 in lr.shape:
+        raise ImageError(f"The IMAGE is empty: {list(image.shape)}.")
+    plan = make_plan(Size(*lr.shape[-2:]), None if long_side else scale, long_side or None)
+    samples = encode_whole(vae, pad_reflect(resize(lr, plan.target), plan.padded))
+    return {"samples": samples, "op4ksr_target": (plan.target.height, plan.target.width)}, lr
+
+
+@dataclass
+class MidTimestep(comfy.samplers.Sampler):
+    """A stock-shaped sampler that starts from the latent itself: no noise, and no scaling by (1 - sigma)."""
+
+    def sample(
+        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ) -> Tensor:
+        def velocity(z: Tensor, sigma: float) -> Tensor:
+            at = torch.full((z.shape[0],), sigma, device=z.device, dtype=z.dtype)
+            return (z - model_wrap(z, at, **extra_args)) / sigma
+
+        return flow.euler(latent_image, velocity, [float(s) for s in sigmas])
+
+
+def one_step(model, latent: dict, conditioning, sigma: float, steps: int, guidance: float, theta: float) -> dict:
+    """The core's Euler steps from sigma_mid through ComfyUI's own guider, so that every patch of the MODEL acts."""
+    check_flow(model)
+    if theta:
+        model = with_rope(model, RopeSettings(theta))
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(node_helpers.conditioning_set_values(conditioning, {"guidance": guidance}), [])
+    guider.set_cfg(1.0)
+    transformer = model.get_model_object("diffusion_model")
+    blocks = [*transformer.double_blocks, *transformer.single_blocks]
+    with watch(blocks, "transform", make_report(), steps * len(samples)):
+        parts = [
+            guider.sample(torch.zeros_like(z), z, MidTimestep(), torch.tensor(flow.sigma_schedule(sigma, steps)))
+            for z in samples.split(1)
+        ]
+    return latent | {"samples": torch.cat(parts).to(comfy.model_management.intermediate_device())}
+
+
+def decode_picture(vae, latent: dict, reference: Tensor | None, colour: str, fidelity: float) -> Tensor:
+    """LATENT -> IMAGE of the exact target size; the reference is the low-resolution IMAGE (B, 3, H, W)."""
+    f16_of(vae)
+    raw = decode_whole(vae, latent["samples"])
+    target = Size(*latent.get("op4ksr_target", raw.shape[-2:]))
+    if reference is None:
+        if colour != "none" or fidelity > 0:
+            raise ImageError("A colour fix and fidelity need the reference: connect the picture that was encoded.")
+        reference = raw
+    return to_image(finish(raw, reference, target, colour, fidelity))
+
+
+_SCALE = io.Float.Input("scale", default=4.0, min=0.1, max=16.0, step=0.1, tooltip="Used where long_side is 0.")
+_LONG_SIDE = io.Int.Input(
+    "long_side", default=0, min=0, max=32768, tooltip="Long side of the result in px; 0 takes the scale. 4096 is 4K."
+)
+_COLOUR = io.Combo.Input("colour", options=list(FIXES), default="none", tooltip="Takes the reference's colours.")
+_FIDELITY = io.Float.Input(
+    "fidelity",
+    default=1.0,
+    min=0.0,
+    max=1.0,
+    step=0.05,
+    tooltip="1: made small again, the result is the reference. 0: what the model drew, as it is.",
+)
+
+
+class F16Encode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_Encode",
+            display_name="F16 Encode (OP4KSR)",
+            category=CATEGORY,
+            description="Enlarges a picture of any size, pads it to whole tokens and encodes it, all at once.",
+            inputs=[io.Image.Input("image"), io.Vae.Input("vae"), _SCALE, _LONG_SIDE],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, vae, scale: float, long_side: int) -> io.NodeOutput:
+        return io.NodeOutput(encode_picture(vae, image, scale, long_side)[0])
+
+
+class MidTimestepSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_Sampler",
+            display_name="Mid-timestep one-step sampler (OP4KSR)",
+            category=CATEGORY,
+            description="One evaluation of the transformer at sigma_mid, from the encoded picture itself.",
+            inputs=[
+                io.Model.Input("model"),
+                io.Latent.Input("latent"),
+                io.Conditioning.Input("conditioning"),
+                io.Float.Input("sigma_mid", default=0.3, min=0.01, max=1.0, step=0.01, tooltip="OP4KSR: 0.3."),
+                io.Int.Input("steps", default=1, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps."),
+                io.Float.Input(
+                    "guidance", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="FLUX's distilled guidance."
+                ),
+                io.Float.Input(
+                    "theta",
+                    default=0.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=1.0,
+                    tooltip="RoPE base; 0: as the MODEL has it.",
+                ),
+            ],
+            outputs=[io.Latent.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, latent, conditioning, sigma_mid, steps, guidance, theta) -> io.NodeOutput:
+        return io.NodeOutput(one_step(model, latent, conditioning, sigma_mid, steps, guidance, theta))
+
+
+class F16Decode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_Decode",
+            display_name="F16 Decode (OP4KSR)",
+            category=CATEGORY,
+            description="Decodes all of the picture at once and crops it to the exact size.",
+            inputs=[
+                io.Latent.Input("latent"),
+                io.Vae.Input("vae"),
+                io.Image.Input("reference", optional=True, tooltip="The picture that was encoded."),
+                _COLOUR,
+                _FIDELITY,
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, latent, vae, colour: str, fidelity: float, reference=None) -> io.NodeOutput:
+        reference = None if reference is None else to_bchw(reference).clamp(0, 1)
+        return io.NodeOutput(decode_picture(vae, latent, reference, colour, fidelity))
+
+
+class UpscaleTo4K(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_Upscale",
+            display_name="Upscale to 4K (OP4KSR)",
+            category=CATEGORY,
+            description="Picture in, 4K picture out. Without MODEL, VAE and CONDITIONING the embedded model does it.",
+            inputs=[
+                io.Image.Input("image"),
+                io.Int.Input(
+                    "long_side",
+                    default=4096,
+                    min=0,
+                    max=32768,
+                    tooltip="Long side of the result in px; 0 takes the scale.",
+                ),
+                _SCALE,
+                _COLOUR,
+                _FIDELITY,
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, image, long_side: int, scale: float, colour: str, fidelity: float) -> io.NodeOutput:
+        model, vae, conditioning = load_embedded()
+        latent, lr = encode_picture(vae, image, scale, long_side)
+        latent = one_step(model, latent, conditioning, 0.3, 1, 1.0, 0.0)
+        return io.NodeOutput(decode_picture(vae, latent, lr, colour, fidelity))
