@@ -1,16 +1,13 @@
 """Small models of FLUX's shape with random weights, and pictures to try them on."""
 
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from comfy_server import server  # noqa: F401
+from places import DEMO, REALSR
 
 from op4ksr_core.images import read_picture
-
-ROOT = Path(__file__).parent.parent
-DEMO = ROOT / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
-REALSR = ROOT.parent / "shared" / "data" / "realsr"
 
 TRANSFORMER = {
     "patch_size": 1,

@@ -3,9 +3,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import DEMO, make_transformer, make_vae
+from conftest import make_transformer, make_vae
 from model_files import write_model, write_omgsr_adapters
 from PIL import Image
+from places import DEMO
 
 from op4ksr_core import cli
 from op4ksr_core.images import read_picture

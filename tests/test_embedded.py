@@ -4,7 +4,8 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, psnr
+from conftest import psnr
+from places import ROOT
 
 from op4ksr_core.colour import back_project
 from op4ksr_core.geometry import Size

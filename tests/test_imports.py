@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from places import ROOT
 
 CORE = ROOT / "op4ksr_core"
 LEAVES = [

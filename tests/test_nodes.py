@@ -1,0 +1,139 @@
+"""The nodes in a real ComfyUI, by its own interface, against the headless pipeline on the same weights."""
+
+import urllib.error
+
+import pytest
+import torch
+from PIL import Image
+from places import DEMO
+
+from op4ksr_core.images import read_picture
+
+LOAD = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
+NODES = {
+    "OP4KSR_LoadEmbedded": [],
+    "OP4KSR_RopeTheta": ["model", "preset", "theta", "scheme"],
+    "OP4KSR_F16VAE": ["vae", "head"],
+    "OP4KSR_Encode": ["image", "vae", "scale", "long_side"],
+    "OP4KSR_Sampler": ["model", "latent", "conditioning", "sigma_mid", "steps", "guidance", "theta"],
+    "OP4KSR_Decode": ["latent", "vae", "colour", "fidelity", "reference"],
+    "OP4KSR_Upscale": ["image", "long_side", "scale", "colour", "fidelity"],
+}
+"""Frozen: saved workflows depend on these ids and on the order of the inputs. Append, never reorder."""
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def all_in_one(long_side=1024, image="1", **changes):
+    options = {"long_side": long_side, "scale": 4.0, "colour": "none", "fidelity": 1.0} | changes
+    return {
+        "1": LOAD,
+        "2": node("OP4KSR_Upscale", image=[image, 0], **options),
+        "3": node("SaveImage", images=["2", 0], filename_prefix="all"),
+    }
+
+
+def step_by_step(long_side=1024, theta=0.0, rope=None, sampler=None, fidelity=1.0):
+    graph = {
+        "1": LOAD,
+        "model": node("OP4KSR_LoadEmbedded"),
+        "encode": node("OP4KSR_Encode", image=["1", 0], vae=["model", 1], scale=4.0, long_side=long_side),
+        "sample": node(
+            "OP4KSR_Sampler",
+            model=["rope" if rope else "model", 0],
+            latent=["encode", 0],
+            conditioning=["model", 2],
+            sigma_mid=0.3,
+            steps=1,
+            guidance=1.0,
+            theta=theta,
+        ),
+        "decode": node(
+            "OP4KSR_Decode",
+            latent=["sample", 0],
+            vae=["model", 1],
+            reference=["1", 0],
+            colour="none",
+            fidelity=fidelity,
+        ),
+        "3": node("SaveImage", images=["decode", 0], filename_prefix="steps"),
+    }
+    if rope:
+        graph["rope"] = node("OP4KSR_RopeTheta", model=["model", 0], **rope)
+    return graph
+
+
+@pytest.fixture(scope="module")
+def headless(embedded, photo):
+    return embedded(photo, long_side=1024)
+
+
+def _difference(server, graph, expected):
+    shown = read_picture(server.picture(server.run(graph), "3")).rgb
+    assert shown.shape == expected.shape
+    return float((shown - expected).abs().max()) * 255
+
+
+def test_ids_and_input_order_are_frozen(server):
+    info = server.get("/object_info")
+    for name, inputs in NODES.items():
+        order = info[name]["input_order"]
+        assert order.get("required", []) + order.get("optional", []) == inputs
+    assert {name for name in info if name.startswith("OP4KSR_")} == set(NODES)
+
+
+@pytest.mark.parametrize("graph", [all_in_one(), step_by_step()], ids=["one node", "step by step"])
+def test_equals_the_headless_pipeline(server, headless, graph):
+    assert _difference(server, graph, headless) <= 2
+
+
+def test_theta_acts_on_the_sampler_and_on_the_model_alike(server, embedded, photo):
+    from dataclasses import replace
+
+    from op4ksr_core.presets import PRESETS
+    from op4ksr_core.rope import RopeSettings
+
+    settings = replace(PRESETS["embedded"], fidelity=0.0, rope=RopeSettings(theta=10_000.0))
+    expected = embedded(photo, long_side=1024, settings=settings)
+    flux = {"preset": "custom", "theta": 10_000.0, "scheme": "plain"}
+    assert _difference(server, step_by_step(theta=10_000.0, fidelity=0.0), expected) <= 2
+    assert _difference(server, step_by_step(rope=flux, fidelity=0.0), expected) <= 2
+    plain = embedded(photo, long_side=1024, settings=replace(settings, rope=RopeSettings()))
+    assert float((plain - expected).abs().max()) * 255 > 3
+    assert _difference(server, step_by_step(fidelity=0.0), plain) <= 2  # the cached MODEL was left as it was
+
+
+def test_odd_sizes_and_grey_and_tiny(server, embedded, tmp_path):
+    for size, mode in (((31, 57), "RGB"), ((1, 1), "RGB"), ((40, 8), "L")):
+        Image.open(DEMO).convert(mode).crop((100, 100, 100 + size[0], 100 + size[1])).save(
+            server.base / "input" / "odd.png"
+        )
+        graph = all_in_one(long_side=0)
+        graph["1"] = node("LoadImage", image="odd.png")
+        graph["3"]["inputs"]["filename_prefix"] = f"odd{size[0]}"
+        expected = embedded(read_picture(server.base / "input" / "odd.png").rgb, 4)
+        assert _difference(server, graph, expected) <= 2
+
+
+def test_an_artist_is_told_what_is_wrong(server):
+    graph = step_by_step(long_side=256)
+    del graph["decode"]["inputs"]["reference"]
+    entry = server.run(graph)
+    assert entry["status"]["status_str"] == "error"
+    assert "connect the picture that was encoded" in str(entry["status"]["messages"])
+    with pytest.raises(urllib.error.HTTPError):
+        server.run(all_in_one(fidelity=3.0))
+
+
+def test_cancel_leaves_the_server_working(server, headless):
+    import threading
+    import time
+
+    threading.Timer(6, lambda: server.post("/interrupt", {})).start()
+    started = time.time()
+    entry = server.run(all_in_one(long_side=4096))
+    assert entry["status"]["status_str"] == "error" and "execution_interrupted" in str(entry["status"]["messages"])
+    print(f"returned {time.time() - started - 6:.1f} s after the cancel")
+    assert torch.isfinite(headless).all() and _difference(server, all_in_one(), headless) <= 2
