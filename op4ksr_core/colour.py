@@ -1,5 +1,7 @@
 """Colour fixes and fidelity: what of the low-resolution (LR) picture the result must keep."""
 
+import math
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -12,14 +14,31 @@ FIXES = ("none", "wavelet", "adain")
 
 _WAVELET_LEVELS = 5
 _PROJECTIONS = 6
+_EDGE = 16
 
 
 def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: float) -> Tensor:
-    """From the decoder's padded output to the picture that is shown: crop, colour fix, fidelity, clamp to [0, 1]."""
+    """From the decoder's padded output to the picture that is shown: crop, colour fix, fidelity, clamp to [0, 1].
+
+    Fidelity also fades the model's own drawing out over the outermost 16 px, in favour of the
+    enlarged LR picture: there the convolutions' zero padding misleads a small decoder.
+    """
     image = crop(raw_bchw, target).to(torch.float32, memory_format=torch.contiguous_format)
-    if fix != "none":
-        image = fix_colour(image, resize(lr_bchw, target), fix)
+    reference = resize(lr_bchw, target)
+    image = fix_colour(image, reference, fix)
+    if fidelity > 0:
+        image = image + fidelity * _edge_weight(image) * (reference - image)
     return back_project(image, lr_bchw, fidelity).clamp_(0, 1)
+
+
+def _edge_weight(image_bchw: Tensor) -> Tensor:
+    """(H, W): 1 on the outermost pixel, falling as a squared cosine to 0 at _EDGE px inside."""
+    rows, columns = (
+        torch.arange(side, device=image_bchw.device).minimum(torch.arange(side - 1, -1, -1, device=image_bchw.device))
+        for side in image_bchw.shape[-2:]
+    )
+    inside = [torch.sin(math.pi / 2 * (line / _EDGE).clamp(max=1)) ** 2 for line in (rows, columns)]
+    return 1 - inside[0][:, None] * inside[1]
 
 
 def fix_colour(image_bchw: Tensor, reference_bchw: Tensor, fix: str) -> Tensor:

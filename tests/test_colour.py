@@ -3,7 +3,7 @@ import colorsys
 import pytest
 import torch
 
-from op4ksr_core.colour import adain_fix, back_project, fix_colour, low_band, wavelet_fix
+from op4ksr_core.colour import adain_fix, back_project, finish, fix_colour, low_band, wavelet_fix
 from op4ksr_core.errors import SettingError
 from op4ksr_core.geometry import Size
 from op4ksr_core.resample import crop, pad_reflect, resize
@@ -81,6 +81,21 @@ def test_fidelity_adds_nothing_to_a_picture_that_agrees():
     image = torch.rand(1, 3, 64, 64)
     lr = resize(image, Size(16, 16))
     torch.testing.assert_close(back_project(image, lr, 1.0), image, atol=1e-5, rtol=0)
+
+
+def test_finish_keeps_the_edge_to_the_reference_as_far_as_fidelity_asks():
+    lr, raw = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 160, 160), 0.5)
+    raw[..., 0, :] = 0.9  # a broken first row
+    target = Size(128, 128)
+    assert torch.equal(finish(raw, lr, target, "none", 0.0), raw[..., :128, :128])
+    broken = float((back_project(raw[..., :128, :128], lr, 1.0) - 0.5).abs().max())
+    assert float((finish(raw, lr, target, "none", 1.0) - 0.5).abs().max()) < 0.001 < 0.1 < broken
+
+
+def test_finish_leaves_the_inside_to_the_model(photo):
+    lr = resize(photo, Size(128, 128)).clamp(0, 1)
+    shown, projected = finish(photo, lr, Size(512, 512), "none", 1.0), back_project(photo, lr, 1.0).clamp(0, 1)
+    torch.testing.assert_close(shown[..., 48:-48, 48:-48], projected[..., 48:-48, 48:-48], atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("fidelity", [-0.01, 1.01, float("nan")])
