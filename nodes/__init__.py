@@ -2,10 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .load import LoadEmbedded, RopeTheta, ToF16
+from .load import LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .upscale import F16Decode, F16Encode, MidTimestepSampler, UpscaleTo4K
 
 NODES: list[type[io.ComfyNode]] = [
+    SamplePhoto,
     LoadEmbedded,
     RopeTheta,
     ToF16,

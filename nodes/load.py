@@ -1,12 +1,18 @@
 """Nodes that make and change models."""
 
+from pathlib import Path
+
+import numpy as np
+import torch
 from comfy_api.latest import io
+from PIL import Image
 
 from ..op4ksr_core.rope import SCHEMES, RopeSettings
 from ..op4ksr_core.vae import HEADS
 from .models import load_embedded, to_f16, with_rope
 
 CATEGORY = "OP4KSR"
+SAMPLE = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
 
 ROPE_PRESETS = {
     "OP4KSR": RopeSettings(theta=100.0),
@@ -29,6 +35,23 @@ class LoadEmbedded(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(*load_embedded())
+
+
+class SamplePhoto(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_SamplePhoto",
+            display_name="Sample photo (OP4KSR)",
+            category=CATEGORY,
+            description="A public-domain NASA portrait, 512x512, to try the other nodes on.",
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        array = np.asarray(Image.open(SAMPLE).convert("RGB"))
+        return io.NodeOutput(torch.from_numpy(array.astype(np.float32) / 255)[None])
 
 
 class RopeTheta(io.ComfyNode):

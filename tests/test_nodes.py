@@ -1,16 +1,18 @@
 """The nodes in a real ComfyUI, by its own interface, against the headless pipeline on the same weights."""
 
+import json
 import urllib.error
 
 import pytest
 import torch
 from PIL import Image
-from places import DEMO
+from places import DEMO, ROOT
 
 from op4ksr_core.images import read_picture
 
 LOAD = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
 NODES = {
+    "OP4KSR_SamplePhoto": [],
     "OP4KSR_LoadEmbedded": [],
     "OP4KSR_RopeTheta": ["model", "preset", "theta", "scheme"],
     "OP4KSR_F16VAE": ["vae", "head"],
@@ -137,3 +139,23 @@ def test_cancel_leaves_the_server_working(server, headless):
     assert entry["status"]["status_str"] == "error" and "execution_interrupted" in str(entry["status"]["messages"])
     print(f"returned {time.time() - started - 6:.1f} s after the cancel")
     assert torch.isfinite(headless).all() and _difference(server, all_in_one(), headless) <= 2
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "workflows").glob("*.json")), ids=lambda p: p.stem)
+def test_workflows_fit_the_nodes(server, path):
+    """Every node exists, every link has both its ends, and every widget has its value."""
+    workflow = json.loads(path.read_text())
+    assert path.with_suffix(".jpg").exists()
+    info, nodes = server.get("/object_info"), {n["id"]: n for n in workflow["nodes"]}
+    for entry in nodes.values():
+        if entry["type"] == "MarkdownNote":
+            continue
+        declared = {
+            **info[entry["type"]]["input"].get("required", {}),
+            **info[entry["type"]]["input"].get("optional", {}),
+        }
+        linked = {slot["name"] for slot in entry["inputs"]}
+        assert linked <= declared.keys()
+        assert len(entry["widgets_values"]) == len(declared.keys() - linked)
+    for _, source, out, target, into, kind in workflow["links"]:
+        assert nodes[source]["outputs"][out]["type"] == nodes[target]["inputs"][into]["type"] == kind
