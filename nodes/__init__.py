@@ -3,7 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .load import LoadEmbedded, RopeTheta, SamplePhoto, ToF16
-from .upscale import F16Decode, F16Encode, MidTimestepSampler, UpscaleTo4K
+from .upscale import F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
 
 NODES: list[type[io.ComfyNode]] = [
     SamplePhoto,
@@ -12,6 +12,7 @@ NODES: list[type[io.ComfyNode]] = [
     ToF16,
     F16Encode,
     MidTimestepSampler,
+    MidTimestepSigmas,
     F16Decode,
     UpscaleTo4K,
 ]

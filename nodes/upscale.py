@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..op4ksr_core import flow
 from ..op4ksr_core.colour import FIXES, finish
-from ..op4ksr_core.errors import ImageError
+from ..op4ksr_core.errors import ImageError, WeightsError
 from ..op4ksr_core.geometry import Size, make_plan
 from ..op4ksr_core.progress import watch
 from ..op4ksr_core.resample import pad_reflect, resize
@@ -82,6 +82,12 @@ _SCALE = io.Float.Input("scale", default=4.0, min=0.1, max=16.0, step=0.1, toolt
 _LONG_SIDE = io.Int.Input(
     "long_side", default=0, min=0, max=32768, tooltip="Long side of the result in px; 0 takes the scale. 4096 is 4K."
 )
+_SIGMA = io.Float.Input("sigma_mid", default=0.3, min=0.01, max=1.0, step=0.01, tooltip="OP4KSR: 0.3.")
+_STEPS = io.Int.Input("steps", default=1, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps.")
+_GUIDANCE = io.Float.Input("guidance", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="FLUX-dev's own; else unused.")
+_THETA = io.Float.Input(
+    "theta", default=0.0, min=0.0, max=1_000_000.0, step=1.0, tooltip="RoPE base; 0: as the MODEL has it."
+)
 _COLOUR = io.Combo.Input("colour", options=list(FIXES), default="none", tooltip="Takes the reference's colours.")
 _FIDELITY = io.Float.Input(
     "fidelity",
@@ -122,19 +128,10 @@ class MidTimestepSampler(io.ComfyNode):
                 io.Model.Input("model"),
                 io.Latent.Input("latent"),
                 io.Conditioning.Input("conditioning"),
-                io.Float.Input("sigma_mid", default=0.3, min=0.01, max=1.0, step=0.01, tooltip="OP4KSR: 0.3."),
-                io.Int.Input("steps", default=1, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps."),
-                io.Float.Input(
-                    "guidance", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="FLUX's distilled guidance."
-                ),
-                io.Float.Input(
-                    "theta",
-                    default=0.0,
-                    min=0.0,
-                    max=1_000_000.0,
-                    step=1.0,
-                    tooltip="RoPE base; 0: as the MODEL has it.",
-                ),
+                _SIGMA,
+                _STEPS,
+                _GUIDANCE,
+                _THETA,
             ],
             outputs=[io.Latent.Output()],
         )
@@ -168,6 +165,46 @@ class F16Decode(io.ComfyNode):
         return io.NodeOutput(decode_picture(vae, latent, reference, colour, fidelity))
 
 
+class MidTimestepSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_Sigmas",
+            display_name="Mid-timestep sigmas (OP4KSR)",
+            category=CATEGORY,
+            description="For SamplerCustomAdvanced: the sigmas, and the sampler that starts from the latent as it is. "
+            "Use both together with DisableNoise; stock samplers would scale the latent by (1 - sigma).",
+            inputs=[_SIGMA, _STEPS],
+            outputs=[io.Sigmas.Output(), io.Sampler.Output()],
+        )
+
+    @classmethod
+    def execute(cls, sigma_mid: float, steps: int) -> io.NodeOutput:
+        return io.NodeOutput(torch.tensor(flow.sigma_schedule(sigma_mid, steps)), MidTimestep())
+
+
+def transparency(image: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The MASK (B, H, W) that goes with an IMAGE: as given, else 1 - alpha of a four-channel picture."""
+    if mask is None:
+        return 1 - image[..., 3] if image.shape[-1] == 4 else None
+    if mask.shape[-2:] != image.shape[1:3]:
+        raise ImageError(
+            f"The MASK is {mask.shape[-1]}x{mask.shape[-2]} px, the IMAGE {image.shape[2]}x{image.shape[1]}."
+        )
+    return mask
+
+
+def chosen_models(model, vae, conditioning) -> tuple:
+    """The three that were connected, or the embedded ones. Raises WeightsError on a part of a set."""
+    given = {"model": model, "vae": vae, "conditioning": conditioning}
+    missing = [name for name, value in given.items() if value is None]
+    if not missing:
+        return model, vae, conditioning
+    if len(missing) == len(given):
+        return load_embedded()
+    raise WeightsError(f"Connect {' and '.join(missing)} too, or none of the three for the embedded model.")
+
+
 class UpscaleTo4K(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -175,26 +212,50 @@ class UpscaleTo4K(io.ComfyNode):
             node_id="OP4KSR_Upscale",
             display_name="Upscale to 4K (OP4KSR)",
             category=CATEGORY,
-            description="Picture in, 4K picture out. Without MODEL, VAE and CONDITIONING the embedded model does it.",
+            description="Picture in, 4K picture out. Without model, vae and conditioning the embedded model does it.",
             inputs=[
                 io.Image.Input("image"),
                 io.Int.Input(
-                    "long_side",
-                    default=4096,
-                    min=0,
-                    max=32768,
-                    tooltip="Long side of the result in px; 0 takes the scale.",
+                    "long_side", default=4096, min=0, max=32768, tooltip="Long side in px; 0 takes the scale."
                 ),
                 _SCALE,
+                _SIGMA,
+                _STEPS,
+                _GUIDANCE,
+                _THETA,
                 _COLOUR,
                 _FIDELITY,
+                io.Mask.Input("mask", optional=True, tooltip="Transparency, enlarged with the picture."),
+                io.Model.Input("model", optional=True),
+                io.Vae.Input("vae", optional=True, tooltip="An F16 VAE."),
+                io.Conditioning.Input("conditioning", optional=True),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(), io.Mask.Output()],
         )
 
     @classmethod
-    def execute(cls, image, long_side: int, scale: float, colour: str, fidelity: float) -> io.NodeOutput:
-        model, vae, conditioning = load_embedded()
+    def execute(
+        cls,
+        image,
+        long_side,
+        scale,
+        sigma_mid,
+        steps,
+        guidance,
+        theta,
+        colour,
+        fidelity,
+        mask=None,
+        model=None,
+        vae=None,
+        conditioning=None,
+    ) -> io.NodeOutput:
+        hidden = transparency(image, mask)
+        model, vae, conditioning = chosen_models(model, vae, conditioning)
         latent, lr = encode_picture(vae, image, scale, long_side)
-        latent = one_step(model, latent, conditioning, 0.3, 1, 1.0, 0.0)
-        return io.NodeOutput(decode_picture(vae, latent, lr, colour, fidelity))
+        latent = one_step(model, latent, conditioning, sigma_mid, steps, guidance, theta)
+        large = decode_picture(vae, latent, lr, colour, fidelity)
+        target = Size(*large.shape[1:3])
+        if hidden is None:
+            return io.NodeOutput(large, large.new_zeros(large.shape[:3]))
+        return io.NodeOutput(large, resize(hidden[:, None].float(), target)[:, 0].clamp(0, 1))
