@@ -2,12 +2,14 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .adapters import LoadAdapters
 from .load import LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .upscale import F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
 
 NODES: list[type[io.ComfyNode]] = [
     SamplePhoto,
     LoadEmbedded,
+    LoadAdapters,
     RopeTheta,
     ToF16,
     F16Encode,

@@ -203,12 +203,17 @@ _DIFFUSERS_LAYERS = (
 )
 
 
+def vae_key_to_ldm(key: str, top: int = 0) -> str:
+    """One key of a diffusers autoencoder in LDM's layout; `top` is the last up block's index (decoder only)."""
+    return _renamed(key, _DIFFUSERS_LAYERS, top).replace("conv_shortcut", "nin_shortcut")
+
+
 def vae_to_ldm(state: State) -> State:
     """FLUX autoencoder weights in diffusers' layout -> BFL's (LDM's); the inverse of `vae_to_diffusers`."""
     top = max((int(m[1]) for key in state if (m := re.match(r"decoder\.up_blocks\.(\d+)\.", key))), default=0)
     out: State = {}
     for key, value in state.items():
-        renamed = _renamed(key, _DIFFUSERS_LAYERS, top).replace("conv_shortcut", "nin_shortcut")
+        renamed = vae_key_to_ldm(key, top)
         convolution = re.search(r"attn_1\.(q|k|v|proj_out)\.weight$", renamed) and value.ndim == 2
         out[renamed] = value[:, :, None, None] if convolution else value
     return out

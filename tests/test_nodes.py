@@ -14,6 +14,7 @@ LOAD = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
 NODES = {
     "OP4KSR_SamplePhoto": [],
     "OP4KSR_LoadEmbedded": [],
+    "OP4KSR_LoadAdapters": ["model", "vae", "adapter", "model_strength", "vae_strength"],
     "OP4KSR_RopeTheta": ["model", "preset", "theta", "scheme"],
     "OP4KSR_F16VAE": ["vae", "head"],
     "OP4KSR_Encode": ["image", "vae", "scale", "long_side"],
@@ -111,6 +112,37 @@ def test_theta_acts_on_the_sampler_and_on_the_model_alike(server, embedded, phot
     plain = embedded(photo, long_side=1024, settings=replace(settings, rope=RopeSettings()))
     assert float((plain - expected).abs().max()) * 255 > 3
     assert _difference(server, step_by_step(fidelity=0.0), plain) <= 2  # the cached MODEL was left as it was
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["two folders", "one file"])
+def test_adapters_act_as_headless(server, photo, single, tmp_path):
+    from dataclasses import replace
+
+    from model_files import write_omgsr_adapters
+
+    from op4ksr_core.loading import find_adapters, load_transformer, load_vae, save_adapters
+    from op4ksr_core.pipeline import EMBEDDED, Upscaler
+    from op4ksr_core.presets import PRESETS
+
+    loras = server.base / "models" / "loras"
+    folder = loras / "omgsr"
+    if not folder.exists():
+        write_omgsr_adapters(folder, load_transformer(EMBEDDED / "transformer"), load_vae(EMBEDDED / "vae"))
+        save_adapters(loras / "both.safetensors", find_adapters(folder))
+    settings = replace(PRESETS["embedded"], fidelity=0.0)
+    expected = Upscaler.from_pretrained(EMBEDDED, adapters=[folder], adapter_scale=0.5, settings=settings)(
+        photo, long_side=512
+    )
+    graph = step_by_step(long_side=512, fidelity=0.0)
+    plain = _difference(server, graph, expected)
+    name = "both.safetensors" if single else "omgsr"
+    graph["lora"] = node(
+        "OP4KSR_LoadAdapters", model=["model", 0], vae=["model", 1], adapter=name, model_strength=0.5, vae_strength=0.5
+    )
+    graph["encode"]["inputs"]["vae"] = graph["decode"]["inputs"]["vae"] = ["lora", 1]
+    graph["sample"]["inputs"]["model"] = ["lora", 0]
+    assert _difference(server, graph, expected) <= 2 < 10 < plain
+    assert _difference(server, step_by_step(long_side=512, fidelity=0.0), expected) == plain  # the patches are gone
 
 
 @pytest.mark.parametrize("steps", [1, 3])

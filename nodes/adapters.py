@@ -1,0 +1,126 @@
+"""OP4KSR and OMGSR adapters on ComfyUI's MODEL and VAE, as patches that undo themselves."""
+
+import copy
+import math
+from pathlib import Path
+
+import comfy.lora
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..op4ksr_core.errors import SettingError, WeightsError
+from ..op4ksr_core.layouts import vae_key_to_ldm
+from ..op4ksr_core.loading import ADAPTER_FOLDERS, Adapter, find_adapters
+from ..op4ksr_core.weights import listing
+from .load import CATEGORY
+
+
+def available_adapters() -> list[str]:
+    """Names below ComfyUI's `loras` folders: single files, and folders in OMGSR's layout."""
+    names = set()
+    for name in folder_paths.get_filename_list("loras"):
+        parents = [p for p in Path(name).parents if p.name in ADAPTER_FOLDERS.values()]
+        names.add(str(parents[0].parent) if parents else name)
+    return sorted(names - {"."})
+
+
+def adapter_path(name: str) -> Path:
+    """The file or folder behind a name of `available_adapters`. Raises WeightsError."""
+    for root in folder_paths.get_folder_paths("loras"):
+        if (Path(root) / name).exists():
+            return Path(root) / name
+    raise WeightsError(f"There is no adapter {name} in {listing(folder_paths.get_folder_paths('loras'))}.")
+
+
+def with_adapter(patcher: ModelPatcher, targets: dict, adapter: Adapter, strength: float) -> ModelPatcher:
+    """A clone with the LoRA added times `strength`; `targets` maps diffusers' modules to the model's weights.
+
+    Raises WeightsError where a tensor of the adapter has no place, or not its shape.
+    """
+    lora = adapter.state | _alphas(adapter)
+    patches = comfy.lora.load_lora(lora, targets, log_missing=False)
+    placed = {key for patch in patches.values() for key in patch.loaded_keys}
+    stray = sorted(adapter.state.keys() - placed)
+    if stray:
+        raise WeightsError(f"The adapter {adapter.origin} is for another model; it has no place for {listing(stray)}.")
+    _check_shapes(patcher, patches, adapter)
+    patched = patcher.clone()
+    patched.add_patches(patches, strength)
+    return patched
+
+
+def _alphas(adapter: Adapter) -> dict[str, Tensor]:
+    """PEFT's scale alpha / r as the alpha that ComfyUI divides by the rank."""
+    alpha = float(adapter.config.get("lora_alpha", 8))
+    out = {}
+    for key, value in adapter.state.items():
+        if key.endswith(".lora_A.weight"):
+            factor = math.sqrt(value.shape[0]) if adapter.config.get("use_rslora") else 1.0
+            out[key.replace(".lora_A.weight", ".alpha")] = torch.tensor(alpha * factor)
+    return out
+
+
+def _check_shapes(patcher: ModelPatcher, patches: dict, adapter: Adapter) -> None:
+    state = patcher.model.state_dict()
+    wrong = []
+    for target, patch in patches.items():
+        key, rows = (target, None) if isinstance(target, str) else (target[0], target[1][2])
+        up, down = patch.weights[0], patch.weights[1]
+        shape = tuple(state[key].shape)
+        if up.shape[0] != (rows or shape[0]) or down.shape[1] != shape[1]:
+            wrong.append(f"{key}: {up.shape[0]}x{down.shape[1]} for {rows or shape[0]}x{shape[1]}")
+    if wrong:
+        raise WeightsError(f"The adapter {adapter.origin} is for another model; mis-shaped {listing(wrong)}.")
+
+
+def transformer_targets(model: ModelPatcher) -> dict:
+    """diffusers' FLUX modules -> this MODEL's weights. Raises SettingError on anything but FLUX."""
+    config = model.model.model_config.unet_config
+    if config.get("image_model") != "flux":
+        raise SettingError(f"These adapters are for FLUX transformers; this MODEL is {type(model.model).__name__}.")
+    keys = comfy.utils.flux_to_diffusers(config, output_prefix="diffusion_model.")
+    return {key.removesuffix(".weight"): target for key, target in keys.items() if key.endswith(".weight")}
+
+
+def encoder_targets(vae: VAE, adapter: Adapter) -> dict:
+    """diffusers' encoder modules of the adapter -> this VAE's weights."""
+    modules = {key.rsplit(".", 2)[0] for key in adapter.state}
+    present = vae.first_stage_model.state_dict()
+    named = {module: f"{vae_key_to_ldm(f'encoder.{module}.weight')}" for module in modules}
+    return {module: key for module, key in named.items() if key in present}
+
+
+class LoadAdapters(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_LoadAdapters",
+            display_name="Load OP4KSR adapters",
+            category=CATEGORY,
+            description="OP4KSR or OMGSR adapters on a FLUX MODEL and its VAE's encoder. They lie in models/loras: "
+            "a folder with flux_adapter and vae_encoder_adapter, or one file with both.",
+            inputs=[
+                io.Model.Input("model"),
+                io.Vae.Input("vae"),
+                io.Combo.Input("adapter", options=available_adapters(), tooltip="From ComfyUI's loras folders."),
+                io.Float.Input("model_strength", default=1.0, min=-10.0, max=10.0, step=0.05),
+                io.Float.Input("vae_strength", default=1.0, min=-10.0, max=10.0, step=0.05),
+            ],
+            outputs=[io.Model.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, vae, adapter: str, model_strength: float, vae_strength: float) -> io.NodeOutput:
+        found = find_adapters(adapter_path(adapter))
+        if "transformer" in found:
+            part = found["transformer"]
+            model = with_adapter(model, transformer_targets(model), part, model_strength)
+        if "vae" in found:
+            part, vae = found["vae"], copy.copy(vae)
+            vae.patcher = with_adapter(vae.patcher, encoder_targets(vae, part), part, vae_strength)
+        return io.NodeOutput(model, vae)
