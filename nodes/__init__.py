@@ -3,12 +3,14 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .adapters import LoadAdapters
-from .load import LoadEmbedded, RopeTheta, SamplePhoto, ToF16
+from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF16
+from .prompt import LoadPrompt, SavePrompt
 from .upscale import F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
 
 NODES: list[type[io.ComfyNode]] = [
     SamplePhoto,
     LoadEmbedded,
+    LoadDiffusersFolder,
     LoadAdapters,
     RopeTheta,
     ToF16,
@@ -17,6 +19,8 @@ NODES: list[type[io.ComfyNode]] = [
     MidTimestepSigmas,
     F16Decode,
     UpscaleTo4K,
+    SavePrompt,
+    LoadPrompt,
 ]
 
 

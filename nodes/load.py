@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import folder_paths
 import numpy as np
 import torch
 from comfy_api.latest import io
 from PIL import Image
 
+from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.rope import SCHEMES, RopeSettings
 from ..op4ksr_core.vae import HEADS
-from .models import load_embedded, to_f16, with_rope
+from .models import load_embedded, load_folder, to_f16, with_rope
 
 CATEGORY = "OP4KSR"
 SAMPLE = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
@@ -35,6 +37,37 @@ class LoadEmbedded(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(*load_embedded())
+
+
+def diffusers_folders() -> dict[str, Path]:
+    """Folders below ComfyUI's `diffusers` paths that hold a transformer and a VAE, by their name there."""
+    found = {}
+    for root in folder_paths.get_folder_paths("diffusers"):
+        for transformer in sorted(Path(root).glob("**/transformer")):
+            if (transformer.parent / "vae").is_dir():
+                found.setdefault(str(transformer.parent.relative_to(root)), transformer.parent)
+    return found
+
+
+class LoadDiffusersFolder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_LoadDiffusers",
+            display_name="Load diffusers folder (OP4KSR)",
+            category=CATEGORY,
+            description="UltraFlux, or another FLUX model as diffusers publishes it, from models/diffusers: "
+            "a folder with transformer (sharded or not) and vae.",
+            inputs=[io.Combo.Input("folder", options=list(diffusers_folders()))],
+            outputs=[io.Model.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, folder: str) -> io.NodeOutput:
+        folders = diffusers_folders()
+        if folder not in folders:
+            raise WeightsError(f"There is no diffusers folder {folder}; there are {', '.join(folders) or 'none'}.")
+        return io.NodeOutput(*load_folder(folders[folder]))
 
 
 class SamplePhoto(io.ComfyNode):

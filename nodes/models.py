@@ -1,14 +1,13 @@
 """Surgery on ComfyUI's MODEL and VAE. Nothing here touches the object that came in."""
 
 import copy
-import json
 from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
-import comfy.ops
+import comfy.sd
 import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -16,7 +15,15 @@ from comfy.sd import VAE
 from torch import Tensor, nn
 
 from ..op4ksr_core.errors import SettingError, WeightsError
-from ..op4ksr_core.layouts import transformer_to_bfl, vae_to_ldm
+from ..op4ksr_core.layouts import (
+    is_bfl_transformer,
+    is_ldm_vae,
+    transformer_to_bfl,
+    transformer_to_diffusers,
+    vae_to_diffusers,
+    vae_to_ldm,
+)
+from ..op4ksr_core.loading import FLUX_VAE, transformer_config, vae_config
 from ..op4ksr_core.rope import RopeSettings, RotaryEmbedding
 from ..op4ksr_core.vae import SubPixelHead
 from ..op4ksr_core.weights import check_keys, find_weights
@@ -84,15 +91,39 @@ def to_f16(vae: VAE, head: str) -> VAE:
 
 def load_embedded() -> tuple[ModelPatcher, VAE, list]:
     """The bundled model as a native FLUX MODEL (theta 100), a native F16 VAE and its learned CONDITIONING."""
-    vae_config = json.loads((EMBEDDED / "vae" / "config.json").read_text(encoding="utf-8"))
     prompt = find_weights(EMBEDDED / "prompt.safetensors").tensors()
     conditioning = [[prompt["prompt_embeds"], {"pooled_output": prompt["pooled_prompt_embeds"], "guidance": 1.0}]]
-    return _embedded_model(vae_config), _embedded_vae(vae_config), conditioning
+    model, vae = load_folder(EMBEDDED)
+    return with_rope(model, RopeSettings(theta=100.0)), vae, conditioning
 
 
-def _embedded_model(vae_config: dict) -> ModelPatcher:
-    config = json.loads((EMBEDDED / "transformer" / "config.json").read_text(encoding="utf-8"))
-    state = transformer_to_bfl(find_weights(EMBEDDED / "transformer").tensors())
+def load_folder(folder: Path) -> tuple[ModelPatcher, VAE]:
+    """A diffusers folder (`transformer`, sharded or not, and `vae`) as native MODEL and VAE.
+
+    The VAE is F16 where its config.json has stride 2. Weights of FLUX's own width go through
+    ComfyUI's loader, so that its dtypes and offloading apply. Raises WeightsError.
+    """
+    files = find_weights(folder / "vae")
+    if files.config is None:
+        raise WeightsError(f"{folder / 'vae'} has no config.json, which says how the VAE scales and compresses.")
+    state = find_weights(folder / "transformer").tensors()
+    if is_bfl_transformer(set(state)):
+        state = transformer_to_diffusers(state)
+    config = transformer_config({key: tuple(value.shape) for key, value in state.items()})
+    bfl = transformer_to_bfl(state)
+    numbers = FLUX_VAE | {key: files.config[key] for key in FLUX_VAE if files.config.get(key) is not None}
+    if config["num_attention_heads"] * config["attention_head_dim"] == 3072:
+        model = comfy.sd.load_diffusion_model_state_dict(bfl)
+        if model is None:
+            raise WeightsError(f"ComfyUI does not know the transformer in {folder}.")
+    else:
+        model = _small_flux(bfl, config, numbers)
+    vae = _autoencoder(files.tensors(), numbers)
+    return model, to_f16(vae, "centered") if int(files.config.get("stride", 1)) == 2 else vae
+
+
+def _small_flux(state: dict[str, Tensor], config: dict, numbers: dict) -> ModelPatcher:
+    """A FLUX transformer of any width, in float32; ComfyUI's detection knows FLUX's width alone."""
     flux = {
         "image_model": "flux",
         "in_channels": config["in_channels"] // 4,
@@ -105,25 +136,36 @@ def _embedded_model(vae_config: dict) -> ModelPatcher:
         "depth": config["num_layers"],
         "depth_single_blocks": config["num_single_layers"],
         "axes_dim": list(config["axes_dims_rope"]),
-        "theta": 100,
+        "theta": 10_000,
         "patch_size": 2,
         "qkv_bias": True,
-        "guidance_embed": False,
+        "guidance_embed": config["guidance_embeds"],
         "dtype": torch.float32,
     }
-    settings = comfy.supported_models.FluxSchnell(flux)
+    kind = comfy.supported_models.Flux if config["guidance_embeds"] else comfy.supported_models.FluxSchnell
+    settings = kind(flux)
     settings.latent_format = comfy.latent_formats.Flux()
-    settings.latent_format.scale_factor = vae_config["scaling_factor"]
-    settings.latent_format.shift_factor = vae_config["shift_factor"]
+    settings.latent_format.scale_factor = numbers["scaling_factor"]
+    settings.latent_format.shift_factor = numbers["shift_factor"]
     offload = comfy.model_management.unet_offload_device()
     model = settings.get_model({}, device=offload)
-    _load_all(model.diffusion_model, {key: value.float() for key, value in state.items()}, "embedded transformer")
+    _load_all(model.diffusion_model, {key: value.float() for key, value in state.items()}, "The transformer")
     return ModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
 
 
-def _embedded_vae(config: dict) -> VAE:
-    """ComfyUI's own autoencoder made to the small model's measure: fewer groups, no mid attention."""
-    state = {key: value.float() for key, value in vae_to_ldm(find_weights(EMBEDDED / "vae").tensors()).items()}
+def _autoencoder(weights: dict[str, Tensor], numbers: dict) -> VAE:
+    """ComfyUI's own FLUX VAE, or the same made to a smaller model's measure."""
+    if is_ldm_vae(set(weights)):
+        weights = vae_to_diffusers(weights)
+    config = vae_config({key: tuple(value.shape) for key, value in weights.items()}, numbers)
+    state = vae_to_ldm(weights)
+    if config["block_out_channels"] == [128, 256, 512, 512]:
+        return VAE(sd=state)
+    return _small_autoencoder({key: value.float() for key, value in state.items()}, config)
+
+
+def _small_autoencoder(state: dict[str, Tensor], config: dict) -> VAE:
+    """Other widths, fewer groups, perhaps no mid attention: ComfyUI's classes, then adjusted."""
     widths, latent = config["block_out_channels"], config["latent_channels"]
     shape = {
         "double_z": True,
@@ -140,16 +182,15 @@ def _embedded_vae(config: dict) -> VAE:
     identity = torch.eye(2 * latent)[:, :, None, None]
     state |= {"quant_conv.weight": identity, "quant_conv.bias": torch.zeros(2 * latent)}
     state |= {"post_quant_conv.weight": identity[:latent, :latent].clone(), "post_quant_conv.bias": torch.zeros(latent)}
-    # The attention that this model lacks: zeros for the loader, then taken out.
-    for side in ("encoder", "decoder"):
-        for layer in ("norm", "q", "k", "v", "proj_out"):
-            kernel = (widths[-1],) if layer == "norm" else (widths[-1], widths[-1], 1, 1)
-            state[f"{side}.mid.attn_1.{layer}.weight"] = torch.zeros(kernel)
-            state[f"{side}.mid.attn_1.{layer}.bias"] = torch.zeros(widths[-1])
+    if not config["mid_block_add_attention"]:
+        state |= _zero_attention(widths[-1])
     vae = VAE(sd=dict(state), config={"params": {"ddconfig": shape, "embed_dim": latent}}, dtype=torch.float32)
     stage = vae.first_stage_model
+    expected = {key: tuple(value.shape) for key, value in stage.state_dict().items()}
+    check_keys("The VAE", expected, {key: tuple(value.shape) for key, value in state.items()})
     for half in (stage.encoder, stage.decoder):
-        half.mid.attn_1 = nn.Identity()
+        if not config["mid_block_add_attention"]:
+            half.mid.attn_1 = nn.Identity()
     for module in stage.modules():
         if isinstance(module, nn.GroupNorm):
             module.num_groups = config["norm_num_groups"]
@@ -158,7 +199,18 @@ def _embedded_vae(config: dict) -> VAE:
     encode, decode = vae.memory_used_encode, vae.memory_used_decode
     vae.memory_used_encode = lambda s, dtype: encode(s, dtype) * width
     vae.memory_used_decode = lambda s, dtype: decode(s, dtype) * width
-    return to_f16(vae, "centered")
+    return vae
+
+
+def _zero_attention(width: int) -> dict[str, Tensor]:
+    """What the loader wants of an attention that the model lacks and that is taken out afterwards."""
+    state = {}
+    for side in ("encoder", "decoder"):
+        for layer in ("norm", "q", "k", "v", "proj_out"):
+            kernel = (width,) if layer == "norm" else (width, width, 1, 1)
+            state[f"{side}.mid.attn_1.{layer}.weight"] = torch.zeros(kernel)
+            state[f"{side}.mid.attn_1.{layer}.bias"] = torch.zeros(width)
+    return state
 
 
 def _load_all(module: nn.Module, state: dict[str, Tensor], what: str) -> None:

@@ -14,12 +14,15 @@ LOAD = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
 NODES = {
     "OP4KSR_SamplePhoto": [],
     "OP4KSR_LoadEmbedded": [],
+    "OP4KSR_LoadDiffusers": ["folder"],
     "OP4KSR_LoadAdapters": ["model", "vae", "adapter", "model_strength", "vae_strength"],
     "OP4KSR_RopeTheta": ["model", "preset", "theta", "scheme"],
     "OP4KSR_F16VAE": ["vae", "head"],
     "OP4KSR_Encode": ["image", "vae", "scale", "long_side"],
     "OP4KSR_Sampler": ["model", "latent", "conditioning", "sigma_mid", "steps", "guidance", "theta"],
     "OP4KSR_Decode": ["latent", "vae", "colour", "fidelity", "reference"],
+    "OP4KSR_SavePrompt": ["conditioning", "filename_prefix"],
+    "OP4KSR_LoadPrompt": ["file"],
     "OP4KSR_Sigmas": ["sigma_mid", "steps"],
     "OP4KSR_Upscale": "image long_side scale sigma_mid steps guidance theta colour fidelity".split()
     + ["mask", "model", "vae", "conditioning"],
@@ -145,6 +148,33 @@ def test_adapters_act_as_headless(server, photo, single, tmp_path):
     assert _difference(server, step_by_step(long_side=512, fidelity=0.0), expected) == plain  # the patches are gone
 
 
+def test_a_sharded_diffusers_folder_equals_headless(server, photo):
+    """A stand-in for UltraFlux: guidance, mid attention, sharded, stride 2 in the VAE's config."""
+    from dataclasses import replace
+
+    from conftest import make_transformer, make_vae
+    from model_files import write_model
+
+    from op4ksr_core.pipeline import Upscaler
+    from op4ksr_core.presets import PRESETS
+
+    folder = server.base / "models" / "diffusers" / "stand-in"
+    vae = make_vae(norm_num_groups=32, block_out_channels=[32, 32, 64, 64])
+    write_model(folder, make_transformer(num_attention_heads=2), vae)
+    make_transformer(num_attention_heads=2).save_pretrained(folder / "transformer", max_shard_size="1MB")
+    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+    (server.base / "input" / "prompt.safetensors").write_bytes((folder / "prompt.safetensors").read_bytes())
+    settings = replace(PRESETS["ultraflux"], steps=2, sigma=0.4, colour="none")
+    expected = Upscaler.from_pretrained(folder, settings=settings)(photo, long_side=512)
+    graph = step_by_step(long_side=512, fidelity=0.0, rope={"preset": "UltraFlux", "theta": 1e4, "scheme": "plain"})
+    graph["files"] = node("OP4KSR_LoadDiffusers", folder="stand-in")
+    graph["prompt"] = node("OP4KSR_LoadPrompt", file="prompt.safetensors")
+    graph["rope"]["inputs"]["model"] = ["files", 0]
+    graph["encode"]["inputs"]["vae"] = graph["decode"]["inputs"]["vae"] = ["files", 1]
+    graph["sample"]["inputs"] |= {"conditioning": ["prompt", 0], "sigma_mid": 0.4, "steps": 2, "guidance": 4.0}
+    assert _difference(server, graph, expected) <= 2
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_stock_sampler_with_our_sigmas_equals_our_node(server, steps):
     graph = step_by_step(long_side=512, fidelity=0.0)
@@ -164,6 +194,19 @@ def test_the_stock_sampler_with_our_sigmas_equals_our_node(server, steps):
         ),
     }
     assert _difference(server, graph, ours) == 0
+
+
+def test_a_saved_prompt_loads_as_it_was(server):
+    graph = {"model": node("OP4KSR_LoadEmbedded")}
+    graph["save"] = node("OP4KSR_SavePrompt", conditioning=["model", 2], filename_prefix="prompts/fixed")
+    assert server.run(graph)["status"]["status_str"] == "success"
+    [saved] = (server.base / "output" / "prompts").glob("fixed_*.safetensors")
+    (server.base / "input" / "fixed.safetensors").write_bytes(saved.read_bytes())
+    expected = read_picture(server.picture(server.run(step_by_step(long_side=512)), "3")).rgb
+    graph = step_by_step(long_side=512)
+    graph["prompt"] = node("OP4KSR_LoadPrompt", file="fixed.safetensors")
+    graph["sample"]["inputs"]["conditioning"] = ["prompt", 0]
+    assert _difference(server, graph, expected) == 0
 
 
 def test_transparency_goes_along(server):

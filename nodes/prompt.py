@@ -1,0 +1,78 @@
+"""A CONDITIONING kept as a small file, so that the text encoders need not be loaded again."""
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+from safetensors.torch import save
+
+from ..op4ksr_core.errors import SettingError, WeightsError
+from ..op4ksr_core.images import write_atomically
+from ..op4ksr_core.loading import load_prompt
+from .load import CATEGORY
+
+
+def prompt_files() -> list[str]:
+    """safetensors files in ComfyUI's input folder, as for stock Load Latent."""
+    return sorted(path.name for path in Path(folder_paths.get_input_directory()).glob("*.safetensors"))
+
+
+class SavePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_SavePrompt",
+            display_name="Save fixed prompt (OP4KSR)",
+            category=CATEGORY,
+            description="Writes a FLUX CONDITIONING (T5 sequence and pooled CLIP) to the output folder. "
+            "Move the file to the input folder to load it again.",
+            inputs=[
+                io.Conditioning.Input("conditioning"),
+                io.String.Input("filename_prefix", default="prompts/op4ksr"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, conditioning, filename_prefix: str) -> io.NodeOutput:
+        if len(conditioning) != 1:
+            raise SettingError(f"A fixed prompt is one CONDITIONING, not {len(conditioning)} combined ones.")
+        sequence, extra = conditioning[0]
+        pooled = extra.get("pooled_output")
+        if pooled is None:
+            raise SettingError("This CONDITIONING has no pooled output; FLUX needs one (use a FLUX text encoder).")
+        folder, name, counter, *_ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+        tensors = {"prompt_embeds": sequence.float().contiguous(), "pooled_prompt_embeds": pooled.float().contiguous()}
+        data = save(tensors)
+        write_atomically(Path(folder) / f"{name}_{counter:05}_.safetensors", lambda file: file.write(data))
+        return io.NodeOutput()
+
+
+class LoadPrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_LoadPrompt",
+            display_name="Load fixed prompt (OP4KSR)",
+            category=CATEGORY,
+            description="Reads a prompt file (from Save fixed prompt, or `op4ksr embed-prompt`) from the input folder.",
+            inputs=[io.Combo.Input("file", options=prompt_files())],
+            outputs=[io.Conditioning.Output()],
+        )
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        path = Path(folder_paths.get_input_directory()) / Path(file).name
+        if not path.is_file():
+            raise WeightsError(f"There is no prompt file {file} in the input folder; there are {prompt_files()}.")
+        sequence, pooled = load_prompt(path)
+        return io.NodeOutput([[torch.clone(sequence), {"pooled_output": pooled}]])
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> float:
+        """Changes with the file, so that a rewritten prompt is read again."""
+        path = Path(folder_paths.get_input_directory()) / Path(file).name
+        return path.stat().st_mtime if path.is_file() else 0.0
