@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .adapters import LoadAdapters
 from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .prompt import LoadPrompt, SavePrompt
+from .sigma import EstimateSigma
 from .upscale import F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
 
 NODES: list[type[io.ComfyNode]] = [
@@ -21,6 +22,7 @@ NODES: list[type[io.ComfyNode]] = [
     UpscaleTo4K,
     SavePrompt,
     LoadPrompt,
+    EstimateSigma,
 ]
 
 

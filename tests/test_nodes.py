@@ -23,6 +23,7 @@ NODES = {
     "OP4KSR_Decode": ["latent", "vae", "colour", "fidelity", "reference"],
     "OP4KSR_SavePrompt": ["conditioning", "filename_prefix"],
     "OP4KSR_LoadPrompt": ["file"],
+    "OP4KSR_EstimateSigma": ["vae", "low_resolution", "high_resolution", "model"],
     "OP4KSR_Sigmas": ["sigma_mid", "steps"],
     "OP4KSR_Upscale": "image long_side scale sigma_mid steps guidance theta colour fidelity".split()
     + ["mask", "model", "vae", "conditioning"],
@@ -207,6 +208,34 @@ def test_a_saved_prompt_loads_as_it_was(server):
     graph["prompt"] = node("OP4KSR_LoadPrompt", file="fixed.safetensors")
     graph["sample"]["inputs"]["conditioning"] = ["prompt", 0]
     assert _difference(server, graph, expected) == 0
+
+
+def test_sigma_is_estimated_as_in_the_core(server, embedded, photo):
+    from op4ksr_core.flow import estimate_sigma
+    from op4ksr_core.geometry import Size
+    from op4ksr_core.resample import resize
+    from op4ksr_core.vae import encode
+
+    low = resize(photo, Size(128, 128)).clamp(0, 1)
+    Image.fromarray((low[0].permute(1, 2, 0) * 255).round().byte().numpy()).save(server.base / "input" / "low.png")
+    low = read_picture(server.base / "input" / "low.png").rgb
+    with torch.inference_mode(), embedded._vae.use("resident") as vae:
+        pair = encode(vae, photo), encode(vae, resize(low, Size(512, 512)).clamp(0, 1))
+    expected = estimate_sigma([pair])
+    graph = {"1": LOAD, "low": node("LoadImage", image="low.png"), "model": node("OP4KSR_LoadEmbedded")}
+    graph["sigma"] = node(
+        "OP4KSR_EstimateSigma",
+        vae=["model", 1],
+        low_resolution=["low", 0],
+        high_resolution=["1", 0],
+        model=["model", 0],
+    )
+    graph["value"] = node("PreviewAny", source=["sigma", 0])
+    graph["3"] = node("SaveImage", images=["sigma", 1], filename_prefix="sigma")
+    entry = server.run(graph)
+    shown = float(entry["outputs"]["value"]["text"][0])
+    assert shown == pytest.approx(expected, abs=0.002) and 0.01 < shown < 0.99
+    assert Image.open(server.picture(entry, "3")).size == (640, 400)
 
 
 def test_transparency_goes_along(server):

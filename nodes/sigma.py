@@ -1,0 +1,89 @@
+"""Which mid-timestep suits a pair of pictures and a VAE."""
+
+import comfy.latent_formats
+import numpy as np
+import torch
+from comfy_api.latest import io
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..op4ksr_core.errors import ImageError
+from ..op4ksr_core.flow import estimate_sigma
+from ..op4ksr_core.geometry import Size, padded_side
+from ..op4ksr_core.resample import pad_reflect, resize
+from .host import encode_whole, to_bchw
+from .load import CATEGORY
+
+
+def latent_pairs(vae, low: Tensor, high: Tensor, scale: float, shift: float) -> list[tuple[Tensor, Tensor]]:
+    """(z_HR, z_LR) of each picture, as the transformer sees them."""
+    if len(low) != len(high):
+        raise ImageError(f"The two IMAGEs go together one by one: {len(low)} low, {len(high)} high.")
+    size = Size(*high.shape[-2:])
+    if low.shape[-2] > size.height or low.shape[-1] > size.width:
+        raise ImageError(
+            f"The low-resolution IMAGE {list(low.shape[-2:])} is larger than the other {list(high.shape[-2:])}."
+        )
+    multiple = 2 * vae.downscale_ratio
+    padded = Size(padded_side(size.height, multiple), padded_side(size.width, multiple))
+    z_high, z_low = (
+        (encode_whole(vae, pad_reflect(x, padded).clamp(0, 1)) - shift) * scale for x in (high, resize(low, size))
+    )
+    return list(zip(z_high.split(1), z_low.split(1), strict=True))
+
+
+def plot(pairs: list[tuple[Tensor, Tensor]], chosen: float) -> Tensor:
+    """SNR of the state against sigma in decibels, the pairs' own SNR as lines, the chosen sigma marked: an IMAGE."""
+    width, height, left, bottom = 640, 400, 60, 40
+    image = Image.new("RGB", (width, height), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    low, high = -30.0, 40.0
+
+    def at(sigma: float, decibels: float) -> tuple[float, float]:
+        x = left + sigma * (width - left - 20)
+        return x, height - bottom - (min(high, max(low, decibels)) - low) / (high - low) * (height - bottom - 20)
+
+    for mark in range(-30, 41, 10):
+        draw.line([at(0, mark), at(1, mark)], fill="#ddd")
+        draw.text((8, at(0, mark)[1] - 8), f"{mark} dB", fill="#555", font=font)
+    for tenth in range(0, 11, 2):
+        draw.text((at(tenth / 10, low)[0] - 8, height - bottom + 6), f"{tenth / 10:g}", fill="#555", font=font)
+    power = float(torch.cat([z.flatten() for z, _ in pairs]).pow(2).mean())
+    sigmas = [i / 200 for i in range(1, 200)]
+    draw.line([at(s, 10 * np.log10((1 - s) ** 2 * power / s**2)) for s in sigmas], fill="#2a6fb0", width=3)
+    for z_high, z_low in pairs:
+        ratio = float(z_high.pow(2).mean() / (z_low - z_high).pow(2).mean())
+        draw.line([at(0, 10 * np.log10(ratio)), at(1, 10 * np.log10(ratio))], fill="#c96", width=1)
+    draw.line([at(chosen, low), at(chosen, high)], fill="#b02a2a", width=2)
+    draw.text((at(chosen, high)[0] + 6, 24), f"sigma {chosen:.3f}", fill="#b02a2a", font=font)
+    draw.text((width - 330, height - 22), "blue: state at sigma; brown: LR latents", fill="#555", font=font)
+    return torch.from_numpy(np.asarray(image).astype(np.float32) / 255)[None]
+
+
+class EstimateSigma(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="OP4KSR_EstimateSigma",
+            display_name="Estimate sigma (OP4KSR)",
+            category=CATEGORY,
+            description="The mid-timestep at which the flow is as noisy as the low-resolution latent is wrong "
+            "(OMGSR's estimator), from pictures of which you have both.",
+            inputs=[
+                io.Vae.Input("vae"),
+                io.Image.Input("low_resolution"),
+                io.Image.Input("high_resolution"),
+                io.Model.Input(
+                    "model", optional=True, tooltip="Says how latents are scaled; without it, FLUX.1's way."
+                ),
+            ],
+            outputs=[io.Float.Output(display_name="sigma"), io.Image.Output(display_name="plot")],
+        )
+
+    @classmethod
+    def execute(cls, vae, low_resolution, high_resolution, model=None) -> io.NodeOutput:
+        form = model.model.latent_format if model is not None else comfy.latent_formats.Flux()
+        scale, shift = form.scale_factor, getattr(form, "shift_factor", 0.0)
+        pairs = latent_pairs(vae, to_bchw(low_resolution), to_bchw(high_resolution), scale, shift)
+        sigma = estimate_sigma(pairs)
+        return io.NodeOutput(sigma, plot(pairs, sigma))
