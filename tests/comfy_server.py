@@ -35,8 +35,8 @@ def python_of(folder: Path) -> str:
 class Server:
     """A running ComfyUI: post a graph, wait for it, read what it said."""
 
-    def __init__(self, base: Path, port: int):
-        self.base, self.url = base, f"http://127.0.0.1:{port}"
+    def __init__(self, base: Path, port: int, pid: int):
+        self.base, self.url, self.pid = base, f"http://127.0.0.1:{port}", pid
 
     def get(self, path: str) -> dict:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
@@ -83,7 +83,7 @@ def server(tmp_path_factory):
     command += ["--database-url", f"sqlite:///{base}/user/comfyui.db"]
     log = (base / "server.log").open("wb")
     process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-    running = Server(base, port)
+    running = Server(base, port, process.pid)
     try:
         end = time.time() + 180
         while True:

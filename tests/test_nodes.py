@@ -316,3 +316,15 @@ def test_workflows_fit_the_nodes(server, path):
         assert len(entry["widgets_values"]) == len(widgets)
     for _, source, out, target, into, kind in workflow["links"]:
         assert nodes[source]["outputs"][out]["type"] == nodes[target]["inputs"][into]["type"] == kind
+
+
+def test_runs_in_a_row_do_not_grow_memory(server):
+    """Thirty runs at 256 px, each with its own settings so that nothing is answered from the cache."""
+    import psutil
+
+    process = psutil.Process(server.pid)
+    sizes = []
+    for run in range(30):
+        assert server.run(all_in_one(long_side=256, sigma_mid=0.2 + run / 400))["status"]["status_str"] == "success"
+        sizes.append(process.memory_info().rss)
+    assert max(sizes[20:]) < max(sizes[5:15]) + 60e6, [size // 10**6 for size in sizes]
