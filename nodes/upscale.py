@@ -91,7 +91,7 @@ _THETA = io.Float.Input(
 _COLOUR = io.Combo.Input("colour", options=list(FIXES), default="none", tooltip="Takes the reference's colours.")
 _FIDELITY = io.Float.Input(
     "fidelity",
-    default=1.0,
+    default=0.9,
     min=0.0,
     max=1.0,
     step=0.05,

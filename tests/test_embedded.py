@@ -37,7 +37,7 @@ def test_no_lattice_and_no_hue_shift(embedded, photo):
     lr = resize(photo, Size(128, 128)).clamp(0, 1)
     shown = embedded(lr)
     assert lattice_decibels(shown, 32) < lattice_decibels(photo, 32) + 3
-    assert float((resize(shown, Size(128, 128)) - lr).abs().mean()) < 1 / 255
+    assert float((resize(shown, Size(128, 128)) - lr).abs().mean()) < 2 / 255
 
 
 def test_a_flat_picture_stays_flat(embedded):

@@ -9,6 +9,7 @@ from PIL import Image
 from places import DEMO, ROOT
 
 from op4ksr_core.images import read_picture
+from op4ksr_core.presets import PRESETS
 
 LOAD = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
 NODES = {
@@ -38,8 +39,11 @@ def node(kind, **inputs):
     return {"class_type": kind, "inputs": inputs}
 
 
+FIDELITY = PRESETS["embedded"].fidelity
+
+
 def all_in_one(long_side=1024, image="1", **changes):
-    options = {"long_side": long_side, "scale": 4.0, "colour": "none", "fidelity": 1.0}
+    options = {"long_side": long_side, "scale": 4.0, "colour": "none", "fidelity": FIDELITY}
     options |= {"sigma_mid": 0.3, "steps": 1, "guidance": 1.0, "theta": 0.0} | changes
     return {
         "1": LOAD,
@@ -48,7 +52,7 @@ def all_in_one(long_side=1024, image="1", **changes):
     }
 
 
-def step_by_step(long_side=1024, theta=0.0, rope=None, sampler=None, fidelity=1.0):
+def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY):
     graph = {
         "1": LOAD,
         "model": node("OP4KSR_LoadEmbedded"),
@@ -105,7 +109,6 @@ def test_equals_the_headless_pipeline(server, headless, graph):
 def test_theta_acts_on_the_sampler_and_on_the_model_alike(server, embedded, photo):
     from dataclasses import replace
 
-    from op4ksr_core.presets import PRESETS
     from op4ksr_core.rope import RopeSettings
 
     settings = replace(PRESETS["embedded"], fidelity=0.0, rope=RopeSettings(theta=10_000.0))
@@ -126,7 +129,6 @@ def test_adapters_act_as_headless(server, photo, single, tmp_path):
 
     from op4ksr_core.loading import find_adapters, load_transformer, load_vae, save_adapters
     from op4ksr_core.pipeline import EMBEDDED, Upscaler
-    from op4ksr_core.presets import PRESETS
 
     loras = server.base / "models" / "loras"
     folder = loras / "omgsr"
@@ -157,7 +159,6 @@ def test_a_sharded_diffusers_folder_equals_headless(server, photo):
     from model_files import write_model
 
     from op4ksr_core.pipeline import Upscaler
-    from op4ksr_core.presets import PRESETS
 
     folder = server.base / "models" / "diffusers" / "stand-in"
     vae = make_vae(norm_num_groups=32, block_out_channels=[32, 32, 64, 64])
