@@ -88,10 +88,10 @@ _GUIDANCE = io.Float.Input("guidance", default=1.0, min=0.0, max=30.0, step=0.1,
 _THETA = io.Float.Input(
     "theta", default=0.0, min=0.0, max=1_000_000.0, step=1.0, tooltip="RoPE base; 0: as the MODEL has it."
 )
-_COLOUR = io.Combo.Input("colour", options=list(FIXES), default="none", tooltip="Takes the reference's colours.")
+_COLOUR = io.Combo.Input("colour", options=list(FIXES), default="wavelet", tooltip="Takes the reference's colours.")
 _FIDELITY = io.Float.Input(
     "fidelity",
-    default=0.9,
+    default=0.8,
     min=0.0,
     max=1.0,
     step=0.05,

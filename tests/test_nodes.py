@@ -2,6 +2,7 @@
 
 import json
 import urllib.error
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from PIL import Image
 from places import DEMO, ROOT
 
 from op4ksr_core.images import read_picture
-from op4ksr_core.presets import PRESETS
+from op4ksr_core.pipeline import EMBEDDED, Upscaler
+from op4ksr_core.presets import PRESETS, UpscaleSettings
+from op4ksr_core.rope import RopeSettings
 
 LOAD = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
 NODES = {
@@ -39,11 +42,11 @@ def node(kind, **inputs):
     return {"class_type": kind, "inputs": inputs}
 
 
-FIDELITY = PRESETS["embedded"].fidelity
+COLOUR, FIDELITY = PRESETS["embedded"].colour, PRESETS["embedded"].fidelity
 
 
 def all_in_one(long_side=1024, image="1", **changes):
-    options = {"long_side": long_side, "scale": 4.0, "colour": "none", "fidelity": FIDELITY}
+    options = {"long_side": long_side, "scale": 4.0, "colour": COLOUR, "fidelity": FIDELITY}
     options |= {"sigma_mid": 0.3, "steps": 1, "guidance": 1.0, "theta": 0.0} | changes
     return {
         "1": LOAD,
@@ -52,7 +55,7 @@ def all_in_one(long_side=1024, image="1", **changes):
     }
 
 
-def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY):
+def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour=COLOUR):
     graph = {
         "1": LOAD,
         "model": node("OP4KSR_LoadEmbedded"),
@@ -72,7 +75,7 @@ def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY):
             latent=["sample", 0],
             vae=["model", 1],
             reference=["1", 0],
-            colour="none",
+            colour=colour,
             fidelity=fidelity,
         ),
         "3": node("SaveImage", images=["decode", 0], filename_prefix="steps"),
@@ -106,29 +109,11 @@ def test_equals_the_headless_pipeline(server, headless, graph):
     assert _difference(server, graph, headless) <= 2
 
 
-def test_theta_acts_on_the_sampler_and_on_the_model_alike(server, embedded, photo):
-    from dataclasses import replace
-
-    from op4ksr_core.rope import RopeSettings
-
-    settings = replace(PRESETS["embedded"], fidelity=0.0, rope=RopeSettings(theta=10_000.0))
-    expected = embedded(photo, long_side=1024, settings=settings)
-    flux = {"preset": "custom", "theta": 10_000.0, "scheme": "plain"}
-    assert _difference(server, step_by_step(theta=10_000.0, fidelity=0.0), expected) <= 2
-    assert _difference(server, step_by_step(rope=flux, fidelity=0.0), expected) <= 2
-    plain = embedded(photo, long_side=1024, settings=replace(settings, rope=RopeSettings()))
-    assert float((plain - expected).abs().max()) * 255 > 3
-    assert _difference(server, step_by_step(fidelity=0.0), plain) <= 2  # the cached MODEL was left as it was
-
-
 @pytest.mark.parametrize("single", [False, True], ids=["two folders", "one file"])
 def test_adapters_act_as_headless(server, photo, single, tmp_path):
-    from dataclasses import replace
-
     from model_files import write_omgsr_adapters
 
     from op4ksr_core.loading import find_adapters, load_transformer, load_vae, save_adapters
-    from op4ksr_core.pipeline import EMBEDDED, Upscaler
 
     loras = server.base / "models" / "loras"
     folder = loras / "omgsr"
@@ -151,30 +136,51 @@ def test_adapters_act_as_headless(server, photo, single, tmp_path):
     assert _difference(server, step_by_step(long_side=512, fidelity=0.0), expected) == plain  # the patches are gone
 
 
-def test_a_sharded_diffusers_folder_equals_headless(server, photo):
-    """A stand-in for UltraFlux: guidance, mid attention, sharded, stride 2 in the VAE's config."""
-    from dataclasses import replace
-
+@pytest.fixture
+def stand_in(server):
+    """A small random UltraFlux on disk: guidance, mid attention, sharded, stride 2 in the VAE's config."""
     from conftest import make_transformer, make_vae
     from model_files import write_model
 
-    from op4ksr_core.pipeline import Upscaler
-
     folder = server.base / "models" / "diffusers" / "stand-in"
-    vae = make_vae(norm_num_groups=32, block_out_channels=[32, 32, 64, 64])
-    write_model(folder, make_transformer(num_attention_heads=2), vae)
-    make_transformer(num_attention_heads=2).save_pretrained(folder / "transformer", max_shard_size="1MB")
-    (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
-    (server.base / "input" / "prompt.safetensors").write_bytes((folder / "prompt.safetensors").read_bytes())
-    settings = replace(PRESETS["ultraflux"], steps=2, sigma=0.4, colour="none")
-    expected = Upscaler.from_pretrained(folder, settings=settings)(photo, long_side=512)
-    graph = step_by_step(long_side=512, fidelity=0.0, rope={"preset": "UltraFlux", "theta": 1e4, "scheme": "plain"})
+    if not folder.exists():
+        vae = make_vae(norm_num_groups=32, block_out_channels=[32, 32, 64, 64])
+        write_model(folder, make_transformer(num_attention_heads=2), vae)
+        make_transformer(num_attention_heads=2).save_pretrained(folder / "transformer", max_shard_size="1MB")
+        (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
+        (server.base / "input" / "prompt.safetensors").write_bytes((folder / "prompt.safetensors").read_bytes())
+    return folder
+
+
+def on_stand_in(graph, **sampler):
+    """The step-by-step graph with the stand-in's MODEL, VAE and prompt."""
     graph["files"] = node("OP4KSR_LoadDiffusers", folder="stand-in")
     graph["prompt"] = node("OP4KSR_LoadPrompt", file="prompt.safetensors")
-    graph["rope"]["inputs"]["model"] = ["files", 0]
+    graph["rope" if "rope" in graph else "sample"]["inputs"]["model"] = ["files", 0]
     graph["encode"]["inputs"]["vae"] = graph["decode"]["inputs"]["vae"] = ["files", 1]
-    graph["sample"]["inputs"] |= {"conditioning": ["prompt", 0], "sigma_mid": 0.4, "steps": 2, "guidance": 4.0}
+    graph["sample"]["inputs"] |= {"conditioning": ["prompt", 0]} | sampler
+    return graph
+
+
+def test_a_sharded_diffusers_folder_equals_headless(server, stand_in, photo):
+    settings = replace(PRESETS["ultraflux"], steps=2, sigma=0.4)
+    expected = Upscaler.from_pretrained(stand_in, settings=settings)(photo, long_side=512)
+    ultraflux = {"preset": "UltraFlux", "theta": 1e4, "scheme": "plain"}
+    graph = on_stand_in(step_by_step(512, rope=ultraflux, fidelity=0.0), sigma_mid=0.4, steps=2, guidance=4.0)
     assert _difference(server, graph, expected) <= 2
+
+
+def test_theta_acts_on_the_sampler_and_on_the_model_alike(server, stand_in, photo):
+    settings = UpscaleSettings(fidelity=0.0, rope=RopeSettings(theta=100.0))
+    upscaler = Upscaler.from_pretrained(stand_in, settings=settings)
+    changed = upscaler(photo, long_side=512)
+    flux = upscaler(photo, long_side=512, settings=replace(settings, rope=RopeSettings(theta=10_000.0)))
+    assert float((changed - flux).abs().max()) * 255 > 10
+    bare = {"long_side": 512, "fidelity": 0.0, "colour": "none"}
+    custom = {"preset": "custom", "theta": 100.0, "scheme": "plain"}
+    assert _difference(server, on_stand_in(step_by_step(theta=100.0, **bare)), changed) <= 2
+    assert _difference(server, on_stand_in(step_by_step(rope=custom, **bare)), changed) <= 2
+    assert _difference(server, on_stand_in(step_by_step(**bare)), flux) <= 2  # the MODEL was left as it was
 
 
 @pytest.mark.parametrize("steps", [1, 3])
