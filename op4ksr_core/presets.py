@@ -42,7 +42,7 @@ class UpscaleSettings:
 
 PRESETS = {
     # The bundled small model, trained through the back-projection. Of fidelity 1, 0.9 and 0.8 the last is best in all
-    # five metrics of benchmarks/bench_realsr.py; the wavelet fix takes away the tint that the model's own drawing leaves.
+    # five metrics of benchmarks/bench_realsr.py; the wavelet fix takes away the tint that the model leaves.
     "embedded": UpscaleSettings(colour="wavelet", fidelity=0.8),
     # The paper's settings (arXiv 2605.13457): plain RoPE at theta 100, one step from 0.3.
     "op4ksr": UpscaleSettings(colour="wavelet", fidelity=0.0),
