@@ -60,7 +60,7 @@ def test_formats(tmp_path, small, kind):
         ["--colour", "adain"],
         ["--fidelity", "0.2"],
         ["--scheme", "resonance-yarn", "--theta", "10000"],
-        ["--preset", "op4ksr"],
+        ["--preset", "omgsr"],
     ],
 )
 def test_every_option_of_the_method_changes_the_picture(tmp_path, small, options):
@@ -69,7 +69,6 @@ def test_every_option_of_the_method_changes_the_picture(tmp_path, small, options
     assert run("upscale", small, "-o", tmp_path / "b.png", *options, *extra) == 0
     a, b = (read_picture(tmp_path / f"{n}.png").rgb for n in "ab")
     same = float((a - b).abs().max()) == 0
-    # The preset differs from `embedded` in its colour fix; resonance-yarn acts only above 64 tokens a side.
     assert not same
 
 
