@@ -179,6 +179,8 @@ def test_read_only_folder(tmp_path, upscaler):
 
 def _run(*arguments, **options):
     command = [sys.executable, "-m", "op4ksr_core", "upscale", *map(str, arguments)]
+    # A test run in the background ignores SIGINT, and its children would too.
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
