@@ -94,7 +94,8 @@ def _add_upscale_options(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--sigma", type=float, help="mid-timestep, in (0, 1]")
     method.add_argument("--steps", type=int, help="transformer evaluations (OP4KSR: 1)")
     method.add_argument("--guidance", type=float, help="distilled guidance of FLUX-dev models")
-    method.add_argument("--seed", type=int, help="sample the encoder's posterior with this seed (default: its mode)")
+    method.add_argument("--noise", type=float, help="noise added at the start, 0 (OP4KSR) to 1 (image-to-image)")
+    method.add_argument("--seed", type=int, help="sample the encoder's posterior with this seed (default: its mode), draw noise")
     method.add_argument("--colour", "--color", help="colour fix: none, wavelet, adain")
     method.add_argument("--fidelity", type=float, help="how far the input's own band is kept, 0 to 1")
     out = parser.add_argument_group("output")
@@ -119,7 +120,7 @@ def upscale_settings(arguments: argparse.Namespace) -> "UpscaleSettings":
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     preset = PRESETS[name]
     rope = replace(preset.rope, **{k: given[k] for k in ("theta", "scheme") if k in given})
-    names = ("sigma", "steps", "guidance", "seed", "colour", "fidelity")
+    names = ("sigma", "steps", "guidance", "noise", "seed", "colour", "fidelity")
     return replace(preset, rope=rope, **{k: given[k] for k in names if k in given})
 
 

@@ -48,6 +48,28 @@ def sigma_schedule(sigma_mid: float, steps: int = 1) -> list[float]:
     return [sigma_mid * (steps - i) / steps for i in range(steps + 1)]
 
 
+def check_noise(noise: float) -> float:
+    """Returns the share of noise if it lies in [0, 1], else raises SettingError."""
+    if not 0 <= noise <= 1:
+        raise SettingError(f"Noise must lie in [0, 1] (OP4KSR: 0, image-to-image: 1), got {noise}.")
+    return noise
+
+
+def draw_noise(shape: Sequence[int], seed: int) -> Tensor:
+    """Gaussian noise on the CPU, float32: the same for the same seed on every device."""
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def add_noise(z: Tensor, eps: Tensor, sigma: float, noise: float) -> Tensor:
+    """The start of the flow: (1 - n) z_LR + n ((1 - sigma) z_LR + sigma * eps), n = noise in [0, 1].
+
+    At 0 the latent goes in as it is (OP4KSR). At 1 it is the state that a flow model without such an adapter
+    was trained on (SDEdit, arXiv 2108.01073, in flow matching's form).
+    """
+    amount = check_noise(noise) * sigma
+    return z * (1 - amount) + eps * amount if amount else z
+
+
 def euler(z: Tensor, velocity: Velocity, sigmas: Sequence[float]) -> Tensor:
     """Euler integration of dz/dsigma = v from sigmas[0] to sigmas[-1]; two sigmas are OP4KSR's one step."""
     for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True):

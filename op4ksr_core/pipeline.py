@@ -272,6 +272,9 @@ class Upscaler:
             model.pos_embed = RotaryEmbedding(settings.rope, model.config.axes_dims_rope)
             blocks = [*model.transformer_blocks, *model.single_transformer_blocks]
             sigmas = flow.sigma_schedule(settings.sigma, settings.steps)
+            if settings.noise:
+                eps = flow.draw_noise(z.shape, settings.seed or 0).to(z)
+                z = flow.add_noise(z, eps, settings.sigma, settings.noise)
             with watch(blocks, "transform", report, settings.steps):
                 return flow.euler(z, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
 

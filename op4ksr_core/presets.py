@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from .colour import FIXES
 from .errors import SettingError
-from .flow import check_sigma
+from .flow import check_noise, check_sigma
 from .rope import RopeSettings
 
 
@@ -14,13 +14,15 @@ class UpscaleSettings:
     """How one picture is restored; sizes are arguments of the call.
 
     sigma: mid-timestep in (0, 1]. steps: evaluations of the transformer, 1 or more. guidance: FLUX's
-    distilled guidance, at least 0, ignored by models without it. seed: None takes the encoder's mode,
-    a number samples its posterior. colour: one of colour.FIXES. fidelity: back-projection in [0, 1].
+    distilled guidance, at least 0, ignored by models without it. noise: how much of sigma's own noise is added
+    to the picture's latent, in [0, 1]; 0 is OP4KSR. seed: None takes the encoder's mode and draws noise with
+    seed 0, a number samples the posterior and draws noise with itself. colour: one of colour.FIXES. fidelity: back-projection in [0, 1].
     """
 
     sigma: float = 0.3
     steps: int = 1
     guidance: float = 1.0
+    noise: float = 0.0
     seed: int | None = None
     colour: str = "none"
     fidelity: float = 1.0
@@ -32,6 +34,7 @@ class UpscaleSettings:
             raise SettingError(f"Steps must be at least 1, got {self.steps}.")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise SettingError(f"Guidance must be a finite number of at least 0, got {self.guidance}.")
+        check_noise(self.noise)
         if self.seed is not None and self.seed < 0:
             raise SettingError(f"The seed must be at least 0, got {self.seed}.")
         if self.colour not in FIXES:
@@ -46,10 +49,12 @@ PRESETS = {
     "embedded": UpscaleSettings(colour="wavelet", fidelity=0.8),
     # The paper's settings (arXiv 2605.13457): plain RoPE at theta 100, one step from 0.3.
     "op4ksr": UpscaleSettings(colour="wavelet", fidelity=0.0),
-    # Bare UltraFlux weights as image-to-image refinement (arXiv 2511.18050): its own embedding, several steps.
+    # Bare UltraFlux weights as image-to-image refinement (arXiv 2511.18050): its own embedding, several steps, from the
+    # noisy state that they were trained on. Not tried on the published weights.
     "ultraflux": UpscaleSettings(
         steps=8,
         guidance=4.0,
+        noise=1.0,
         colour="wavelet",
         fidelity=0.0,
         rope=RopeSettings(theta=10_000.0, scheme="resonance-yarn"),

@@ -46,6 +46,9 @@ def plain_diffusers(folder, image, scale=4.0, settings=BARE):
     with torch.no_grad():
         z = (vae.encode(x * 2 - 1).latent_dist.mode() - vae.config.shift_factor) * vae.config.scaling_factor
         height, width = z.shape[-2:]
+        eps = torch.randn(z.shape, generator=torch.Generator().manual_seed(settings.seed or 0))
+        n = settings.noise
+        z = (1 - n) * z + n * ((1 - settings.sigma) * z + settings.sigma * eps)
         sigmas = flow.sigma_schedule(settings.sigma, settings.steps)
         for sigma, following in zip(sigmas, sigmas[1:], strict=False):
             v = transformer(
@@ -79,6 +82,8 @@ def test_equals_the_method_on_plain_diffusers(folder, upscaler, size, scale):
         replace(BARE, sigma=0.7),
         replace(BARE, steps=3),
         replace(BARE, guidance=4.0),
+        replace(BARE, noise=1.0, steps=2),
+        replace(BARE, noise=0.3),
         replace(BARE, rope=RopeSettings(theta=10_000.0, scheme="resonance-yarn", base_tokens=1)),
     ],
 )
@@ -178,6 +183,8 @@ def test_bad_pictures(upscaler, image, names):
         {"colour": "lab"},
         {"fidelity": 2.0},
         {"seed": -1},
+        {"noise": 1.5},
+        {"noise": float("nan")},
     ],
 )
 def test_bad_settings(change):
