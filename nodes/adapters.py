@@ -17,7 +17,8 @@ from ..op4ksr_core.errors import SettingError, WeightsError
 from ..op4ksr_core.layouts import vae_key_to_ldm
 from ..op4ksr_core.loading import ADAPTER_FOLDERS, Adapter, find_adapters
 from ..op4ksr_core.weights import listing
-from .load import CATEGORY
+from .load import newest
+from .schema import describe
 
 
 def available_adapters() -> list[str]:
@@ -98,20 +99,32 @@ def encoder_targets(vae: VAE, adapter: Adapter) -> dict:
 class LoadAdapters(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_LoadAdapters",
-            display_name="Load OP4KSR adapters",
-            category=CATEGORY,
+        return describe(
+            "LoadAdapters",
+            "Load OP4KSR adapters",
+            ["lora", "omgsr", "peft", "load adapter"],
             description="OP4KSR or OMGSR adapters on a FLUX MODEL and its VAE's encoder. They lie in models/loras: "
             "a folder with flux_adapter and vae_encoder_adapter, or one file with both.",
             inputs=[
-                io.Model.Input("model"),
-                io.Vae.Input("vae"),
+                io.Model.Input("model", tooltip="The FLUX model that the adapters were made for."),
+                io.Vae.Input("vae", tooltip="Its VAE; the adapter changes the encoder."),
                 io.Combo.Input("adapter", options=available_adapters(), tooltip="From ComfyUI's loras folders."),
-                io.Float.Input("model_strength", default=1.0, min=-10.0, max=10.0, step=0.05),
-                io.Float.Input("vae_strength", default=1.0, min=-10.0, max=10.0, step=0.05),
+                io.Float.Input(
+                    "model_strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="On the transformer; 0 is off.",
+                ),
+                io.Float.Input(
+                    "vae_strength", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="On the encoder; 0 is off."
+                ),
             ],
-            outputs=[io.Model.Output(), io.Vae.Output()],
+            outputs=[
+                io.Model.Output(tooltip="With the adapter as a patch."),
+                io.Vae.Output(tooltip="With the adapter as a patch on its encoder."),
+            ],
         )
 
     @classmethod
@@ -124,3 +137,8 @@ class LoadAdapters(io.ComfyNode):
             part, vae = found["vae"], copy.copy(vae)
             vae.patcher = with_adapter(vae.patcher, encoder_targets(vae, part), part, vae_strength)
         return io.NodeOutput(model, vae)
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter: str, **_: object) -> float:
+        """Changes with the files, so that a newly trained adapter is read again."""
+        return newest(adapter_path(adapter))

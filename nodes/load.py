@@ -12,8 +12,8 @@ from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.rope import SCHEMES, RopeSettings
 from ..op4ksr_core.vae import HEADS
 from .models import load_embedded, load_folder, to_f16, with_rope
+from .schema import describe
 
-CATEGORY = "OP4KSR"
 SAMPLE = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
 
 ROPE_PRESETS = {
@@ -26,12 +26,16 @@ ROPE_PRESETS = {
 class LoadEmbedded(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_LoadEmbedded",
-            display_name="Load embedded model (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "LoadEmbedded",
+            "Load embedded model (OP4KSR)",
+            ["load model", "small model", "no download"],
             description="The small OP4KSR model that comes with this extension. Needs no download.",
-            outputs=[io.Model.Output(), io.Vae.Output(), io.Conditioning.Output()],
+            outputs=[
+                io.Model.Output(tooltip="A FLUX transformer, theta 100."),
+                io.Vae.Output(tooltip="An F16 VAE."),
+                io.Conditioning.Output(tooltip="The fixed prompt that it was trained with."),
+            ],
         )
 
     @classmethod
@@ -49,17 +53,26 @@ def diffusers_folders() -> dict[str, Path]:
     return found
 
 
+def newest(path: Path) -> float:
+    """When the file, or the newest file below the folder, was last written; 0 where there is none."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+
+
 class LoadDiffusersFolder(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_LoadDiffusers",
-            display_name="Load diffusers folder (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "LoadDiffusers",
+            "Load diffusers folder (OP4KSR)",
+            ["ultraflux", "diffusers loader", "sharded", "load model"],
             description="UltraFlux, or another FLUX model as diffusers publishes it, from models/diffusers: "
             "a folder with transformer (sharded or not) and vae.",
-            inputs=[io.Combo.Input("folder", options=list(diffusers_folders()))],
-            outputs=[io.Model.Output(), io.Vae.Output()],
+            inputs=[io.Combo.Input("folder", options=list(diffusers_folders()), tooltip="Below models/diffusers.")],
+            outputs=[
+                io.Model.Output(tooltip="The transformer."),
+                io.Vae.Output(tooltip="The VAE; F16 where its config.json says stride 2."),
+            ],
         )
 
     @classmethod
@@ -69,16 +82,21 @@ class LoadDiffusersFolder(io.ComfyNode):
             raise WeightsError(f"There is no diffusers folder {folder}; there are {', '.join(folders) or 'none'}.")
         return io.NodeOutput(*load_folder(folders[folder]))
 
+    @classmethod
+    def fingerprint_inputs(cls, folder: str) -> float:
+        """Changes with the files, so that exchanged weights are read again."""
+        return newest(diffusers_folders().get(folder, Path(folder)))
+
 
 class SamplePhoto(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_SamplePhoto",
-            display_name="Sample photo (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "SamplePhoto",
+            "Sample photo (OP4KSR)",
+            ["test image", "example picture", "astronaut"],
             description="A public-domain NASA portrait, 512x512, to try the other nodes on.",
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(tooltip="512x512.")],
         )
 
     @classmethod
@@ -90,13 +108,13 @@ class SamplePhoto(io.ComfyNode):
 class RopeTheta(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_RopeTheta",
-            display_name="RoPE theta (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "RopeTheta",
+            "RoPE theta (OP4KSR)",
+            ["rope", "position embedding", "yarn", "ntk", "rescaling"],
             description="Sets the base of a FLUX model's position embedding. The MODEL that comes in stays as it is.",
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="A FLUX model, with whatever patches it has."),
                 io.Combo.Input(
                     "preset",
                     options=["custom", *ROPE_PRESETS],
@@ -105,11 +123,16 @@ class RopeTheta(io.ComfyNode):
                     "custom: the two inputs below.",
                 ),
                 io.Float.Input(
-                    "theta", default=100.0, min=1.01, max=1_000_000.0, step=1.0, tooltip="RoPE base, used by custom."
+                    "theta", default=100.0, min=1.01, max=1_000_000.0, step=1.0, tooltip="RoPE base. Used by custom."
                 ),
-                io.Combo.Input("scheme", options=list(SCHEMES), default="plain", tooltip="Used by custom."),
+                io.Combo.Input(
+                    "scheme",
+                    options=list(SCHEMES),
+                    default="plain",
+                    tooltip="How positions beyond the trained ones are placed. Used by custom.",
+                ),
             ],
-            outputs=[io.Model.Output()],
+            outputs=[io.Model.Output(tooltip="A clone that places its tokens anew.")],
         )
 
     @classmethod
@@ -120,21 +143,22 @@ class RopeTheta(io.ComfyNode):
 class ToF16(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_F16VAE",
-            display_name="F16 VAE (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "F16VAE",
+            "F16 VAE (OP4KSR)",
+            ["vae", "16x", "stride 2", "ultraflux vae"],
             description="Runs a FLUX-shaped VAE at 16x; its weights must be made for that (UltraFlux, OP4KSR).",
             inputs=[
-                io.Vae.Input("vae"),
+                io.Vae.Input("vae", tooltip="A FLUX-shaped VAE that runs at 8x; it stays as it is."),
                 io.Combo.Input(
                     "head",
                     options=list(HEADS),
                     default="centered",
-                    tooltip="partitioned is UltraFlux's published decode: one pixel down and right.",
+                    tooltip="centered: pixels where they belong. partitioned: UltraFlux's published decode, "
+                    "one pixel down and right.",
                 ),
             ],
-            outputs=[io.Vae.Output()],
+            outputs=[io.Vae.Output(tooltip="For F16 Encode and Decode, and for stock VAE Encode and Decode.")],
         )
 
     @classmethod

@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor, nn
 
-from ..op4ksr_core.errors import SettingError, WeightsError
+from ..op4ksr_core.errors import ImageError, SettingError, WeightsError
 from ..op4ksr_core.layouts import (
     is_bfl_transformer,
     is_ldm_vae,
@@ -27,6 +27,7 @@ from ..op4ksr_core.loading import FLUX_VAE, transformer_config, vae_config
 from ..op4ksr_core.rope import RopeSettings, RotaryEmbedding
 from ..op4ksr_core.vae import SubPixelHead
 from ..op4ksr_core.weights import check_keys, find_weights
+from .plan import vae_bytes
 
 EMBEDDED = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "embedded"
 
@@ -66,27 +67,73 @@ def check_flow(model: ModelPatcher) -> None:
         )
 
 
+def check_vae(vae: VAE, factor: int | None = None) -> None:
+    """Raises SettingError unless this is a picture autoencoder of FLUX's kind, compressing `factor` times if given."""
+    stage = vae.first_stage_model
+    if not (hasattr(stage, "encoder") and hasattr(stage.encoder, "down") and isinstance(vae.downscale_ratio, int)):
+        raise SettingError(f"This node needs a FLUX VAE; this one is {type(stage).__name__}.")
+    if factor is not None and vae.downscale_ratio != factor:
+        remedy = (
+            "For UltraFlux and OP4KSR put the F16 VAE node before it; for OMGSR set vae_factor to 8."
+            if factor == 16
+            else "Set vae_factor to 16."
+        )
+        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times, vae_factor says {factor}. {remedy}")
+
+
+def check_latent(model: ModelPatcher, samples: Tensor) -> None:
+    """Raises ImageError where the latent has not the MODEL's channels."""
+    wanted = model.model.latent_format.latent_channels
+    if samples.ndim != 4 or samples.shape[1] != wanted:
+        raise ImageError(
+            f"The LATENT is {list(samples.shape)}; this MODEL wants (batch, {wanted}, height, width). "
+            "Encode with the VAE that belongs to the MODEL."
+        )
+
+
+def check_conditioning(model: ModelPatcher, conditioning: list) -> None:
+    """Raises SettingError where a text embedding has not the width that the MODEL reads."""
+    config = model.model.model_config.unet_config
+    for sequence, extra in conditioning:
+        pooled = extra.get("pooled_output")
+        found = (sequence.shape[-1], None if pooled is None else pooled.shape[-1])
+        wanted = (config.get("context_in_dim", found[0]), config.get("vec_in_dim", found[1]))
+        if found != wanted:
+            raise SettingError(
+                f"The CONDITIONING has widths {found[0]} and {found[1]} (sequence, pooled); this MODEL reads "
+                f"{wanted[0]} and {wanted[1]}. Use the text encoders, or the fixed prompt, that belong to the MODEL."
+            )
+
+
+def transformer_blocks(model: ModelPatcher) -> list[nn.Module]:
+    """The blocks of the MODEL's transformer, whatever its kind: what progress counts and cancelling waits for."""
+    children = model.get_model_object("diffusion_model").children()
+    return [block for child in children if isinstance(child, nn.ModuleList) for block in child]
+
+
 def to_f16(vae: VAE, head: str) -> VAE:
     """A copy of a FLUX-shaped VAE at 16x: strided conv_in, sub-pixel head, ratios and memory estimates to match."""
-    stage = vae.first_stage_model
-    ends = (("encoder", "conv_in"), ("decoder", "conv_out"))
-    convs = [getattr(getattr(stage, side, None), name, None) for side, name in ends]
-    if not all(isinstance(conv, nn.Conv2d) for conv in convs) or getattr(vae, "latent_channels", 0) != 16:
-        raise SettingError(f"F16 needs a FLUX VAE (16 latent channels); this one is {type(stage).__name__}.")
-    if tuple(stage.encoder.conv_in.stride) != (1, 1):
-        raise SettingError("This VAE is F16 already.")
-    stage = copy.deepcopy(stage)
+    check_vae(vae)
+    if vae.latent_channels != 16:
+        raise SettingError(f"F16 needs a FLUX VAE of 16 latent channels; this one has {vae.latent_channels}.")
+    if vae.downscale_ratio != 8:
+        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times already; F16 is made from an F8 VAE.")
+    stage = copy.deepcopy(vae.first_stage_model)
     stage.encoder.conv_in.stride = (2, 2)
     stage.decoder.conv_out = SubPixelHead(stage.decoder.conv_out, head)
     out = copy.copy(vae)
     out.first_stage_model = stage
     out.patcher = ModelPatcher(stage, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device)
-    out.downscale_ratio, out.upscale_ratio = 2 * vae.downscale_ratio, 2 * vae.upscale_ratio
-    encode, decode = vae.memory_used_encode, vae.memory_used_decode
-    out.memory_used_encode = lambda shape, dtype: encode(shape, dtype) / 4
-    # The decoder works at the resolution of an F8 VAE on the same latent; the head adds no larger tensor.
-    out.memory_used_decode = lambda shape, dtype: decode(shape, dtype)
+    factor = out.downscale_ratio = out.upscale_ratio = 2 * vae.downscale_ratio
+    _tell_memory(out, factor)
     return out
+
+
+def _tell_memory(vae: VAE, factor: int) -> None:
+    """ComfyUI's estimates count an attention in slices and twice the copies; ours are what one whole pass holds."""
+    stage = vae.first_stage_model
+    vae.memory_used_encode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3], dtype, factor, False)
+    vae.memory_used_decode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3] * factor**2, dtype, factor, True)
 
 
 def load_embedded() -> tuple[ModelPatcher, VAE, list]:
@@ -195,10 +242,7 @@ def _small_autoencoder(state: dict[str, Tensor], config: dict) -> VAE:
         if isinstance(module, nn.GroupNorm):
             module.num_groups = config["norm_num_groups"]
     vae.latent_channels = latent
-    width = widths[0] / 128
-    encode, decode = vae.memory_used_encode, vae.memory_used_decode
-    vae.memory_used_encode = lambda s, dtype: encode(s, dtype) * width
-    vae.memory_used_decode = lambda s, dtype: decode(s, dtype) * width
+    _tell_memory(vae, vae.downscale_ratio)
     return vae
 
 
@@ -217,11 +261,3 @@ def _load_all(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     check_keys(what, expected, {key: tuple(value.shape) for key, value in state.items()})
     module.load_state_dict(state)
-
-
-def f16_of(vae: VAE) -> None:
-    """Raises WeightsError unless the VAE compresses 16 times."""
-    if vae.downscale_ratio != 16:
-        raise WeightsError(
-            f"This VAE compresses {vae.downscale_ratio} times; OP4KSR needs 16. Put the F16 VAE node before it."
-        )

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from ..op4ksr_core.errors import SettingError, WeightsError
 from ..op4ksr_core.images import write_atomically
 from ..op4ksr_core.loading import load_prompt
-from .load import CATEGORY
+from .schema import describe
 
 
 def prompt_files() -> list[str]:
@@ -21,15 +21,17 @@ def prompt_files() -> list[str]:
 class SavePrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_SavePrompt",
-            display_name="Save fixed prompt (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "SavePrompt",
+            "Save fixed prompt (OP4KSR)",
+            ["save conditioning", "t5", "text embedding"],
             description="Writes a FLUX CONDITIONING (T5 sequence and pooled CLIP) to the output folder. "
             "Move the file to the input folder to load it again.",
             inputs=[
-                io.Conditioning.Input("conditioning"),
-                io.String.Input("filename_prefix", default="prompts/op4ksr"),
+                io.Conditioning.Input("conditioning", tooltip="From CLIP Text Encode with FLUX's text encoders."),
+                io.String.Input(
+                    "filename_prefix", default="prompts/op4ksr", tooltip="Below the output folder; a number is added."
+                ),
             ],
             is_output_node=True,
         )
@@ -54,13 +56,13 @@ class SavePrompt(io.ComfyNode):
 class LoadPrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_LoadPrompt",
-            display_name="Load fixed prompt (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "LoadPrompt",
+            "Load fixed prompt (OP4KSR)",
+            ["load conditioning", "t5", "text embedding"],
             description="Reads a prompt file (from Save fixed prompt, or `op4ksr embed-prompt`) from the input folder.",
-            inputs=[io.Combo.Input("file", options=prompt_files())],
-            outputs=[io.Conditioning.Output()],
+            inputs=[io.Combo.Input("file", options=prompt_files(), tooltip="A .safetensors file in the input folder.")],
+            outputs=[io.Conditioning.Output(tooltip="As it was saved.")],
         )
 
     @classmethod

@@ -12,11 +12,13 @@ from ..op4ksr_core.flow import estimate_sigma
 from ..op4ksr_core.geometry import Size, padded_side
 from ..op4ksr_core.resample import pad_reflect, resize
 from .host import encode_whole, to_bchw
-from .load import CATEGORY
+from .models import check_vae
+from .schema import describe
 
 
 def latent_pairs(vae, low: Tensor, high: Tensor, scale: float, shift: float) -> list[tuple[Tensor, Tensor]]:
     """(z_HR, z_LR) of each picture, as the transformer sees them."""
+    check_vae(vae)
     if len(low) != len(high):
         raise ImageError(f"The two IMAGEs go together one by one: {len(low)} low, {len(high)} high.")
     size = Size(*high.shape[-2:])
@@ -63,21 +65,24 @@ def plot(pairs: list[tuple[Tensor, Tensor]], chosen: float) -> Tensor:
 class EstimateSigma(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_EstimateSigma",
-            display_name="Estimate sigma (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "EstimateSigma",
+            "Estimate sigma (OP4KSR)",
+            ["mid timestep", "snr", "calibrate"],
             description="The mid-timestep at which the flow is as noisy as the low-resolution latent is wrong "
             "(OMGSR's estimator), from pictures of which you have both.",
             inputs=[
-                io.Vae.Input("vae"),
-                io.Image.Input("low_resolution"),
-                io.Image.Input("high_resolution"),
+                io.Vae.Input("vae", tooltip="The VAE, with the encoder's adapter if there is one."),
+                io.Image.Input("low_resolution", tooltip="Pictures as they come in."),
+                io.Image.Input("high_resolution", tooltip="The same pictures as they should come out, one for one."),
                 io.Model.Input(
                     "model", optional=True, tooltip="Says how latents are scaled; without it, FLUX.1's way."
                 ),
             ],
-            outputs=[io.Float.Output(display_name="sigma"), io.Image.Output(display_name="plot")],
+            outputs=[
+                io.Float.Output(display_name="sigma", tooltip="For sigma_mid."),
+                io.Image.Output(display_name="plot", tooltip="Signal to noise of the flow and of the pairs."),
+            ],
         )
 
     @classmethod

@@ -13,29 +13,46 @@ from torch import Tensor
 from ..op4ksr_core import flow
 from ..op4ksr_core.colour import FIXES, finish
 from ..op4ksr_core.errors import ImageError, WeightsError
-from ..op4ksr_core.geometry import Size, make_plan
+from ..op4ksr_core.geometry import Plan, Size, make_plan
 from ..op4ksr_core.progress import watch
 from ..op4ksr_core.resample import pad_reflect, resize
 from ..op4ksr_core.rope import RopeSettings
 from .host import decode_whole, encode_whole, make_report, to_bchw, to_image
-from .load import CATEGORY
-from .models import check_flow, f16_of, load_embedded, with_rope
+from .models import (
+    check_conditioning,
+    check_flow,
+    check_latent,
+    check_vae,
+    load_embedded,
+    transformer_blocks,
+    with_rope,
+)
+from .plan import preflight, transformer_phase, vae_phase
+from .schema import describe
 
 
-def encode_picture(vae, image: Tensor, scale: float, long_side: int) -> tuple[dict, Tensor]:
-    """IMAGE -> LATENT that knows its target size, and the picture as (B, 3, H, W)."""
-    f16_of(vae)
+def plan_picture(vae, image: Tensor, scale: float, long_side: int, factor: int) -> tuple[Plan, Tensor]:
+    """Where the IMAGE goes, and the IMAGE as (B, 3, H, W)."""
+    check_vae(vae, factor)
     lr = to_bchw(image).clamp(0, 1)
     if 0 in lr.shape:
         raise ImageError(f"The IMAGE is empty: {list(image.shape)}.")
-    plan = make_plan(Size(*lr.shape[-2:]), None if long_side else scale, long_side or None)
+    source = Size(*lr.shape[-2:])
+    return make_plan(source, None if long_side else scale, long_side or None, token_px=2 * factor), lr
+
+
+def encode_picture(vae, lr: Tensor, plan: Plan) -> dict:
+    """(B, 3, H, W) in [0, 1] -> LATENT that knows its target size and how far it was compressed."""
     samples = encode_whole(vae, pad_reflect(resize(lr, plan.target), plan.padded))
-    return {"samples": samples, "op4ksr_target": (plan.target.height, plan.target.width)}, lr
+    target = (plan.target.height, plan.target.width)
+    return {"samples": samples, "op4ksr_target": target, "op4ksr_factor": plan.token_px // 2}
 
 
 @dataclass
 class MidTimestep(comfy.samplers.Sampler):
-    """A stock-shaped sampler that starts from the latent itself: no noise, and no scaling by (1 - sigma)."""
+    """A stock-shaped sampler that starts from the latent itself: no scaling by (1 - sigma), noise only as asked."""
+
+    noise: float = 0.0
 
     def sample(
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
@@ -44,51 +61,111 @@ class MidTimestep(comfy.samplers.Sampler):
             at = torch.full((z.shape[0],), sigma, device=z.device, dtype=z.dtype)
             return (z - model_wrap(z, at, **extra_args)) / sigma
 
-        return flow.euler(latent_image, velocity, [float(s) for s in sigmas])
+        start = flow.add_noise(latent_image, noise.to(latent_image), float(sigmas[0]), self.noise)
+        return flow.euler(start, velocity, [float(s) for s in sigmas])
 
 
-def one_step(model, latent: dict, conditioning, sigma: float, steps: int, guidance: float, theta: float) -> dict:
+@dataclass(frozen=True)
+class Step:
+    """How the transformer is run: the sampler's inputs but for model, latent and conditioning."""
+
+    sigma: float
+    steps: int
+    guidance: float
+    theta: float
+    noise: float
+    seed: int
+
+
+def one_step(model, latent: dict, conditioning, step: Step) -> dict:
     """The core's Euler steps from sigma_mid through ComfyUI's own guider, so that every patch of the MODEL acts."""
     check_flow(model)
-    if theta:
-        model = with_rope(model, RopeSettings(theta))
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    check_latent(model, samples)
+    check_conditioning(model, conditioning)
+    if step.theta:
+        model = with_rope(model, RopeSettings(step.theta))
     guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(node_helpers.conditioning_set_values(conditioning, {"guidance": guidance}), [])
+    guider.set_conds(node_helpers.conditioning_set_values(conditioning, {"guidance": step.guidance}), [])
     guider.set_cfg(1.0)
-    transformer = model.get_model_object("diffusion_model")
-    blocks = [*transformer.double_blocks, *transformer.single_blocks]
-    with watch(blocks, "transform", make_report(), steps * len(samples)):
+    sigmas = torch.tensor(flow.sigma_schedule(step.sigma, step.steps))
+    eps = flow.draw_noise(samples.shape, step.seed) if step.noise else torch.zeros_like(samples)
+    with watch(transformer_blocks(model), "transform", make_report(), step.steps * len(samples)):
         parts = [
-            guider.sample(torch.zeros_like(z), z, MidTimestep(), torch.tensor(flow.sigma_schedule(sigma, steps)))
-            for z in samples.split(1)
+            guider.sample(e, z, MidTimestep(step.noise), sigmas)
+            for e, z in zip(eps.split(1), samples.split(1), strict=True)
         ]
     return latent | {"samples": torch.cat(parts).to(comfy.model_management.intermediate_device())}
 
 
 def decode_picture(vae, latent: dict, reference: Tensor | None, colour: str, fidelity: float) -> Tensor:
     """LATENT -> IMAGE of the exact target size; the reference is the low-resolution IMAGE (B, 3, H, W)."""
-    f16_of(vae)
-    raw = decode_whole(vae, latent["samples"])
+    samples = latent["samples"]
+    check_vae(vae, latent.get("op4ksr_factor"))
+    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels:
+        raise ImageError(f"The LATENT is {list(samples.shape)}; this VAE decodes {vae.latent_channels} channels.")
+    if reference is None and (colour != "none" or fidelity > 0):
+        raise ImageError("A colour fix and fidelity need the reference: connect the picture that was encoded.")
+    raw = decode_whole(vae, samples)
     target = Size(*latent.get("op4ksr_target", raw.shape[-2:]))
-    if reference is None:
-        if colour != "none" or fidelity > 0:
-            raise ImageError("A colour fix and fidelity need the reference: connect the picture that was encoded.")
-        reference = raw
-    return to_image(finish(raw, reference, target, colour, fidelity))
+    return to_image(finish(raw, raw if reference is None else reference, target, colour, fidelity))
 
 
-_SCALE = io.Float.Input("scale", default=4.0, min=0.1, max=16.0, step=0.1, tooltip="Used where long_side is 0.")
+_SCALE = io.Float.Input(
+    "scale", default=4.0, min=0.1, max=16.0, step=0.1, tooltip="Times the picture's size. Used where long_side is 0."
+)
 _LONG_SIDE = io.Int.Input(
     "long_side", default=0, min=0, max=32768, tooltip="Long side of the result in px; 0 takes the scale. 4096 is 4K."
 )
-_SIGMA = io.Float.Input("sigma_mid", default=0.3, min=0.01, max=1.0, step=0.01, tooltip="OP4KSR: 0.3.")
-_STEPS = io.Int.Input("steps", default=1, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps.")
-_GUIDANCE = io.Float.Input("guidance", default=1.0, min=0.0, max=30.0, step=0.1, tooltip="FLUX-dev's own; else unused.")
-_THETA = io.Float.Input(
-    "theta", default=0.0, min=0.0, max=1_000_000.0, step=1.0, tooltip="RoPE base; 0: as the MODEL has it."
+_FACTOR = io.Combo.Input(
+    "vae_factor",
+    options=["16", "8"],
+    default="16",
+    tooltip="How far the VAE compresses: 16 for OP4KSR and UltraFlux (F16), 8 for OMGSR (FLUX's own VAE).",
 )
-_COLOUR = io.Combo.Input("colour", options=list(FIXES), default="wavelet", tooltip="Takes the reference's colours.")
+_SIGMA = io.Float.Input(
+    "sigma_mid", default=0.3, min=0.01, max=1.0, step=0.01, tooltip="The mid-timestep. OP4KSR 0.3, OMGSR 0.505."
+)
+_STEPS = io.Int.Input("steps", default=1, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps.")
+_GUIDANCE = io.Float.Input(
+    "guidance",
+    default=1.0,
+    min=0.0,
+    max=30.0,
+    step=0.1,
+    tooltip="FLUX.1-dev's distilled guidance; models without it ignore it.",
+)
+_THETA = io.Float.Input(
+    "theta",
+    default=0.0,
+    min=0.0,
+    max=1_000_000.0,
+    step=1.0,
+    tooltip="RoPE base, plain scheme. 100 is OP4KSR's; 0 leaves the MODEL as it is.",
+)
+_NOISE = io.Float.Input(
+    "noise",
+    default=0.0,
+    min=0.0,
+    max=1.0,
+    step=0.05,
+    tooltip="0: the picture itself is the start (OP4KSR, OMGSR). 1: with sigma_mid's noise added, as bare FLUX "
+    "or UltraFlux weights were trained.",
+)
+_SEED = io.Int.Input(
+    "seed",
+    default=0,
+    min=0,
+    max=2**53 - 1,
+    control_after_generate=False,
+    tooltip="Draws the noise; without noise it changes nothing.",
+)
+_COLOUR = io.Combo.Input(
+    "colour",
+    options=list(FIXES),
+    default="wavelet",
+    tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), none.",
+)
 _FIDELITY = io.Float.Input(
     "fidelity",
     default=0.8,
@@ -102,65 +179,88 @@ _FIDELITY = io.Float.Input(
 class F16Encode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_Encode",
-            display_name="F16 Encode (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "Encode",
+            "F16 Encode (OP4KSR)",
+            ["vae encode 4k", "upscale encode", "f16"],
             description="Enlarges a picture of any size, pads it to whole tokens and encodes it, all at once.",
-            inputs=[io.Image.Input("image"), io.Vae.Input("vae"), _SCALE, _LONG_SIDE],
-            outputs=[io.Latent.Output()],
+            inputs=[
+                io.Image.Input("image", tooltip="Any size, any number of pictures; alpha is dropped."),
+                io.Vae.Input("vae", tooltip="An F16 VAE, or FLUX's own with vae_factor 8."),
+                _SCALE,
+                _LONG_SIDE,
+                _FACTOR,
+            ],
+            outputs=[io.Latent.Output(tooltip="Knows its target size, so that F16 Decode crops exactly.")],
         )
 
     @classmethod
-    def execute(cls, image, vae, scale: float, long_side: int) -> io.NodeOutput:
-        return io.NodeOutput(encode_picture(vae, image, scale, long_side)[0])
+    def execute(cls, image, vae, scale: float, long_side: int, vae_factor: str) -> io.NodeOutput:
+        plan, lr = plan_picture(vae, image, scale, long_side, int(vae_factor))
+        preflight(title_of(plan), vae.device, encode=vae_phase(vae, plan.padded.pixels, decoder=False))
+        return io.NodeOutput(encode_picture(vae, lr, plan))
+
+
+def title_of(plan: Plan) -> str:
+    return f"{plan.source} -> {plan.target}, padded {plan.padded}, {plan.tokens} tokens"
 
 
 class MidTimestepSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_Sampler",
-            display_name="Mid-timestep one-step sampler (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "Sampler",
+            "Mid-timestep one-step sampler (OP4KSR)",
+            ["one step", "ksampler", "flux upscale", "refine"],
             description="One evaluation of the transformer at sigma_mid, from the encoded picture itself.",
             inputs=[
-                io.Model.Input("model"),
-                io.Latent.Input("latent"),
-                io.Conditioning.Input("conditioning"),
+                io.Model.Input("model", tooltip="A flow model: FLUX, UltraFlux or the embedded one."),
+                io.Latent.Input("latent", tooltip="From F16 Encode, or from stock VAE Encode."),
+                io.Conditioning.Input("conditioning", tooltip="The model's fixed prompt."),
                 _SIGMA,
                 _STEPS,
                 _GUIDANCE,
                 _THETA,
+                _NOISE,
+                _SEED,
             ],
-            outputs=[io.Latent.Output()],
+            outputs=[io.Latent.Output(tooltip="The restored latent.")],
         )
 
     @classmethod
-    def execute(cls, model, latent, conditioning, sigma_mid, steps, guidance, theta) -> io.NodeOutput:
-        return io.NodeOutput(one_step(model, latent, conditioning, sigma_mid, steps, guidance, theta))
+    def execute(
+        cls, model, latent, conditioning, sigma_mid, steps, guidance, theta, noise=0.0, seed=0
+    ) -> io.NodeOutput:
+        tokens = latent["samples"].shape[-2] * latent["samples"].shape[-1] // 4
+        preflight(f"{tokens} tokens", model.load_device, transform=transformer_phase(model, tokens))
+        step = Step(sigma_mid, steps, guidance, theta, noise, seed)
+        return io.NodeOutput(one_step(model, latent, conditioning, step))
 
 
 class F16Decode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_Decode",
-            display_name="F16 Decode (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "Decode",
+            "F16 Decode (OP4KSR)",
+            ["vae decode 4k", "upscale decode", "colour fix", "color fix", "f16"],
             description="Decodes all of the picture at once and crops it to the exact size.",
             inputs=[
-                io.Latent.Input("latent"),
-                io.Vae.Input("vae"),
-                io.Image.Input("reference", optional=True, tooltip="The picture that was encoded."),
+                io.Latent.Input("latent", tooltip="From the sampler."),
+                io.Vae.Input("vae", tooltip="The VAE that encoded it."),
+                io.Image.Input("reference", optional=True, tooltip="The picture that was encoded, at its own size."),
                 _COLOUR,
                 _FIDELITY,
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(tooltip="The large picture.")],
         )
 
     @classmethod
     def execute(cls, latent, vae, colour: str, fidelity: float, reference=None) -> io.NodeOutput:
+        check_vae(vae)
+        height, width = latent["samples"].shape[-2:]
+        pixels = height * width * vae.downscale_ratio**2
+        preflight(f"{width}x{height} latent", vae.device, decode=vae_phase(vae, pixels, decoder=True))
         reference = None if reference is None else to_bchw(reference).clamp(0, 1)
         return io.NodeOutput(decode_picture(vae, latent, reference, colour, fidelity))
 
@@ -168,19 +268,22 @@ class F16Decode(io.ComfyNode):
 class MidTimestepSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_Sigmas",
-            display_name="Mid-timestep sigmas (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "Sigmas",
+            "Mid-timestep sigmas (OP4KSR)",
+            ["scheduler", "one step sigmas", "custom sampler"],
             description="For SamplerCustomAdvanced: the sigmas, and the sampler that starts from the latent as it is. "
-            "Use both together with DisableNoise; stock samplers would scale the latent by (1 - sigma).",
-            inputs=[_SIGMA, _STEPS],
-            outputs=[io.Sigmas.Output(), io.Sampler.Output()],
+            "Use both together; stock samplers would scale the latent by (1 - sigma).",
+            inputs=[_SIGMA, _STEPS, _NOISE],
+            outputs=[
+                io.Sigmas.Output(tooltip="sigma_mid down to 0 in equal steps."),
+                io.Sampler.Output(tooltip="Starts from the latent itself; its noise comes from RandomNoise."),
+            ],
         )
 
     @classmethod
-    def execute(cls, sigma_mid: float, steps: int) -> io.NodeOutput:
-        return io.NodeOutput(torch.tensor(flow.sigma_schedule(sigma_mid, steps)), MidTimestep())
+    def execute(cls, sigma_mid: float, steps: int, noise: float = 0.0) -> io.NodeOutput:
+        return io.NodeOutput(torch.tensor(flow.sigma_schedule(sigma_mid, steps)), MidTimestep(noise))
 
 
 def transparency(image: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -208,15 +311,19 @@ def chosen_models(model, vae, conditioning) -> tuple:
 class UpscaleTo4K(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="OP4KSR_Upscale",
-            display_name="Upscale to 4K (OP4KSR)",
-            category=CATEGORY,
+        return describe(
+            "Upscale",
+            "Upscale to 4K (OP4KSR)",
+            ["upscale image", "super resolution", "4k", "enlarge", "seedvr", "supir"],
             description="Picture in, 4K picture out. Without model, vae and conditioning the embedded model does it.",
             inputs=[
-                io.Image.Input("image"),
+                io.Image.Input("image", tooltip="Any size, any number of pictures."),
                 io.Int.Input(
-                    "long_side", default=4096, min=0, max=32768, tooltip="Long side in px; 0 takes the scale."
+                    "long_side",
+                    default=4096,
+                    min=0,
+                    max=32768,
+                    tooltip="Long side of the result in px; 0 takes the scale.",
                 ),
                 _SCALE,
                 _SIGMA,
@@ -226,11 +333,17 @@ class UpscaleTo4K(io.ComfyNode):
                 _COLOUR,
                 _FIDELITY,
                 io.Mask.Input("mask", optional=True, tooltip="Transparency, enlarged with the picture."),
-                io.Model.Input("model", optional=True),
-                io.Vae.Input("vae", optional=True, tooltip="An F16 VAE."),
-                io.Conditioning.Input("conditioning", optional=True),
+                io.Model.Input("model", optional=True, tooltip="FLUX or UltraFlux, perhaps with adapters."),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the MODEL."),
+                io.Conditioning.Input("conditioning", optional=True, tooltip="The MODEL's fixed prompt."),
+                _NOISE,
+                _SEED,
+                _FACTOR,
             ],
-            outputs=[io.Image.Output(), io.Mask.Output()],
+            outputs=[
+                io.Image.Output(tooltip="The large picture, without alpha."),
+                io.Mask.Output(tooltip="Its transparency; all 0 where the input had none."),
+            ],
         )
 
     @classmethod
@@ -249,13 +362,24 @@ class UpscaleTo4K(io.ComfyNode):
         model=None,
         vae=None,
         conditioning=None,
+        noise=0.0,
+        seed=0,
+        vae_factor="16",
     ) -> io.NodeOutput:
         hidden = transparency(image, mask)
         model, vae, conditioning = chosen_models(model, vae, conditioning)
-        latent, lr = encode_picture(vae, image, scale, long_side)
-        latent = one_step(model, latent, conditioning, sigma_mid, steps, guidance, theta)
+        plan, lr = plan_picture(vae, image, scale, long_side, int(vae_factor))
+        pixels = plan.padded.pixels
+        preflight(
+            title_of(plan),
+            vae.device,
+            encode=vae_phase(vae, pixels, decoder=False),
+            transform=transformer_phase(model, plan.tokens),
+            decode=vae_phase(vae, pixels, decoder=True),
+        )
+        latent = encode_picture(vae, lr, plan)
+        latent = one_step(model, latent, conditioning, Step(sigma_mid, steps, guidance, theta, noise, seed))
         large = decode_picture(vae, latent, lr, colour, fidelity)
-        target = Size(*large.shape[1:3])
         if hidden is None:
             return io.NodeOutput(large, large.new_zeros(large.shape[:3]))
-        return io.NodeOutput(large, resize(hidden[:, None].float(), target)[:, 0].clamp(0, 1))
+        return io.NodeOutput(large, resize(hidden[:, None].float(), plan.target)[:, 0].clamp(0, 1))

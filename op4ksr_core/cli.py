@@ -95,7 +95,7 @@ def _add_upscale_options(parser: argparse.ArgumentParser) -> None:
     method.add_argument("--steps", type=int, help="transformer evaluations (OP4KSR: 1)")
     method.add_argument("--guidance", type=float, help="distilled guidance of FLUX-dev models")
     method.add_argument("--noise", type=float, help="noise added at the start, 0 (OP4KSR) to 1 (image-to-image)")
-    method.add_argument("--seed", type=int, help="sample the encoder's posterior with this seed (default: its mode), draw noise")
+    method.add_argument("--seed", type=int, help="seed of the encoder's posterior (default: its mode) and of the noise")
     method.add_argument("--colour", "--color", help="colour fix: none, wavelet, adain")
     method.add_argument("--fidelity", type=float, help="how far the input's own band is kept, 0 to 1")
     out = parser.add_argument_group("output")

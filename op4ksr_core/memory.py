@@ -15,7 +15,7 @@ _RUNTIME = 0.75 * GB  # Python, torch and diffusers once imported
 _TRANSFORMER_COPIES = 22  # (tokens x width) tensors alive inside a single block
 _PICTURES_IN = 3  # float32 pictures alive beside the encoder: padded, shifted to [-1, 1], channels last
 _PICTURES_OUT = 6  # and after the decoder: raw, result, reference and what the back-projection needs
-_MARGIN = 1.15
+MARGIN = 1.15
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class MemoryPlan:
         )
 
 
-def vae_work(plan: Plan, channels: tuple[int, ...], itemsize: int, latent_factor: int, decoder: bool) -> float:
-    """Bytes of the widest moment in one pass of the encoder or decoder.
+def vae_work(pixels: int, channels: tuple[int, ...], itemsize: int, latent_factor: int, decoder: bool) -> float:
+    """Bytes of the widest moment in one pass of the encoder or decoder over `pixels` of (padded) picture.
 
     At the first convolution of a residual block its input, the normalised copy and the result live
     at once: 2 in + out channels at that level's resolution.
     """
     levels = len(channels)
-    full = plan.padded.pixels / (latent_factor / 2 ** (levels - 1)) ** 2
+    full = pixels / (latent_factor / 2 ** (levels - 1)) ** 2
     widest = 0.0
     for level, out in enumerate(channels):
         neighbour = level + 1 if decoder else level - 1
@@ -69,16 +69,20 @@ def vae_work(plan: Plan, channels: tuple[int, ...], itemsize: int, latent_factor
     return widest * itemsize
 
 
+def transformer_work(tokens: int, width: int, itemsize: int) -> float:
+    """Bytes alive inside the transformer beside its weights."""
+    return tokens * width * _TRANSFORMER_COPIES * itemsize
+
+
 def estimate(plan: Plan, footprint: Footprint, batch: int, latent_factor: int) -> tuple[float, float, float]:
     """Bytes of work, weights not counted, of encode, transform and decode (colour and fidelity included)."""
     picture = 3 * 4 * plan.padded.pixels
-    encoder, decoder = (
-        vae_work(plan, footprint.channels, footprint.itemsize, latent_factor, side) for side in (False, True)
-    )
+    pixels, channels, itemsize = plan.padded.pixels, footprint.channels, footprint.itemsize
+    encoder, decoder = (vae_work(pixels, channels, itemsize, latent_factor, side) for side in (False, True))
     encode = encoder + _PICTURES_IN * picture
-    transform = plan.tokens * footprint.width * _TRANSFORMER_COPIES * footprint.itemsize
+    transform = transformer_work(plan.tokens, footprint.width, itemsize)
     decode = max(decoder + picture, _PICTURES_OUT * picture)
-    return _MARGIN * batch * encode, _MARGIN * batch * transform, _MARGIN * batch * decode
+    return MARGIN * batch * encode, MARGIN * batch * transform, MARGIN * batch * decode
 
 
 def make_memory_plan(

@@ -16,7 +16,8 @@ class UpscaleSettings:
     sigma: mid-timestep in (0, 1]. steps: evaluations of the transformer, 1 or more. guidance: FLUX's
     distilled guidance, at least 0, ignored by models without it. noise: how much of sigma's own noise is added
     to the picture's latent, in [0, 1]; 0 is OP4KSR. seed: None takes the encoder's mode and draws noise with
-    seed 0, a number samples the posterior and draws noise with itself. colour: one of colour.FIXES. fidelity: back-projection in [0, 1].
+    seed 0, a number samples the posterior and draws noise with itself. colour: one of colour.FIXES. fidelity:
+    back-projection in [0, 1].
     """
 
     sigma: float = 0.3

@@ -22,15 +22,15 @@ NODES = {
     "OP4KSR_LoadAdapters": ["model", "vae", "adapter", "model_strength", "vae_strength"],
     "OP4KSR_RopeTheta": ["model", "preset", "theta", "scheme"],
     "OP4KSR_F16VAE": ["vae", "head"],
-    "OP4KSR_Encode": ["image", "vae", "scale", "long_side"],
-    "OP4KSR_Sampler": ["model", "latent", "conditioning", "sigma_mid", "steps", "guidance", "theta"],
+    "OP4KSR_Encode": ["image", "vae", "scale", "long_side", "vae_factor"],
+    "OP4KSR_Sampler": "model latent conditioning sigma_mid steps guidance theta noise seed".split(),
     "OP4KSR_Decode": ["latent", "vae", "colour", "fidelity", "reference"],
     "OP4KSR_SavePrompt": ["conditioning", "filename_prefix"],
     "OP4KSR_LoadPrompt": ["file"],
     "OP4KSR_EstimateSigma": ["vae", "low_resolution", "high_resolution", "model"],
-    "OP4KSR_Sigmas": ["sigma_mid", "steps"],
+    "OP4KSR_Sigmas": ["sigma_mid", "steps", "noise"],
     "OP4KSR_Upscale": "image long_side scale sigma_mid steps guidance theta colour fidelity".split()
-    + ["mask", "model", "vae", "conditioning"],
+    + ["noise", "seed", "vae_factor", "mask", "model", "vae", "conditioning"],
 }
 """Frozen: saved workflows depend on these ids and on the order of the inputs. Append, never reorder."""
 
@@ -45,9 +45,13 @@ def node(kind, **inputs):
 COLOUR, FIDELITY = PRESETS["embedded"].colour, PRESETS["embedded"].fidelity
 
 
+NO_NOISE = {"noise": 0.0, "seed": 0}
+
+
 def all_in_one(long_side=1024, image="1", **changes):
     options = {"long_side": long_side, "scale": 4.0, "colour": COLOUR, "fidelity": FIDELITY}
-    options |= {"sigma_mid": 0.3, "steps": 1, "guidance": 1.0, "theta": 0.0} | changes
+    options |= {"sigma_mid": 0.3, "steps": 1, "guidance": 1.0, "theta": 0.0} | NO_NOISE
+    options |= {"vae_factor": "16"} | changes
     return {
         "1": LOAD,
         "2": node("OP4KSR_Upscale", image=[image, 0], **options),
@@ -59,7 +63,9 @@ def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour
     graph = {
         "1": LOAD,
         "model": node("OP4KSR_LoadEmbedded"),
-        "encode": node("OP4KSR_Encode", image=["1", 0], vae=["model", 1], scale=4.0, long_side=long_side),
+        "encode": node(
+            "OP4KSR_Encode", image=["1", 0], vae=["model", 1], scale=4.0, long_side=long_side, vae_factor="16"
+        ),
         "sample": node(
             "OP4KSR_Sampler",
             model=["rope" if rope else "model", 0],
@@ -69,6 +75,7 @@ def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour
             steps=1,
             guidance=1.0,
             theta=theta,
+            **NO_NOISE,
         ),
         "decode": node(
             "OP4KSR_Decode",
@@ -166,7 +173,7 @@ def test_a_sharded_diffusers_folder_equals_headless(server, stand_in, photo):
     settings = replace(PRESETS["ultraflux"], steps=2, sigma=0.4)
     expected = Upscaler.from_pretrained(stand_in, settings=settings)(photo, long_side=512)
     ultraflux = {"preset": "UltraFlux", "theta": 1e4, "scheme": "plain"}
-    graph = on_stand_in(step_by_step(512, rope=ultraflux, fidelity=0.0), sigma_mid=0.4, steps=2, guidance=4.0)
+    graph = on_stand_in(step_by_step(512, rope=ultraflux, fidelity=0.0), sigma_mid=0.4, steps=2, guidance=4.0, noise=1.0)
     assert _difference(server, graph, expected) <= 2
 
 
@@ -183,14 +190,14 @@ def test_theta_acts_on_the_sampler_and_on_the_model_alike(server, stand_in, phot
     assert _difference(server, on_stand_in(step_by_step(**bare)), flux) <= 2  # the MODEL was left as it was
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_the_stock_sampler_with_our_sigmas_equals_our_node(server, steps):
+@pytest.mark.parametrize(("steps", "noise"), [(1, 0.0), (3, 0.0), (3, 1.0)])
+def test_the_stock_sampler_with_our_sigmas_equals_our_node(server, steps, noise):
     graph = step_by_step(long_side=512, fidelity=0.0)
-    graph["sample"]["inputs"]["steps"] = steps
+    graph["sample"]["inputs"] |= {"steps": steps, "noise": noise, "seed": 11}
     ours = read_picture(server.picture(server.run(graph), "3")).rgb
     graph |= {
-        "sigmas": node("OP4KSR_Sigmas", sigma_mid=0.3, steps=steps),
-        "noise": node("DisableNoise"),
+        "sigmas": node("OP4KSR_Sigmas", sigma_mid=0.3, steps=steps, noise=noise),
+        "noise": node("RandomNoise", noise_seed=11) if noise else node("DisableNoise"),
         "guider": node("BasicGuider", model=["model", 0], conditioning=["model", 2]),
         "sample": node(
             "SamplerCustomAdvanced",

@@ -1,0 +1,49 @@
+"""What a phase will need, said in the log before it starts, and refused where it cannot fit."""
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+
+from ..op4ksr_core.errors import MemoryPlanError
+from ..op4ksr_core.memory import GB, MARGIN, transformer_work, vae_work
+from .host import log
+
+
+def vae_channels(stage: torch.nn.Module) -> tuple[int, ...]:
+    """Widths of the levels of a VAE in ComfyUI's layout, from the picture inwards."""
+    return tuple(level.block[-1].out_channels for level in stage.encoder.down)
+
+
+def vae_bytes(stage: torch.nn.Module, pixels: int, dtype: torch.dtype, factor: int, decoder: bool) -> float:
+    """Working memory of one encode or decode of `pixels` of picture, weights not counted."""
+    itemsize = comfy.model_management.dtype_size(dtype)
+    return MARGIN * vae_work(pixels, vae_channels(stage), itemsize, factor, decoder)
+
+
+def vae_phase(vae: VAE, pixels: int, decoder: bool) -> tuple[float, float]:
+    """(working bytes, weight bytes) of encoding or decoding one picture."""
+    work = vae_bytes(vae.first_stage_model, pixels, vae.vae_dtype, vae.downscale_ratio, decoder)
+    return work, float(vae.patcher.model_size())
+
+
+def transformer_phase(model: ModelPatcher, tokens: int) -> tuple[float, float]:
+    """(working bytes, weight bytes) of one evaluation of the transformer on one picture."""
+    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    width = model.model.model_config.unet_config.get("hidden_size", 0)
+    work = MARGIN * transformer_work(tokens, width, comfy.model_management.dtype_size(dtype))
+    return work, float(model.model_size())
+
+
+def preflight(what: str, device: torch.device, **phases: tuple[float, float]) -> None:
+    """Logs a line per call; raises MemoryPlanError where a phase's work alone exceeds the whole device.
+
+    Weights may be offloaded by ComfyUI, so that they are told but not refused.
+    """
+    total = comfy.model_management.get_total_memory(device)
+    free = comfy.model_management.get_free_memory(device)
+    parts = ", ".join(f"{n} {work / GB:.1f} GB + weights {held / GB:.1f} GB" for n, (work, held) in phases.items())
+    line = f"{what}: {parts}; {free / GB:.1f} GB of {total / GB:.1f} GB free on {device}"
+    if max(work for work, _ in phases.values()) > total:
+        raise MemoryPlanError(f"This does not fit. {line}. Lower scale or long_side.")
+    log.info("OP4KSR memory plan, estimated, %s", line)
