@@ -33,8 +33,8 @@ class LoadEmbedded(io.ComfyNode):
             description="The small OP4KSR model that comes with this extension. Needs no download.",
             outputs=[
                 io.Model.Output(tooltip="A FLUX transformer, theta 100."),
-                io.Vae.Output(tooltip="An F16 VAE."),
                 io.Conditioning.Output(tooltip="The fixed prompt that it was trained with."),
+                io.Vae.Output(tooltip="An F16 VAE."),
             ],
         )
 

@@ -136,12 +136,12 @@ def _tell_memory(vae: VAE, factor: int) -> None:
     vae.memory_used_decode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3] * factor**2, dtype, factor, True)
 
 
-def load_embedded() -> tuple[ModelPatcher, VAE, list]:
-    """The bundled model as a native FLUX MODEL (theta 100), a native F16 VAE and its learned CONDITIONING."""
+def load_embedded() -> tuple[ModelPatcher, list, VAE]:
+    """The bundled model as a native FLUX MODEL (theta 100), its learned CONDITIONING and a native F16 VAE."""
     prompt = find_weights(EMBEDDED / "prompt.safetensors").tensors()
     conditioning = [[prompt["prompt_embeds"], {"pooled_output": prompt["pooled_prompt_embeds"], "guidance": 1.0}]]
     model, vae = load_folder(EMBEDDED)
-    return with_rope(model, RopeSettings(theta=100.0)), vae, conditioning
+    return with_rope(model, RopeSettings(theta=100.0)), conditioning, vae
 
 
 def load_folder(folder: Path) -> tuple[ModelPatcher, VAE]:

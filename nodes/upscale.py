@@ -42,10 +42,9 @@ def plan_picture(vae, image: Tensor, scale: float, long_side: int, factor: int) 
 
 
 def encode_picture(vae, lr: Tensor, plan: Plan) -> dict:
-    """(B, 3, H, W) in [0, 1] -> LATENT that knows its target size and how far it was compressed."""
+    """(B, 3, H, W) in [0, 1] -> LATENT that carries its plan and the picture, for F16 Decode."""
     samples = encode_whole(vae, pad_reflect(resize(lr, plan.target), plan.padded))
-    target = (plan.target.height, plan.target.width)
-    return {"samples": samples, "op4ksr_target": target, "op4ksr_factor": plan.token_px // 2}
+    return {"samples": samples, "op4ksr_plan": plan, "op4ksr_reference": lr}
 
 
 @dataclass
@@ -99,16 +98,27 @@ def one_step(model, latent: dict, conditioning, step: Step) -> dict:
 
 
 def decode_picture(vae, latent: dict, reference: Tensor | None, colour: str, fidelity: float) -> Tensor:
-    """LATENT -> IMAGE of the exact target size; the reference is the low-resolution IMAGE (B, 3, H, W)."""
-    samples = latent["samples"]
-    check_vae(vae, latent.get("op4ksr_factor"))
+    """LATENT -> IMAGE of the exact target size; the reference (B, 3, H, W) defaults to the picture encoded."""
+    samples, plan = latent["samples"], latent.get("op4ksr_plan")
+    check_vae(vae, plan and plan.token_px // 2)
     if samples.ndim != 4 or samples.shape[1] != vae.latent_channels:
         raise ImageError(f"The LATENT is {list(samples.shape)}; this VAE decodes {vae.latent_channels} channels.")
+    size = Size(*(side * vae.downscale_ratio for side in samples.shape[-2:]))
+    if plan and plan.padded != size:
+        raise ImageError(
+            f"The LATENT was encoded for {plan.padded} px and is {size} px now. Encode at the final size, or use "
+            "stock VAE Decode, which needs no plan."
+        )
+    if reference is None:
+        reference = latent.get("op4ksr_reference")
     if reference is None and (colour != "none" or fidelity > 0):
         raise ImageError("A colour fix and fidelity need the reference: connect the picture that was encoded.")
+    if reference is not None and len(reference) != len(samples):
+        raise ImageError(f"There are {len(samples)} latents and {len(reference)} reference pictures.")
     raw = decode_whole(vae, samples)
-    target = Size(*latent.get("op4ksr_target", raw.shape[-2:]))
-    return to_image(finish(raw, raw if reference is None else reference, target, colour, fidelity))
+    return to_image(
+        finish(raw, raw if reference is None else reference, plan.target if plan else size, colour, fidelity)
+    )
 
 
 _SCALE = io.Float.Input(
@@ -191,7 +201,7 @@ class F16Encode(io.ComfyNode):
                 _LONG_SIDE,
                 _FACTOR,
             ],
-            outputs=[io.Latent.Output(tooltip="Knows its target size, so that F16 Decode crops exactly.")],
+            outputs=[io.Latent.Output(tooltip="Carries its target size and the picture, for F16 Decode.")],
         )
 
     @classmethod
@@ -215,8 +225,8 @@ class MidTimestepSampler(io.ComfyNode):
             description="One evaluation of the transformer at sigma_mid, from the encoded picture itself.",
             inputs=[
                 io.Model.Input("model", tooltip="A flow model: FLUX, UltraFlux or the embedded one."),
-                io.Latent.Input("latent", tooltip="From F16 Encode, or from stock VAE Encode."),
                 io.Conditioning.Input("conditioning", tooltip="The model's fixed prompt."),
+                io.Latent.Input("latent", tooltip="From F16 Encode, or from stock VAE Encode."),
                 _SIGMA,
                 _STEPS,
                 _GUIDANCE,
@@ -228,9 +238,7 @@ class MidTimestepSampler(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, model, latent, conditioning, sigma_mid, steps, guidance, theta, noise=0.0, seed=0
-    ) -> io.NodeOutput:
+    def execute(cls, model, conditioning, latent, sigma_mid, steps, guidance, theta, noise, seed) -> io.NodeOutput:
         tokens = latent["samples"].shape[-2] * latent["samples"].shape[-1] // 4
         preflight(f"{tokens} tokens", model.load_device, transform=transformer_phase(model, tokens))
         step = Step(sigma_mid, steps, guidance, theta, noise, seed)
@@ -248,7 +256,11 @@ class F16Decode(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="From the sampler."),
                 io.Vae.Input("vae", tooltip="The VAE that encoded it."),
-                io.Image.Input("reference", optional=True, tooltip="The picture that was encoded, at its own size."),
+                io.Image.Input(
+                    "reference",
+                    optional=True,
+                    tooltip="Whose colours and details to keep; without it, the picture that F16 Encode was given.",
+                ),
                 _COLOUR,
                 _FIDELITY,
             ],
@@ -282,7 +294,7 @@ class MidTimestepSigmas(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, sigma_mid: float, steps: int, noise: float = 0.0) -> io.NodeOutput:
+    def execute(cls, sigma_mid: float, steps: int, noise: float) -> io.NodeOutput:
         return io.NodeOutput(torch.tensor(flow.sigma_schedule(sigma_mid, steps)), MidTimestep(noise))
 
 
@@ -297,12 +309,12 @@ def transparency(image: Tensor, mask: Tensor | None) -> Tensor | None:
     return mask
 
 
-def chosen_models(model, vae, conditioning) -> tuple:
+def chosen_models(model, conditioning, vae) -> tuple:
     """The three that were connected, or the embedded ones. Raises WeightsError on a part of a set."""
-    given = {"model": model, "vae": vae, "conditioning": conditioning}
+    given = {"model": model, "conditioning": conditioning, "vae": vae}
     missing = [name for name, value in given.items() if value is None]
     if not missing:
-        return model, vae, conditioning
+        return model, conditioning, vae
     if len(missing) == len(given):
         return load_embedded()
     raise WeightsError(f"Connect {' and '.join(missing)} too, or none of the three for the embedded model.")
@@ -332,13 +344,13 @@ class UpscaleTo4K(io.ComfyNode):
                 _THETA,
                 _COLOUR,
                 _FIDELITY,
+                _NOISE,
+                _SEED,
+                _FACTOR,
                 io.Mask.Input("mask", optional=True, tooltip="Transparency, enlarged with the picture."),
                 io.Model.Input("model", optional=True, tooltip="FLUX or UltraFlux, perhaps with adapters."),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the MODEL."),
                 io.Conditioning.Input("conditioning", optional=True, tooltip="The MODEL's fixed prompt."),
-                _NOISE,
-                _SEED,
-                _FACTOR,
             ],
             outputs=[
                 io.Image.Output(tooltip="The large picture, without alpha."),
@@ -358,16 +370,16 @@ class UpscaleTo4K(io.ComfyNode):
         theta,
         colour,
         fidelity,
+        noise,
+        seed,
+        vae_factor,
         mask=None,
         model=None,
         vae=None,
         conditioning=None,
-        noise=0.0,
-        seed=0,
-        vae_factor="16",
     ) -> io.NodeOutput:
         hidden = transparency(image, mask)
-        model, vae, conditioning = chosen_models(model, vae, conditioning)
+        model, conditioning, vae = chosen_models(model, conditioning, vae)
         plan, lr = plan_picture(vae, image, scale, long_side, int(vae_factor))
         pixels = plan.padded.pixels
         preflight(

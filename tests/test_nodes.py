@@ -23,7 +23,7 @@ NODES = {
     "OP4KSR_RopeTheta": ["model", "preset", "theta", "scheme"],
     "OP4KSR_F16VAE": ["vae", "head"],
     "OP4KSR_Encode": ["image", "vae", "scale", "long_side", "vae_factor"],
-    "OP4KSR_Sampler": "model latent conditioning sigma_mid steps guidance theta noise seed".split(),
+    "OP4KSR_Sampler": "model conditioning latent sigma_mid steps guidance theta noise seed".split(),
     "OP4KSR_Decode": ["latent", "vae", "colour", "fidelity", "reference"],
     "OP4KSR_SavePrompt": ["conditioning", "filename_prefix"],
     "OP4KSR_LoadPrompt": ["file"],
@@ -64,13 +64,13 @@ def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour
         "1": LOAD,
         "model": node("OP4KSR_LoadEmbedded"),
         "encode": node(
-            "OP4KSR_Encode", image=["1", 0], vae=["model", 1], scale=4.0, long_side=long_side, vae_factor="16"
+            "OP4KSR_Encode", image=["1", 0], vae=["model", 2], scale=4.0, long_side=long_side, vae_factor="16"
         ),
         "sample": node(
             "OP4KSR_Sampler",
             model=["rope" if rope else "model", 0],
             latent=["encode", 0],
-            conditioning=["model", 2],
+            conditioning=["model", 1],
             sigma_mid=0.3,
             steps=1,
             guidance=1.0,
@@ -80,8 +80,7 @@ def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour
         "decode": node(
             "OP4KSR_Decode",
             latent=["sample", 0],
-            vae=["model", 1],
-            reference=["1", 0],
+            vae=["model", 2],
             colour=colour,
             fidelity=fidelity,
         ),
@@ -135,7 +134,7 @@ def test_adapters_act_as_headless(server, photo, single, tmp_path):
     plain = _difference(server, graph, expected)
     name = "both.safetensors" if single else "omgsr"
     graph["lora"] = node(
-        "OP4KSR_LoadAdapters", model=["model", 0], vae=["model", 1], adapter=name, model_strength=0.5, vae_strength=0.5
+        "OP4KSR_LoadAdapters", model=["model", 0], vae=["model", 2], adapter=name, model_strength=0.5, vae_strength=0.5
     )
     graph["encode"]["inputs"]["vae"] = graph["decode"]["inputs"]["vae"] = ["lora", 1]
     graph["sample"]["inputs"]["model"] = ["lora", 0]
@@ -173,7 +172,9 @@ def test_a_sharded_diffusers_folder_equals_headless(server, stand_in, photo):
     settings = replace(PRESETS["ultraflux"], steps=2, sigma=0.4)
     expected = Upscaler.from_pretrained(stand_in, settings=settings)(photo, long_side=512)
     ultraflux = {"preset": "UltraFlux", "theta": 1e4, "scheme": "plain"}
-    graph = on_stand_in(step_by_step(512, rope=ultraflux, fidelity=0.0), sigma_mid=0.4, steps=2, guidance=4.0, noise=1.0)
+    graph = on_stand_in(
+        step_by_step(512, rope=ultraflux, fidelity=0.0), sigma_mid=0.4, steps=2, guidance=4.0, noise=1.0
+    )
     assert _difference(server, graph, expected) <= 2
 
 
@@ -198,7 +199,7 @@ def test_the_stock_sampler_with_our_sigmas_equals_our_node(server, steps, noise)
     graph |= {
         "sigmas": node("OP4KSR_Sigmas", sigma_mid=0.3, steps=steps, noise=noise),
         "noise": node("RandomNoise", noise_seed=11) if noise else node("DisableNoise"),
-        "guider": node("BasicGuider", model=["model", 0], conditioning=["model", 2]),
+        "guider": node("BasicGuider", model=["model", 0], conditioning=["model", 1]),
         "sample": node(
             "SamplerCustomAdvanced",
             noise=["noise", 0],
@@ -213,7 +214,7 @@ def test_the_stock_sampler_with_our_sigmas_equals_our_node(server, steps, noise)
 
 def test_a_saved_prompt_loads_as_it_was(server):
     graph = {"model": node("OP4KSR_LoadEmbedded")}
-    graph["save"] = node("OP4KSR_SavePrompt", conditioning=["model", 2], filename_prefix="prompts/fixed")
+    graph["save"] = node("OP4KSR_SavePrompt", conditioning=["model", 1], filename_prefix="prompts/fixed")
     assert server.run(graph)["status"]["status_str"] == "success"
     [saved] = (server.base / "output" / "prompts").glob("fixed_*.safetensors")
     (server.base / "input" / "fixed.safetensors").write_bytes(saved.read_bytes())
@@ -239,7 +240,7 @@ def test_sigma_is_estimated_as_in_the_core(server, embedded, photo):
     graph = {"1": LOAD, "low": node("LoadImage", image="low.png"), "model": node("OP4KSR_LoadEmbedded")}
     graph["sigma"] = node(
         "OP4KSR_EstimateSigma",
-        vae=["model", 1],
+        vae=["model", 2],
         low_resolution=["low", 0],
         high_resolution=["1", 0],
         model=["model", 0],
@@ -272,8 +273,8 @@ def test_a_set_of_models_is_whole(server):
     graph = all_in_one(long_side=256)
     graph |= {"model": node("OP4KSR_LoadEmbedded")}
     graph["2"]["inputs"]["model"] = ["model", 0]
-    assert "Connect vae and conditioning too" in str(server.run(graph)["status"]["messages"])
-    graph["2"]["inputs"] |= {"vae": ["model", 1], "conditioning": ["model", 2]}
+    assert "Connect conditioning and vae too" in str(server.run(graph)["status"]["messages"])
+    graph["2"]["inputs"] |= {"vae": ["model", 2], "conditioning": ["model", 1]}
     assert server.run(graph)["status"]["status_str"] == "success"
 
 
@@ -291,7 +292,7 @@ def test_odd_sizes_and_grey_and_tiny(server, embedded, tmp_path):
 
 def test_an_artist_is_told_what_is_wrong(server):
     graph = step_by_step(long_side=256)
-    del graph["decode"]["inputs"]["reference"]
+    graph["encode"] = node("VAEEncode", pixels=["1", 0], vae=["model", 2])
     entry = server.run(graph)
     assert entry["status"]["status_str"] == "error"
     assert "connect the picture that was encoded" in str(entry["status"]["messages"])
