@@ -134,7 +134,7 @@ _FACTOR = io.Combo.Input(
     tooltip="How far the VAE compresses: 16 for OP4KSR and UltraFlux (F16), 8 for OMGSR (FLUX's own VAE).",
 )
 _SIGMA = io.Float.Input(
-    "sigma_mid", default=0.3, min=0.01, max=1.0, step=0.01, tooltip="The mid-timestep. OP4KSR 0.3, OMGSR 0.505."
+    "sigma_mid", default=0.3, min=0.005, max=1.0, step=0.005, tooltip="The mid-timestep. OP4KSR 0.3, OMGSR 0.505."
 )
 _STEPS = io.Int.Input("steps", default=1, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps.")
 _GUIDANCE = io.Float.Input(

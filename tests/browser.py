@@ -1,0 +1,82 @@
+"""ComfyUI's own frontend in Chromium: workflows are loaded, read and queued as an artist would."""
+
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium: CHROMIUM names it, else /usr/bin/chromium, else a skip with a loud line."""
+    from playwright.sync_api import sync_playwright
+
+    program = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+    if not program.exists():
+        warnings.warn(f"NO Chromium at {program}: set CHROMIUM to run the browser tests", stacklevel=1)
+        pytest.skip(f"NO Chromium at {program} (set CHROMIUM)")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield running
+        running.close()
+
+
+class Frontend:
+    """One page with the graph editor."""
+
+    def __init__(self, page, server):
+        self.page, self.server = page, server
+        page.goto(server.url)
+        page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
+
+    def load(self, path: Path) -> list[dict]:
+        """Opens a workflow; returns what is wrong: nodes of unknown type or marked red, and links that were dropped."""
+        workflow = json.loads(path.read_text())
+        return self.page.evaluate(
+            """async (workflow) => {
+                await app.loadGraphData(workflow)
+                const known = LiteGraph.registered_node_types
+                const bad = app.graph._nodes.filter((n) => !known[n.type] || n.has_errors)
+                const wrong = bad.map((n) => ({node: n.type}))
+                const there = [...app.graph.links.values()].length
+                return there == workflow.links.length ? wrong : [...wrong, {links: there}]
+            }""",
+            workflow,
+        )
+
+    def set_widgets(self, values: dict) -> None:
+        """Puts values into every widget of these names."""
+        self.page.evaluate(
+            """(values) => app.graph._nodes.flatMap((n) => n.widgets ?? [])
+                .filter((w) => w.name in values).forEach((w) => { w.value = values[w.name] })""",
+            values,
+        )
+
+    def run(self, timeout: float = 300) -> dict:
+        """Queues what is shown, through the frontend; returns the history entry. The page is blank afterwards:
+        its drawing takes a core."""
+        before = set(self.server.get("/history"))
+        self.page.evaluate("() => app.queuePrompt(0)")
+        self.page.goto("about:blank")
+        end = time.time() + timeout
+        while time.time() < end:
+            new = self.server.get("/history").keys() - before
+            if new:
+                return self.server.get(f"/history/{min(new)}")[min(new)]
+            time.sleep(0.3)
+        raise TimeoutError(f"The workflow did not end within {timeout} s.")
+
+
+@pytest.fixture
+def frontend(browser, server):
+    page = browser.new_page(viewport={"width": 1800, "height": 1000})
+    yield Frontend(page, server)
+    page.close()

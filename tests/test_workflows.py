@@ -1,0 +1,72 @@
+"""The example workflows in the real frontend: opened, queued, and their pictures looked at."""
+
+import json
+
+import pytest
+import torch
+from browser import browser, frontend  # noqa: F401
+from places import ROOT
+from stand_ins import write_stand_ins
+
+from op4ksr_core.images import read_picture
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+SMALL = {"long_side": 256, "width": 128, "height": 128, "batch_size": 1}
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+
+@pytest.fixture(scope="module")
+def stand_ins(server):
+    write_stand_ins(server.base)
+    (server.base / "input" / "photo.png").write_bytes((server.base / "input" / "astronaut.png").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def headless_4k(embedded, photo):
+    return embedded(photo, long_side=4096)
+
+
+def saved(server, entry):
+    """The one picture that a run wrote to the output folder."""
+    assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
+    [node] = [n for n, out in entry["outputs"].items() if any(i["type"] == "output" for i in out.get("images", []))]
+    return read_picture(server.picture(entry, node)).rgb
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_workflows_fit_the_nodes(server, path):
+    """Every node exists, every link has both its ends, every widget has its value, and there is a thumbnail."""
+    workflow = json.loads(path.read_text())
+    assert path.with_suffix(".jpg").exists()
+    info, nodes = server.get("/object_info"), {n["id"]: n for n in workflow["nodes"]}
+    for entry in nodes.values():
+        if entry["type"] in ("MarkdownNote", "Reroute"):
+            continue
+        inputs = info[entry["type"]]["input"]
+        declared = inputs.get("required", {}) | inputs.get("optional", {})
+        assert {slot["name"] for slot in entry["inputs"]} <= declared.keys()
+        if entry["type"].startswith("OP4KSR"):
+            widgets = [n for n, kind in declared.items() if isinstance(kind[0], list) or kind[0] in WIDGETS]
+            assert len(entry["widgets_values"]) == len(widgets)
+    for _, source, out, target, into, kind in workflow["links"]:
+        assert nodes[source]["outputs"][out]["type"] == kind
+        assert nodes[target]["inputs"][into]["type"] in (kind, "*")
+
+
+@pytest.mark.parametrize("name", ["4k_quickstart", "4k_step_by_step"])
+def test_4k_through_the_frontend_equals_headless(headless_4k, frontend, server, name):  # noqa: F811
+    assert frontend.load(ROOT / "workflows" / f"{name}.json") == []
+    shown = saved(server, frontend.run())
+    assert shown.shape[-2:] == (4096, 4096)
+    assert float((shown - headless_4k).abs().max()) * 255 <= 2
+
+
+@pytest.mark.parametrize("path", [p for p in WORKFLOWS if "quickstart" not in p.stem], ids=lambda p: p.stem)
+def test_every_workflow_opens_and_runs(frontend, server, stand_ins, path):  # noqa: F811
+    assert frontend.load(path) == []
+    frontend.set_widgets(SMALL)
+    steps = json.loads(path.read_text())
+    if any(node["type"] == "KSampler" for node in steps["nodes"]):
+        frontend.set_widgets({"steps": 1})
+    shown = saved(server, frontend.run())
+    assert max(shown.shape[-2:]) == 256 and torch.isfinite(shown).all() and float(shown.std()) > 0.01
