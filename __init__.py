@@ -1,5 +1,7 @@
 """OP4KSR for ComfyUI: one-step, patch-free 4K upscaling. ComfyUI loads this folder as an extension."""
 
+WEB_DIRECTORY = "./web"  # help pages
+
 
 async def comfy_entrypoint():
     # Imported here: nothing runs at load, and a relative import at the top would break pytest in this folder.

@@ -69,6 +69,7 @@ def check_flow(model: ModelPatcher) -> None:
 
 def check_vae(vae: VAE, factor: int | None = None) -> None:
     """Raises SettingError unless this is a picture autoencoder of FLUX's kind, compressing `factor` times if given."""
+    vae.throw_exception_if_invalid()
     stage = vae.first_stage_model
     if not (hasattr(stage, "encoder") and hasattr(stage.encoder, "down") and isinstance(vae.downscale_ratio, int)):
         raise SettingError(f"This node needs a FLUX VAE; this one is {type(stage).__name__}.")

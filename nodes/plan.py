@@ -39,7 +39,7 @@ def transformer_phase(model: ModelPatcher, tokens: int) -> tuple[float, float]:
     return work, float(model.model_size())
 
 
-def preflight(what: str, device: torch.device, **phases: tuple[float, float]) -> None:
+def preflight(what: str, device: torch.device, phases: dict[str, tuple[float, float]]) -> None:
     """Logs a line per call; raises MemoryPlanError where a phase's work alone exceeds the whole device.
 
     Weights may be offloaded by ComfyUI, so that they are told but not refused.

@@ -207,7 +207,7 @@ class F16Encode(io.ComfyNode):
     @classmethod
     def execute(cls, image, vae, scale: float, long_side: int, vae_factor: str) -> io.NodeOutput:
         plan, lr = plan_picture(vae, image, scale, long_side, int(vae_factor))
-        preflight(title_of(plan), vae.device, encode=vae_phase(vae, plan.padded.pixels, decoder=False))
+        preflight(title_of(plan), vae.device, {"encode": vae_phase(vae, plan.padded.pixels, decoder=False)})
         return io.NodeOutput(encode_picture(vae, lr, plan))
 
 
@@ -240,7 +240,7 @@ class MidTimestepSampler(io.ComfyNode):
     @classmethod
     def execute(cls, model, conditioning, latent, sigma_mid, steps, guidance, theta, noise, seed) -> io.NodeOutput:
         tokens = latent["samples"].shape[-2] * latent["samples"].shape[-1] // 4
-        preflight(f"{tokens} tokens", model.load_device, transform=transformer_phase(model, tokens))
+        preflight(f"{tokens} tokens", model.load_device, {"transform": transformer_phase(model, tokens)})
         step = Step(sigma_mid, steps, guidance, theta, noise, seed)
         return io.NodeOutput(one_step(model, latent, conditioning, step))
 
@@ -272,7 +272,7 @@ class F16Decode(io.ComfyNode):
         check_vae(vae)
         height, width = latent["samples"].shape[-2:]
         pixels = height * width * vae.downscale_ratio**2
-        preflight(f"{width}x{height} latent", vae.device, decode=vae_phase(vae, pixels, decoder=True))
+        preflight(f"{width}x{height} latent", vae.device, {"decode": vae_phase(vae, pixels, decoder=True)})
         reference = None if reference is None else to_bchw(reference).clamp(0, 1)
         return io.NodeOutput(decode_picture(vae, latent, reference, colour, fidelity))
 
@@ -382,13 +382,8 @@ class UpscaleTo4K(io.ComfyNode):
         model, conditioning, vae = chosen_models(model, conditioning, vae)
         plan, lr = plan_picture(vae, image, scale, long_side, int(vae_factor))
         pixels = plan.padded.pixels
-        preflight(
-            title_of(plan),
-            vae.device,
-            encode=vae_phase(vae, pixels, decoder=False),
-            transform=transformer_phase(model, plan.tokens),
-            decode=vae_phase(vae, pixels, decoder=True),
-        )
+        phases = {"encode": vae_phase(vae, pixels, decoder=False), "transform": transformer_phase(model, plan.tokens)}
+        preflight(title_of(plan), vae.device, phases | {"decode": vae_phase(vae, pixels, decoder=True)})
         latent = encode_picture(vae, lr, plan)
         latent = one_step(model, latent, conditioning, Step(sigma_mid, steps, guidance, theta, noise, seed))
         large = decode_picture(vae, latent, lr, colour, fidelity)

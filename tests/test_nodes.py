@@ -1,5 +1,6 @@
 """The nodes in a real ComfyUI, by its own interface, against the headless pipeline on the same weights."""
 
+import json
 import urllib.error
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from places import DEMO
+from safetensors.torch import save_file
 
 from op4ksr_core.images import read_picture
 from op4ksr_core.pipeline import EMBEDDED, Upscaler
@@ -294,6 +296,112 @@ def test_an_artist_is_told_what_is_wrong(server):
     assert "connect the picture that was encoded" in str(entry["status"]["messages"])
     with pytest.raises(urllib.error.HTTPError):
         server.run(all_in_one(fidelity=3.0))
+
+
+def test_a_batch_equals_its_pictures(server, embedded):
+    names = [("a.png", (60, 100)), ("b.png", (300, 200))]
+    for name, (x, y) in names:
+        Image.open(DEMO).crop((x, y, x + 48, y + 40)).save(server.base / "input" / name)
+    graph = all_in_one(long_side=0, image="both")
+    graph |= {name: node("LoadImage", image=name) for name, _ in names}
+    graph["both"] = node("ImageBatch", image1=["a.png", 0], image2=["b.png", 0])
+    entry = server.run(graph)
+    saved = [i["filename"] for i in entry["outputs"]["3"]["images"]]
+    for (name, _), shown in zip(names, saved, strict=True):
+        expected = embedded(read_picture(server.base / "input" / name).rgb, 4)
+        assert float((read_picture(server.base / "output" / shown).rgb - expected).abs().max()) * 255 <= 2
+
+
+def test_alpha_in_the_image_becomes_the_mask(server):
+    image = Image.open(DEMO).crop((200, 100, 240, 130)).convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").resize(image.size))
+    image.save(server.base / "input" / "rgba.png")
+    graph = all_in_one(long_side=0, image="rgba")
+    graph["load"] = node("LoadImage", image="rgba.png")
+    graph["rgba"] = node("JoinImageWithAlpha", image=["load", 0], alpha=["load", 1])
+    graph["m"] = node("MaskToImage", mask=["2", 1])
+    graph["out"] = node("SaveImage", images=["m", 0], filename_prefix="alpha")
+    entry = server.run(graph)
+    with Image.open(server.picture(entry, "3")) as shown:
+        assert shown.mode == "RGB" and shown.size == (160, 120)
+    alpha = read_picture(server.base / "input" / "rgba.png").alpha
+    mask = read_picture(server.picture(entry, "out")).rgb[:, :1]
+    assert mask.std() > 0.1
+    small = torch.nn.functional.interpolate(mask, size=(30, 40), mode="area")
+    assert float((small - (1 - alpha)).abs().max()) < 0.03
+
+
+def test_an_empty_latent_is_sampled_like_any_other(server):
+    graph = step_by_step(fidelity=0.0, colour="none")
+    graph["encode"] = node("EmptySD3LatentImage", width=256, height=128, batch_size=1)
+    with Image.open(server.picture(server.run(graph), "3")) as shown:
+        assert shown.size == (512, 256)  # stock empty latents count 8 px a latent pixel, F16 has 16
+
+
+def test_a_resized_latent_is_refused(server):
+    graph = step_by_step(long_side=256)
+    graph["bigger"] = node(
+        "LatentUpscale", samples=["sample", 0], upscale_method="bilinear", width=512, height=512, crop="disabled"
+    )
+    graph["decode"]["inputs"]["latent"] = ["bigger", 0]
+    assert "was encoded for 256x256 px and is 1024x1024 px now" in str(server.run(graph)["status"]["messages"])
+
+
+def test_a_corrupt_or_foreign_adapter_is_named(server, stand_in):
+    loras = server.base / "models" / "loras"
+    loras.mkdir(exist_ok=True)
+    (loras / "broken.safetensors").write_bytes(b"not a safetensors file, but long enough to have a header")
+    foreign = {f"lora_unet_down_{i}.lora_{s}.weight": torch.zeros(4, 4) for i in range(2) for s in ("down", "up")}
+    save_file(foreign, loras / "foreign.safetensors")
+    for name, says in (("broken", "broken.safetensors"), ("foreign", "foreign.safetensors")):
+        graph = step_by_step(long_side=256)
+        graph["lora"] = node(
+            "OP4KSR_LoadAdapters",
+            model=["model", 0],
+            vae=["model", 2],
+            adapter=f"{name}.safetensors",
+            model_strength=1.0,
+            vae_strength=1.0,
+        )
+        graph["sample"]["inputs"]["model"] = ["lora", 0]
+        messages = server.run(graph)["status"]["messages"]
+        assert messages[-1][0] == "execution_error" and messages[-1][1]["node_type"] == "OP4KSR_LoadAdapters"
+        assert messages[-1][1]["exception_type"].endswith("WeightsError")
+        assert says in messages[-1][1]["exception_message"]
+        print(messages[-1][1]["exception_message"])
+
+
+def test_a_schedule_that_is_no_flow_is_refused(server):
+    graph = step_by_step(long_side=256)
+    graph["other"] = node("ModelSamplingDiscrete", model=["model", 0], sampling="eps", zsnr=False)
+    graph["sample"]["inputs"]["model"] = ["other", 0]
+    assert "needs a flow model" in str(server.run(graph)["status"]["messages"])
+
+
+def test_the_log_says_the_memory_plan(server):
+    server.run(all_in_one(long_side=320))
+    log = (server.base / "server.log").read_text()
+    assert "512x512 -> 320x320, padded 320x320, 100 tokens: encode" in log and "GB free on cpu" in log
+
+
+def test_progress_is_told_in_every_phase(server):
+    """The bar of the one node moves through the blocks of the encoder, the transformer and the decoder."""
+    import websockets.sync.client
+
+    totals = []
+    address = server.url.replace("http", "ws") + "/ws?clientId=progress"
+    with websockets.sync.client.connect(address) as socket:
+        server.post("/prompt", {"prompt": all_in_one(long_side=352), "client_id": "progress"})
+        while True:
+            message = socket.recv(timeout=120)
+            if isinstance(message, bytes):
+                continue
+            message = json.loads(message)
+            if message["type"] == "progress" and message["data"]["node"] == "2":
+                totals.append(message["data"]["max"])
+            if message["type"] in ("execution_success", "execution_error"):
+                break
+    assert message["type"] == "execution_success" and len(set(totals)) == 3, totals
 
 
 def test_cancel_leaves_the_server_working(server, headless):
