@@ -1,7 +1,6 @@
 """Picture files in and out: any common mode, 8 or 16 bits, alpha, EXIF orientation, ICC profile."""
 
 import contextlib
-import importlib.util
 import io
 import os
 import struct
@@ -142,16 +141,19 @@ def _deep_array(path: Path, opened: Image.Image) -> np.ndarray:
             raise ImageError(f"{path} holds values outside 0..65535; convert it to 16 bits.")
         return array.astype(np.uint16)
     if opened.format == "TIFF":
-        _module("tifffile")  # reads these before Pillow is asked; says how to install it where it is missing
-    width, height, rows, info = _module("png").Reader(filename=str(path)).read()
+        _tifffile()  # reads these before Pillow is asked; says how to install it where it is missing
+    width, height, rows, info = _png().Reader(filename=str(path)).read()
     return np.vstack([np.frombuffer(row, np.uint16) for row in rows]).reshape(height, width, info["planes"])
 
 
 def _deep_tiff(path: Path) -> Picture | None:
     """A TIFF of several channels with 16 bits each, which Pillow cannot read; None for any other file."""
-    if path.suffix.lower() not in (".tif", ".tiff") or importlib.util.find_spec("tifffile") is None:
+    if path.suffix.lower() not in (".tif", ".tiff"):
         return None
-    tifffile = _module("tifffile")
+    try:
+        import tifffile
+    except ImportError:
+        return None  # Pillow reads what has 8 bits; what has 16 is refused there with the package's name
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages[0]
@@ -166,14 +168,26 @@ def _deep_tiff(path: Path) -> Picture | None:
         raise ImageError(f"{path} cannot be read: {error}. It may be damaged or cut short.") from error
 
 
-def _module(name: str):  # noqa: ANN202
+_DEEP = (
+    "Colour pictures of 16 bits per channel need the packages pypng and tifffile: pip install 'op4ksr[cli]', "
+    "or convert the picture to 8 bits."
+)
+
+
+def _tifffile():  # noqa: ANN202
     try:
-        return __import__(name)
+        import tifffile
     except ImportError as error:
-        raise ImageError(
-            "Colour pictures of 16 bits per channel need the packages pypng and tifffile: "
-            "pip install 'op4ksr[cli]', or convert the picture to 8 bits."
-        ) from error
+        raise ImageError(_DEEP) from error
+    return tifffile
+
+
+def _png():  # noqa: ANN202
+    try:
+        import png
+    except ImportError as error:
+        raise ImageError(_DEEP) from error
+    return png
 
 
 def _orient(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -287,11 +301,11 @@ def _encode_deep(file: BinaryIO, array: np.ndarray, picture: Picture, file_forma
     if file_format == "tiff":
         photometric = "minisblack" if picture.grey else "rgb"
         extra = ["unassalpha"] if picture.alpha is not None else None
-        _module("tifffile").imwrite(
+        _tifffile().imwrite(
             file, array, photometric=photometric, extrasamples=extra, compression="zlib", iccprofile=picture.icc
         )
         return
-    png = _module("png")
+    png = _png()
     height, width, channels = array.shape
     buffer = io.BytesIO()
     writer = png.Writer(
