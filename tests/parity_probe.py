@@ -90,5 +90,6 @@ errors = {
     "enormous": message(preflight, "test", torch.device("cpu"), {"encode": (1e15, 1e9)}),
     "empty": message(plan_picture, vae, torch.zeros(0, 8, 8, 3), 4.0, 0, 16),
 }
+errors["heavy imports"] = " ".join(sorted({"diffusers", "peft"} & sys.modules.keys())) or "none"
 Path(outputs).with_suffix(".json").write_text(json.dumps(errors))
 save_file({key: value.float().contiguous() for key, value in found.items()}, outputs)

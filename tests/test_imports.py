@@ -54,6 +54,11 @@ def test_geometry_is_integer_maths():
     assert _outside(CORE / "geometry.py") == set()
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=lambda p: p.stem)
+def test_the_nodes_never_import_diffusers(path):
+    assert not imports(path) & HEAVY
+
+
 @pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda p: str(p.relative_to(CORE)))
 def test_nothing_heavy_at_import_and_nothing_of_comfyui(path):
     assert not _outside(path, top_level_only=True) & HEAVY

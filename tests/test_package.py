@@ -2,12 +2,12 @@
 
 import ast
 import subprocess
-import tomllib
 
 import pytest
 from PIL import Image
 from places import ROOT
 
+tomllib = pytest.importorskip("tomllib")  # Python 3.11
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FORBIDDEN_IMPORTS = {
     "subprocess",
