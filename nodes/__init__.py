@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .adapters import LoadAdapters
+from .inspect import InspectPeriodicity, SuppressLattice
 from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .prompt import LoadPrompt, SavePrompt
 from .sigma import EstimateSigma
@@ -23,6 +24,8 @@ NODES: list[type[io.ComfyNode]] = [
     SavePrompt,
     LoadPrompt,
     EstimateSigma,
+    InspectPeriodicity,
+    SuppressLattice,
 ]
 
 

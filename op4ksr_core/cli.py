@@ -1,4 +1,4 @@
-"""The command line: `op4ksr upscale | demo | info | embed-prompt`."""
+"""The command line: `op4ksr upscale | demo | info | inspect | embed-prompt`."""
 
 import argparse
 import json
@@ -56,15 +56,34 @@ def _parser() -> argparse.ArgumentParser:
     _add_upscale_options(info)
     info.add_argument("--size", default="1024x1024", metavar="WxH", help="input size to plan for (default 1024x1024)")
     info.set_defaults(run=_info)
+    look = commands.add_parser("inspect", help="find a lattice in pictures, measure it, take it away")
+    _add_inspect_options(look)
     embed = commands.add_parser("embed-prompt", help="make prompt.safetensors with FLUX's text encoders")
     embed.add_argument("folder", help="diffusers FLUX folder with its two tokenizers and text encoders")
     embed.add_argument("-o", "--output", required=True, help="safetensors file to write")
     embed.add_argument("--text", help="prompt (default: the fixed one of the method)")
     embed.add_argument("--tokens", type=int, default=512, help="T5 tokens (default 512)")
     embed.set_defaults(run=_embed_prompt)
-    for command in (upscale, demo, info, embed):
+    for command in (upscale, demo, info, look, embed):
         command.add_argument("-v", "--verbose", action="store_true", help="also print the memory plan")
     return parser
+
+
+def _add_inspect_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder (searched through) or glob")
+    parser.add_argument("--reference", metavar="F", help="ground truth of the same size: L_AP is measured against it")
+    parser.add_argument("--periods", type=int, nargs="+", default=[8, 16, 32], metavar="PX", help="periods to tell of")
+    parser.add_argument("--only", action="store_true", help="look for those periods alone")
+    parser.add_argument("--report", metavar="DIR", help="write a report picture of each")
+    parser.add_argument("--suppress", metavar="DIR", help="write each picture without its lattice")
+    parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from .inspect_files import inspect_files
+
+    return inspect_files(arguments)
 
 
 def _add_upscale_options(parser: argparse.ArgumentParser) -> None:

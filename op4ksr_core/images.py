@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -156,7 +156,7 @@ def _deep_tiff(path: Path) -> Picture | None:
         return None  # Pillow reads what has 8 bits; what has 16 is refused there with the package's name
     try:
         with tifffile.TiffFile(path) as tiff:
-            page = tiff.pages[0]
+            page: Any = tiff.pages[0]
             if page.bitspersample != 16 or page.samplesperpixel < 2 or page.dtype != np.uint16:
                 return None
             array = page.asarray()

@@ -30,6 +30,8 @@ NODES = {
     "OP4KSR_LoadPrompt": ["file"],
     "OP4KSR_EstimateSigma": ["vae", "low_resolution", "high_resolution", "model"],
     "OP4KSR_Sigmas": ["sigma_mid", "steps", "noise"],
+    "OP4KSR_Inspect": ["image", "periods", "search", "reference"],
+    "OP4KSR_Suppress": ["image"],
     "OP4KSR_Upscale": "image long_side scale sigma_mid steps guidance theta colour fidelity".split()
     + ["noise", "seed", "vae_factor", "mask", "model", "vae", "conditioning"],
 }
