@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from .periodicity_report import describe, draw_report
 def inspect_files(arguments: argparse.Namespace) -> int:
     """Runs the command; returns 1 if a picture could not be inspected, else 0. Raises Op4ksrError before any work."""
     folders = {name: getattr(arguments, name) for name in ("report", "suppress")}
-    jobs = {name: plan_jobs(arguments.inputs, folder or ".") for name, folder in folders.items()}
+    # Without a folder nothing is written; a path below the null device is nobody's input.
+    jobs = {name: plan_jobs(arguments.inputs, folder or os.devnull) for name, folder in folders.items()}
     for name, folder in folders.items():
         if folder:
             check_folders([job.output for job in jobs[name]])

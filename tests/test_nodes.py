@@ -428,3 +428,32 @@ def test_runs_in_a_row_do_not_grow_memory(server):
         assert server.run(all_in_one(long_side=256, sigma_mid=0.2 + run / 400))["status"]["status_str"] == "success"
         sizes.append(process.memory_info().rss)
     assert max(sizes[20:]) < max(sizes[5:15]) + 60e6, [size // 10**6 for size in sizes]
+
+
+def test_the_inspector_and_the_suppressor_as_in_the_core(server):
+    from test_periodicity import marked, scene
+
+    from op4ksr_core.images import Picture, write_picture
+    from op4ksr_core.periodicity import inspect
+
+    x = marked(scene(), 16, 3.0)
+    write_picture(server.base / "input" / "lattice.png", Picture(x[None]))
+    expected = inspect(read_picture(server.base / "input" / "lattice.png").rgb[0])
+    graph = {"1": node("LoadImage", image="lattice.png")}
+    graph["look"] = node("OP4KSR_Inspect", image=["1", 0], periods="8, 16", search=True, reference=["1", 0])
+    graph["mend"] = node("OP4KSR_Suppress", image=["1", 0])
+    told = {"score": 0, "period": 1, "report": 2}
+    graph |= {name: node("PreviewAny", source=["look", slot]) for name, slot in told.items()}
+    graph["heat"] = node("MaskToImage", mask=["look", 4])
+    for name, source in {"3": ["mend", 0], "picture": ["look", 3], "map": ["heat", 0], "over": ["look", 5]}.items():
+        graph[name + "s"] = node("SaveImage", images=source, filename_prefix=f"inspect_{name}")
+    entry = server.run(graph)
+    cleaned = read_picture(server.picture(entry, "3s")).rgb[0]
+    assert float(entry["outputs"]["score"]["text"][0]) == pytest.approx(expected.score, abs=1e-4)
+    assert entry["outputs"]["period"]["text"][0] == "16"
+    assert "period 16 px" in entry["outputs"]["report"]["text"][0] and "L_AP" in entry["outputs"]["report"]["text"][0]
+    assert inspect(cleaned).amplitude < 0.2 * expected.amplitude
+    assert read_picture(server.picture(entry, "maps")).rgb.shape == (1, 3, 512, 512)
+    assert read_picture(server.picture(entry, "overs")).rgb.shape == (1, 3, 512, 512)
+    graph["look"]["inputs"]["periods"] = "eight"
+    assert "whole numbers" in str(server.run(graph)["status"]["messages"])
