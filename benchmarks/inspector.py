@@ -16,8 +16,10 @@ from torch import Tensor
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.images import read_picture
-from op4ksr_core.periodicity import inspect, luma255, suppress
+from op4ksr_core.lattice import suppress
+from op4ksr_core.periodicity import inspect
 from op4ksr_core.resample import resize
+from op4ksr_core.spectrum import luma255
 
 PERIODS, AMPLITUDES = (8, 16, 32, 31, 48), (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -112,7 +114,7 @@ def removal(photos: list[Tensor]) -> None:
                     found = inspect(marked)
                     if found.lattice is None:
                         continue
-                    cleaned = suppress(marked, found)
+                    cleaned = suppress(marked, found.lattice)
                     wave = lattice(x.shape, period) - lattice(x.shape, period).mean()
                     before, after = (float((luma255(y - x) * wave).sum()) for y in (marked, cleaned))
                     gone.append(1 - (after / before) ** 2)

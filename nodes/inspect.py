@@ -7,7 +7,8 @@ from comfy_api.latest import io
 
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import Size
-from ..op4ksr_core.periodicity import dithered, inspect, suppress
+from ..op4ksr_core.lattice import dithered, suppress
+from ..op4ksr_core.periodicity import inspect
 from ..op4ksr_core.periodicity_report import describe as sentences
 from ..op4ksr_core.periodicity_report import draw_report, mask, overlay
 from ..op4ksr_core.resample import resize
@@ -111,7 +112,7 @@ class SuppressLattice(io.ComfyNode):
         for x in to_bchw(image):
             comfy.model_management.throw_exception_if_processing_interrupted()
             found = inspect(x)
-            out.append(dithered(suppress(x, found)) if found.lattice else x)
+            out.append(dithered(suppress(x, found.lattice)) if found.lattice else x)
             change = float((out[-1] - x).abs().mean()) * 255
             done = f"Taken away: {change:.2f}/255 a pixel." if found.lattice else "Nothing was changed."
             lines.append(f"{found.reason} {done}")

@@ -12,7 +12,8 @@ from PIL import Image
 from .batch import check_folders, plan_jobs
 from .errors import Op4ksrError
 from .images import Picture, read_picture, write_atomically, write_picture
-from .periodicity import Inspection, dithered, inspect, suppress
+from .lattice import dithered, suppress
+from .periodicity import Inspection, inspect
 from .periodicity_report import describe, draw_report
 
 
@@ -75,7 +76,7 @@ def table_of(rows: list[dict]) -> str:
 def _write_cleaned(path: Path, picture: Picture, found: Inspection) -> None:
     rgb = picture.rgb
     if found.lattice is not None:
-        rgb = suppress(rgb[0], found)[None]
+        rgb = suppress(rgb[0], found.lattice)[None]
         rgb = dithered(rgb) if picture.depth == 8 else rgb
     write_picture(path, replace(picture, rgb=rgb))
 

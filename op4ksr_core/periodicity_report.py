@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .losses.autocorrelation import LAGS, autocorrelation
-from .periodicity import Inspection, high_passed, luma255
+from .periodicity import Inspection
+from .spectrum import high_passed, luma255
 
 _SIDE, _GAP, _TOP = 460, 40, 40
 _INK, _FAINT, _BLUE, _RED = "#222", "#ccc", "#2a6fb0", "#c0282d"

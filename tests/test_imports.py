@@ -19,6 +19,9 @@ LEAVES = [
     "presets",
     "weights",
     "progress",
+    "spectrum",
+    "lattice",
+    "periodicity",
 ]
 LEAF_LIBRARIES = {"torch", "einops", "safetensors"}
 HEAVY = {"diffusers", "peft", "transformers"}

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from op4ksr_core import periodicity
 from op4ksr_core.errors import ImageError, SettingError
+from op4ksr_core.lattice import demodulate, suppress, waves
 from op4ksr_core.losses.autocorrelation import autocorrelation_loss
-from op4ksr_core.periodicity import comb, demodulate, inspect, lattice_points, spectrum, suppress, waves
+from op4ksr_core.periodicity import inspect
 from op4ksr_core.periodicity_report import describe, draw_report, mask, overlay
+from op4ksr_core.spectrum import comb, lattice_points, spectrum
 
 
 def scene(side=512, seed=0):
@@ -138,7 +139,7 @@ def test_lattice_points_of_16_that_8_has_not():
 def test_suppression_takes_the_lattice_and_leaves_the_picture(period, amplitude):
     x = scene(1024)
     y = marked(x, period, amplitude)
-    cleaned = suppress(y, inspect(y))
+    cleaned = suppress(y, inspect(y).lattice)
     wave = woven(1024, period, 1.0)
     before, after = (float(((p - x).mean(0) * wave).sum()) for p in (y, cleaned))
     assert (after / before) ** 2 < 0.1  # of the lattice's energy
@@ -147,16 +148,16 @@ def test_suppression_takes_the_lattice_and_leaves_the_picture(period, amplitude)
 
 def test_a_clean_picture_is_returned_as_it_is():
     x = scene()
-    assert torch.equal(suppress(x, inspect(x)), x)
+    assert torch.equal(suppress(x, inspect(x).lattice), x)
 
 
 def test_alpha_and_grey():
     y = marked(scene(), 16, 2.0)
     with_alpha = torch.cat([y, torch.rand(1, 512, 512)])
     found = inspect(with_alpha)
-    assert found.period == 16 and torch.equal(suppress(with_alpha, found)[3], with_alpha[3])
+    assert found.period == 16 and torch.equal(suppress(with_alpha, found.lattice)[3], with_alpha[3])
     grey = inspect(y[:1])
-    assert grey.period == 16 and suppress(y[:1], grey).shape == (1, 512, 512)
+    assert grey.period == 16 and suppress(y[:1], grey.lattice).shape == (1, 512, 512)
 
 
 def test_report_pictures():
@@ -205,7 +206,3 @@ def test_real_photos_are_no_lattices(realsr):
 
     scores = [inspect(read_picture(hr).rgb[0]).score for _, hr in realsr]
     assert max(scores) < 0.1
-
-
-def test_the_public_constants_hold_together():
-    assert periodicity.SHORTEST == 4 and periodicity.LONGEST == 128

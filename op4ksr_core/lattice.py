@@ -1,0 +1,197 @@
+"""A lattice as a sum of waves: followed block by block, drawn, and taken away."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .spectrum import background_at, high_pass_gain, high_passed, lattice_points, luma255, ratio_at, whitened
+
+_PEAKS = 160  # waves that make up one lattice
+_PRIOR = 10.0  # how strongly a block is taken to have the lattice that the whole picture has
+_NOTCHED = 0.003  # share of the spectrum that notches may take
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """A found lattice: complex waves at (fy, fx), of which `kept` is not chance, `gain` times as strong in a block."""
+
+    frequency: float
+    fy: Tensor
+    fx: Tensor
+    amplitude: Tensor
+    kept: Tensor
+    gain: Tensor
+    block: int
+
+
+def peak_points(ratio: Tensor, shape: torch.Size, frequency: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(fy, fx, ratio) of the lattice points of `frequency` that stand out, strongest first.
+
+    The lowest ones, where the lattice has most of its energy and a photo too, need to stand out less.
+    """
+    fy, fx = lattice_points(frequency, own=False)
+    r = ratio_at(ratio, fy, fx, shape)
+    low = (fy.abs().maximum(fx) < 2.5 * frequency) & (r > 2)
+    order = torch.where(low, r + 1e9, r).argsort(descending=True)[:_PEAKS]
+    order = order[(r > 4)[order] | low[order]]
+    order = order[r[order].argsort(descending=True)]
+    return fy[order], fx[order], r[order]
+
+
+def _waves(f: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
+    """cos and -sin of 2 pi f n for n = start .. start + length - 1: (length, len(f)) each."""
+    angle = 2 * math.pi * (torch.arange(start, start + length, dtype=torch.float64)[:, None] * f.double())
+    return angle.cos().float(), -angle.sin().float()
+
+
+def demodulate(signal: Tensor, fy: Tensor, fx: Tensor, block: int) -> Tensor:
+    """sum of signal * exp(-2 pi i (fy row + fx column)) over every block: complex (len(fy), blocks down, across).
+
+    (H, W) is cut to whole blocks; rows and columns count from the picture's origin.
+    """
+    down, across = (side // block for side in signal.shape)
+    signal = signal[: down * block, : across * block]
+    columns, which_x = torch.unique(fx, return_inverse=True)
+    cosine, sine = _waves(columns, 0, across * block)
+    strips = signal.reshape(-1, across, block).transpose(0, 1)  # (across, H, block)
+    local = torch.cat([cosine, sine], 1).reshape(across, block, -1)
+    along_x = torch.bmm(strips, local)  # (across, H, 2 n)
+    count = len(columns)
+    partial = torch.complex(along_x[..., :count], along_x[..., count:])  # (across, H, n)
+    out = []
+    for row_frequency, j in zip(fy, which_x, strict=True):
+        cosine, sine = _waves(row_frequency[None], 0, down * block)
+        wave = torch.complex(cosine[:, 0], sine[:, 0])
+        out.append((partial[..., j] * wave).reshape(across, down, block).sum(-1).mT)
+    return torch.stack(out)
+
+
+def waves(amplitude: Tensor, fy: Tensor, fx: Tensor, shape: torch.Size) -> Tensor:
+    """sum of Re(amplitude exp(2 pi i (fy row + fx column))): (H, W)."""
+    cos_y, sin_y = _waves(fy, 0, shape[0])
+    cos_x, sin_x = _waves(fx, 0, shape[1])
+    down = torch.complex(cos_y, -sin_y) * amplitude
+    return torch.cat([down.real, down.imag], 1) @ torch.cat([cos_x, sin_x], 1).mT
+
+
+def block_size(shape: torch.Size) -> int:
+    """Side in px of the blocks that the lattice is followed over."""
+    return 32 if min(shape) >= 1024 else 16 if min(shape) >= 256 else 8
+
+
+def _smooth(x: Tensor, size: int = 5) -> Tensor:
+    """Sum over size x size blocks, borders repeated; real (..., h, w)."""
+    half = size // 2
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    padded = torch.nn.functional.pad(flat, (half, half, half, half), mode="replicate")
+    return torch.nn.functional.avg_pool2d(padded, size, 1).reshape(x.shape) * size * size
+
+
+def refine(residual: Tensor, weight: Tensor, fy: Tensor, fx: Tensor, period: float) -> float:
+    """By what factor these frequencies must be multiplied so that blocks keep their phase from one to the next."""
+    block = max(64, 4 * math.ceil(period))
+    if min(residual.shape) < 3 * block:
+        return 1.0
+    local = demodulate(weight * residual, fy[:1], fx[:1], block)[0]
+    down = float((local[1:] * local[:-1].conj()).sum().angle())
+    across = float((local[:, 1:] * local[:, :-1].conj()).sum().angle())
+    turn = 2 * math.pi * block * float(fy[0] ** 2 + fx[0] ** 2)
+    factor = 1 + (down * float(fy[0]) + across * float(fx[0])) / turn
+    return factor if abs(factor - 1) * max(residual.shape) < period else 1.0
+
+
+def measure(
+    residual: Tensor, weight: Tensor, frequency: float, fy: Tensor, fx: Tensor, ratio: Tensor
+) -> tuple[Lattice, Tensor, Tensor, float]:
+    """The lattice of these waves, its amplitude and the flat weight by block, and how far blocks agree on its phase."""
+    block = block_size(residual.shape)
+    passed = high_pass_gain(fy, fx)[:, None, None].float()
+    local = demodulate(weight * residual, fy, fx, block)
+    down, across = local.shape[-2:]
+    share = weight[: down * block, : across * block].reshape(down, block, across, block).sum((1, 3))
+    amplitude = (2 * local.sum((1, 2)) / share.sum() / passed[:, 0, 0]).to(torch.complex64)
+    around = torch.complex(_smooth(local.real), _smooth(local.imag)) * 2 / _smooth(share) / passed
+    power = amplitude.abs().square().sum()
+    in_phase = (amplitude.conj()[:, None, None] * around).real.sum(0)
+    strongest = around[amplitude.abs().argmax()]
+    there = share * strongest.abs()  # blocks without the lattice have little say
+    coherence = float((there * strongest).sum().abs() / (there * strongest.abs()).sum().clamp_min(1e-9))
+    trust = _smooth(share) * power / 4  # signal to noise of a block's own gain
+    gain = (trust * in_phase / power + _PRIOR) / (trust + _PRIOR)
+    kept = (1 - 1 / ratio).clamp_min(0)
+    heat = (in_phase / power.sqrt()).clamp_min(0) * trust / (trust + _PRIOR)
+    return Lattice(frequency, fy, fx, amplitude, kept, gain.clamp_min(0), block), heat, share, coherence
+
+
+def _amplitudes(residual: Tensor, weight: Tensor, lattice: Lattice) -> Tensor:
+    """The lattice's waves in this plane: complex amplitudes, shrunk as luma's were."""
+    total = demodulate(weight * residual, lattice.fy, lattice.fx, lattice.block).sum((1, 2))
+    down, across = (side // lattice.block * lattice.block for side in residual.shape)
+    found = 2 * total / weight[:down, :across].sum() / high_pass_gain(lattice.fy, lattice.fx)
+    return (found * lattice.kept).to(torch.complex64)
+
+
+def spread(blocks: Tensor, block: int, shape: torch.Size) -> Tensor:
+    """A value per block as a value per px (H, W), bilinear between the centres of blocks."""
+    whole = [count * block for count in blocks.shape]
+    fine = torch.nn.functional.interpolate(blocks[None, None].float(), size=whole, mode="bilinear")
+    extra = (0, shape[1] - whole[1], 0, shape[0] - whole[0])
+    return torch.nn.functional.pad(fine, extra, mode="replicate")[0, 0]
+
+
+def suppress(image_chw: Tensor, lattice: Lattice | None) -> Tensor:
+    """The picture (C, H, W) in [0, 1] without the lattice that the inspector found in it, training-free.
+
+    First each channel's own waves at the lattice's frequencies, as strong as the lattice is in each block; then a comb
+    of notches, three bins wide, that bring what the whole picture still has at these points down to its background.
+    Without a lattice the picture comes back as it is; alpha is untouched.
+    """
+    if lattice is None:
+        return image_chw.clone()
+    _, weight = whitened(luma255(image_chw))
+    gain = spread(lattice.gain, lattice.block, image_chw.shape[-2:])
+    out = image_chw.float().clone()
+    for channel in range(min(3, len(out))):
+        plane = out[channel] * 255
+        amplitude = _amplitudes(high_passed(plane), weight, lattice)
+        plane = plane - gain * waves(amplitude, lattice.fy, lattice.fx, plane.shape)
+        out[channel] = notched(plane, lattice.frequency) / 255
+    return out.clamp(0, 1)
+
+
+def notched(plane: Tensor, frequency: float) -> Tensor:
+    """(H, W) with 3x3 bins of its spectrum at every lattice point brought down to their background.
+
+    In a small picture that would be much of the spectrum: where it is over 0.3 %, the plane comes back as it is.
+    """
+    if 9 / (plane.numel() * frequency**2) > _NOTCHED:
+        return plane
+    transform = torch.fft.rfft2(plane)
+    height, last = transform.shape[0], transform.shape[1] - 1
+    fy, fx = lattice_points(frequency, own=False)
+    rows, columns = torch.round(fy * height).long(), torch.round(fx * plane.shape[1]).long()
+    power = transform.abs().square() + 1e-9
+    background = background_at(power.log(), rows, columns)
+    for down in (-1, 0, 1):
+        for across in (-1, 0, 1):
+            i, j = rows + down, columns + across
+            inside = (j >= 0) & (j <= last)
+            i, j = i[inside] % height, j[inside]
+            factor = (background[inside] / power[i, j]).sqrt().clamp(max=1)
+            transform[i, j] *= factor
+            mirrored = j == 0  # the first column holds both halves
+            other = -i[mirrored] % height
+            fresh = ~torch.isin(other, i[mirrored])
+            transform[other[fresh], 0] *= factor[mirrored][fresh]
+    return torch.fft.irfft2(transform, s=plane.shape)
+
+
+def dithered(image: Tensor, seed: int = 0) -> Tensor:
+    """The picture with uniform noise of one 8-bit step, so that rounding to 8 bits does not bring a faint lattice back.
+
+    A lattice below half a step, taken away, would otherwise be rounded to where it was.
+    """
+    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
+    return (image + noise / 255).clamp(0, 1)
