@@ -19,6 +19,7 @@ lint: .venv/test-ready
 bench: .venv/test-ready
 	$(BIN)/python benchmarks/bench_realsr.py
 	$(BIN)/python benchmarks/bench_embedded.py
+	$(BIN)/python benchmarks/bench_inspect.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -17,12 +17,12 @@ def luma255(image_chw: Tensor) -> Tensor:
     """Full-range BT.601 luma (H, W) in [0, 255] of (1 | 3 | 4, H, W) in [0, 1], without alpha. Raises ImageError."""
     if image_chw.ndim != 3 or image_chw.shape[0] not in (1, 3, 4):
         raise ImageError(f"The inspector takes one picture (1, 3 or 4, H, W), got {list(image_chw.shape)}.")
-    if not bool(torch.isfinite(image_chw).all()):
+    if not math.isfinite(float(image_chw.sum())):
         raise ImageError("The picture has NaN or infinite values; find the node that made them.")
     x = image_chw.float()
     if len(x) == 1:
         return x[0] * 255
-    return torch.einsum("chw,c->hw", x[:3], x.new_tensor([0.299, 0.587, 0.114])) * 255
+    return x[0] * (0.299 * 255) + x[1] * (0.587 * 255) + x[2] * (0.114 * 255)
 
 
 def box(x: Tensor, size: int) -> Tensor:
@@ -32,7 +32,7 @@ def box(x: Tensor, size: int) -> Tensor:
         index = torch.arange(-half - 1, length + half).abs()
         index = torch.where(index >= length, 2 * (length - 1) - index, index).clamp(0, length - 1)
         total = x.index_select(axis, index).cumsum(axis)
-        x = (total.narrow(axis, size, length) - total.narrow(axis, 0, length)) / size
+        x = (total.narrow(axis, size, length) - total.narrow(axis, 0, length)).div_(size)
     return x
 
 
@@ -63,8 +63,9 @@ def _sliding(x: Tensor, size: int, axis: int) -> Tensor:
     length, half = x.shape[axis], size // 2
     index = torch.arange(-half - 1, length + half)
     index = index % length if axis == 0 else index.abs().clamp(max=length - 1)
-    total = x.index_select(axis, index).double().cumsum(axis)
-    return (total.narrow(axis, size, length) - total.narrow(axis, 0, length)).float()
+    mean = x.mean()  # taken out for the running sum, so that single precision does
+    total = (x - mean).index_select(axis, index).cumsum(axis)
+    return (total.narrow(axis, size, length) - total.narrow(axis, 0, length)).add_(size * mean)
 
 
 def over_background(power: Tensor) -> Tensor:

@@ -1,0 +1,67 @@
+"""Time and memory of the inspector and the suppressor at 512 to 4096 px, beside numpy's plain FFT of the same picture.
+
+python benchmarks/bench_inspect.py
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from op4ksr_core.geometry import Size
+from op4ksr_core.images import read_picture
+from op4ksr_core.lattice import suppress
+from op4ksr_core.periodicity import inspect
+from op4ksr_core.resample import resize
+
+PHOTO = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
+
+
+def picture(side: int) -> torch.Tensor:
+    """The bundled photo at this size with a 16-px lattice of 1/255."""
+    wave = torch.sin(2 * torch.pi * torch.arange(side) / 16)
+    return (resize(read_picture(PHOTO).rgb, Size(side, side))[0] + wave[:, None] * wave / 255).clamp(0, 1)
+
+
+def seconds(call, *arguments) -> float:
+    """The faster of two calls."""
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        call(*arguments)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def peak_gigabytes() -> float:
+    """Resident memory at its highest, of this process (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e6
+
+
+def one(side: int) -> None:
+    x = picture(side)
+    looked = seconds(inspect, x)
+    peak = peak_gigabytes()  # with torch, the picture and its making
+    mended = seconds(suppress, x, inspect(x).lattice)
+    plain = seconds(np.fft.fft2, x.mean(0).double().numpy())
+    numbers = f"{looked:.2f} | {peak:.2f} | {mended:.2f} | {plain:.2f} | {looked / plain:.2f}"
+    print(f"| {side} | {numbers} |", flush=True)
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        return one(int(sys.argv[1]))
+    print(f"{torch.get_num_threads()} threads\n")
+    print("| side, px | inspect s | peak of the process GB | suppress s | numpy fft2 s | inspect / fft2 |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for side in (512, 1024, 2048, 4096):  # each in a process of its own, so that its peak is its own
+        subprocess.run([sys.executable, __file__, str(side)], check=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
