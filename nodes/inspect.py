@@ -109,7 +109,7 @@ class SuppressLattice(io.ComfyNode):
     def execute(cls, image) -> io.NodeOutput:
         out, lines = [], []
         bar = comfy.utils.ProgressBar(len(image))
-        for x in to_bchw(image):
+        for x in image.movedim(-1, 1).float():  # alpha, if there is any, stays
             comfy.model_management.throw_exception_if_processing_interrupted()
             found = inspect(x)
             out.append(dithered(suppress(x, found.lattice)) if found.lattice else x)

@@ -76,8 +76,8 @@ def table_of(rows: list[dict]) -> str:
 def _write_cleaned(path: Path, picture: Picture, found: Inspection) -> None:
     rgb = picture.rgb
     if found.lattice is not None:
-        rgb = suppress(rgb[0], found.lattice)[None]
-        rgb = dithered(rgb) if picture.depth == 8 else rgb
+        cleaned = suppress(rgb[0], found.lattice)
+        rgb = (dithered(cleaned) if picture.depth == 8 else cleaned)[None]
     write_picture(path, replace(picture, rgb=rgb))
 
 

@@ -40,9 +40,9 @@ def peak_points(ratio: Tensor, shape: torch.Size, frequency: float) -> tuple[Ten
     return fy[order], fx[order], r[order]
 
 
-def _waves(f: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
-    """cos and -sin of 2 pi f n for n = start .. start + length - 1: (length, len(f)) each."""
-    angle = 2 * math.pi * (torch.arange(start, start + length, dtype=torch.float64)[:, None] * f.double())
+def _waves(f: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """cos and -sin of 2 pi f n for n = 0 .. length - 1: (length, len(f)) each."""
+    angle = 2 * math.pi * (torch.arange(length, dtype=torch.float64)[:, None] * f.double())
     return angle.cos().float(), -angle.sin().float()
 
 
@@ -54,7 +54,7 @@ def demodulate(signal: Tensor, fy: Tensor, fx: Tensor, block: int) -> Tensor:
     down, across = (side // block for side in signal.shape)
     signal = signal[: down * block, : across * block]
     columns, which_x = torch.unique(fx, return_inverse=True)
-    cosine, sine = _waves(columns, 0, across * block)
+    cosine, sine = _waves(columns, across * block)
     strips = signal.reshape(-1, across, block).transpose(0, 1)  # (across, H, block)
     local = torch.cat([cosine, sine], 1).reshape(across, block, -1)
     along_x = torch.bmm(strips, local)  # (across, H, 2 n)
@@ -62,7 +62,7 @@ def demodulate(signal: Tensor, fy: Tensor, fx: Tensor, block: int) -> Tensor:
     partial = torch.complex(along_x[..., :count], along_x[..., count:])  # (across, H, n)
     out = []
     for row_frequency, j in zip(fy, which_x, strict=True):
-        cosine, sine = _waves(row_frequency[None], 0, down * block)
+        cosine, sine = _waves(row_frequency[None], down * block)
         wave = torch.complex(cosine[:, 0], sine[:, 0])
         out.append((partial[..., j] * wave).reshape(across, down, block).sum(-1).mT)
     return torch.stack(out)
@@ -70,8 +70,8 @@ def demodulate(signal: Tensor, fy: Tensor, fx: Tensor, block: int) -> Tensor:
 
 def waves(amplitude: Tensor, fy: Tensor, fx: Tensor, shape: torch.Size) -> Tensor:
     """sum of Re(amplitude exp(2 pi i (fy row + fx column))): (H, W)."""
-    cos_y, sin_y = _waves(fy, 0, shape[0])
-    cos_x, sin_x = _waves(fx, 0, shape[1])
+    cos_y, sin_y = _waves(fy, shape[0])
+    cos_x, sin_x = _waves(fx, shape[1])
     down = torch.complex(cos_y, -sin_y) * amplitude
     return torch.cat([down.real, down.imag], 1) @ torch.cat([cos_x, sin_x], 1).mT
 
@@ -188,10 +188,11 @@ def notched(plane: Tensor, frequency: float) -> Tensor:
     return torch.fft.irfft2(transform, s=plane.shape)
 
 
-def dithered(image: Tensor, seed: int = 0) -> Tensor:
+def dithered(image_chw: Tensor, seed: int = 0) -> Tensor:
     """The picture with uniform noise of one 8-bit step, so that rounding to 8 bits does not bring a faint lattice back.
 
-    A lattice below half a step, taken away, would otherwise be rounded to where it was.
+    A lattice below half a step, taken away, would otherwise be rounded to where it was. Alpha gets no noise.
     """
-    noise = torch.rand(image.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
-    return (image + noise / 255).clamp(0, 1)
+    noise = torch.rand(image_chw.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
+    noise[3:] = 0
+    return (image_chw + noise / 255).clamp(0, 1)

@@ -215,8 +215,8 @@ def dominant(statistic: dict[float, float], bins: int) -> float:
     certain = {period: z for period, z in statistic.items() if z > _CERTAIN}
     grid = {p: z for p, z in certain.items() if min(abs(1 / p - 1 / q) for q in (JPEG, JPEG / 2)) < 2.5 / bins}
     others = {period: z for period, z in certain.items() if period not in grid}
-    stand_back = others and max(others.values()) > 0.6 * max(grid.values(), default=0.0)
-    family = others if stand_back else grid
+    grid_yields = max(others.values(), default=0.0) > 0.6 * max(grid.values(), default=0.0)
+    family = others if grid_yields else grid
     if not family:
         return 0.0
     best = max(family, key=lambda period: family[period])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from op4ksr_core.errors import ImageError, SettingError
-from op4ksr_core.lattice import demodulate, suppress, waves
+from op4ksr_core.lattice import demodulate, dithered, suppress, waves
 from op4ksr_core.losses.autocorrelation import autocorrelation_loss
 from op4ksr_core.periodicity import inspect
 from op4ksr_core.periodicity_report import describe, draw_report, mask, overlay
@@ -156,6 +156,7 @@ def test_alpha_and_grey():
     with_alpha = torch.cat([y, torch.rand(1, 512, 512)])
     found = inspect(with_alpha)
     assert found.period == 16 and torch.equal(suppress(with_alpha, found.lattice)[3], with_alpha[3])
+    assert torch.equal(dithered(with_alpha)[3], with_alpha[3]) and not torch.equal(dithered(y), y)
     grey = inspect(y[:1])
     assert grey.period == 16 and suppress(y[:1], grey.lattice).shape == (1, 512, 512)
 
