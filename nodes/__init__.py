@@ -7,6 +7,7 @@ from .inspect import InspectPeriodicity, SuppressLattice
 from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .prompt import LoadPrompt, SavePrompt
 from .sigma import EstimateSigma
+from .study import AnalyseRope, LatentView, ThetaSweep
 from .upscale import F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
 
 NODES: list[type[io.ComfyNode]] = [
@@ -26,6 +27,9 @@ NODES: list[type[io.ComfyNode]] = [
     EstimateSigma,
     InspectPeriodicity,
     SuppressLattice,
+    AnalyseRope,
+    ThetaSweep,
+    LatentView,
 ]
 
 

@@ -39,24 +39,45 @@ def make_report() -> Progress:
     return report
 
 
+class Parts:
+    """One bar over several parts of about equal time: each watched phase is a part, and so is each `step`."""
+
+    def __init__(self, count: int):
+        self._bar, self._count, self._finished = comfy.utils.ProgressBar(100 * count), count, -1
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """The progress callback of a phase; its first call begins a part."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if done == 0:
+            self._finished = min(self._finished + 1, self._count - 1)
+        self._bar.update_absolute(round(100 * (self._finished + done / total)))
+
+    def step(self, phase: str) -> None:
+        """A part that reports nothing by itself begins."""
+        self(phase, 0, 1)
+
+
 def vae_blocks(half: nn.Module) -> list[nn.Module]:
     """Residual blocks and resamplers of an encoder or decoder in ComfyUI's layout."""
     names = ("ResnetBlock", "Upsample", "Downsample", "PhaseUpsample")
     return [module for module in half.modules() if type(module).__name__ in names]
 
 
-def encode_whole(vae: VAE, x_bchw: Tensor) -> Tensor:
-    """Pictures in [0, 1] -> latents as ComfyUI keeps them (not shifted or scaled), one picture at a time, no tiles."""
+def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Tensor:
+    """Pictures in [0, 1] -> latents as ComfyUI keeps them (not shifted or scaled), one picture at a time, no tiles.
+
+    Without a `report` the node's bar shows this phase alone.
+    """
     model = _load(vae, vae.memory_used_encode((1, *x_bchw.shape[1:]), vae.vae_dtype))
-    with watch(vae_blocks(model.encoder), "encode", make_report(), len(x_bchw)), _named_shortage(x_bchw):
+    with watch(vae_blocks(model.encoder), "encode", report or make_report(), len(x_bchw)), _named_shortage(x_bchw):
         parts = [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
     return torch.cat(parts).to(vae.output_device)
 
 
-def decode_whole(vae: VAE, samples: Tensor) -> Tensor:
+def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> Tensor:
     """Latents -> pictures about [0, 1], not clamped, (B, 3, H, W), one at a time, no tiles."""
     model = _load(vae, vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype))
-    with watch(vae_blocks(model.decoder), "decode", make_report(), len(samples)), _named_shortage(samples):
+    with watch(vae_blocks(model.decoder), "decode", report or make_report(), len(samples)), _named_shortage(samples):
         parts = [model.decode(z.to(vae.vae_dtype).to(vae.device)).float() * 0.5 + 0.5 for z in samples.split(1)]
     return torch.cat(parts).to(vae.output_device)
 

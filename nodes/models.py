@@ -45,14 +45,21 @@ class PositionEmbedding(nn.Module):
         return matrices[None, None].expand(ids.shape[0], -1, -1, -1, -1, -1)
 
 
-def with_rope(model: ModelPatcher, settings: RopeSettings) -> ModelPatcher:
-    """A clone whose tokens are placed by `settings`. Raises SettingError if the MODEL is not a FLUX transformer."""
-    patched = model.clone()
+def rope_of(model: ModelPatcher) -> tuple[RopeSettings, list[int]]:
+    """How this MODEL places its tokens, and the channels of each axis. Raises SettingError if it is not a FLUX one."""
     try:
-        embedder = patched.get_model_object("diffusion_model.pe_embedder")
-        axes = list(getattr(embedder, "axes_dim", None) or embedder.rotary.axes_dim)
+        embedder = model.get_model_object("diffusion_model.pe_embedder")
+        if isinstance(embedder, PositionEmbedding):
+            return embedder.rotary.settings, list(embedder.rotary.axes_dim)
+        return RopeSettings(float(embedder.theta)), list(embedder.axes_dim)
     except AttributeError as error:
         raise SettingError(f"RoPE theta works on FLUX models; this MODEL is {type(model.model).__name__}.") from error
+
+
+def with_rope(model: ModelPatcher, settings: RopeSettings) -> ModelPatcher:
+    """A clone whose tokens are placed by `settings`. Raises SettingError if the MODEL is not a FLUX transformer."""
+    _, axes = rope_of(model)
+    patched = model.clone()
     patched.add_object_patch("diffusion_model.pe_embedder", PositionEmbedding(settings, axes))
     return patched
 

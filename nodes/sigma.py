@@ -1,12 +1,13 @@
 """Which mid-timestep suits a pair of pictures and a VAE."""
 
+import math
+
 import comfy.latent_formats
-import numpy as np
 import torch
 from comfy_api.latest import io
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..op4ksr_core.charts import COLOURS, Axis, Chart, Curve, as_tensor
 from ..op4ksr_core.errors import ImageError
 from ..op4ksr_core.flow import estimate_sigma
 from ..op4ksr_core.geometry import Size, padded_side
@@ -36,30 +37,20 @@ def latent_pairs(vae, low: Tensor, high: Tensor, scale: float, shift: float) -> 
 
 def plot(pairs: list[tuple[Tensor, Tensor]], chosen: float) -> Tensor:
     """SNR of the state against sigma in decibels, the pairs' own SNR as lines, the chosen sigma marked: an IMAGE."""
-    width, height, left, bottom = 640, 400, 60, 40
-    image = Image.new("RGB", (width, height), "white")
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
-    low, high = -30.0, 40.0
-
-    def at(sigma: float, decibels: float) -> tuple[float, float]:
-        x = left + sigma * (width - left - 20)
-        return x, height - bottom - (min(high, max(low, decibels)) - low) / (high - low) * (height - bottom - 20)
-
-    for mark in range(-30, 41, 10):
-        draw.line([at(0, mark), at(1, mark)], fill="#ddd")
-        draw.text((8, at(0, mark)[1] - 8), f"{mark} dB", fill="#555", font=font)
-    for tenth in range(0, 11, 2):
-        draw.text((at(tenth / 10, low)[0] - 8, height - bottom + 6), f"{tenth / 10:g}", fill="#555", font=font)
     power = float(torch.cat([z.flatten() for z, _ in pairs]).pow(2).mean())
     sigmas = [i / 200 for i in range(1, 200)]
-    draw.line([at(s, 10 * np.log10((1 - s) ** 2 * power / s**2)) for s in sigmas], fill="#2a6fb0", width=3)
-    for z_high, z_low in pairs:
-        ratio = float(z_high.pow(2).mean() / (z_low - z_high).pow(2).mean())
-        draw.line([at(0, 10 * np.log10(ratio)), at(1, 10 * np.log10(ratio))], fill="#c96", width=1)
-    draw.line([at(chosen, low), at(chosen, high)], fill="#b02a2a", width=2)
-    draw.text((at(chosen, high)[0] + 6, 24), f"sigma {chosen:.3f}", fill="#b02a2a", font=font)
-    draw.text((width - 330, height - 22), "blue: state at sigma; brown: LR latents", fill="#555", font=font)
-    return torch.from_numpy(np.asarray(image).astype(np.float32) / 255)[None]
+    curves = [Curve([(s, 10 * math.log10((1 - s) ** 2 * power / s**2)) for s in sigmas], COLOURS[0], "state at sigma")]
+    for number, (z_high, z_low) in enumerate(pairs):
+        ratio = 10 * math.log10(float(z_high.pow(2).mean() / (z_low - z_high).pow(2).mean()))
+        curves.append(Curve([(0, ratio), (1, ratio)], COLOURS[3], "" if number else "LR latents", width=1))
+    chart = Chart(
+        "Signal to noise",
+        Axis("sigma", 0, 1),
+        Axis("dB", -30, 40, ticks=range(-30, 41, 10)),
+        curves,
+        places={f"sigma {chosen:.3f}": chosen},
+    )
+    return as_tensor(chart.draw()).movedim(0, -1)[None].contiguous()
 
 
 class EstimateSigma(io.ComfyNode):

@@ -11,13 +11,14 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core import flow
-from ..op4ksr_core.colour import FIXES, finish
+from ..op4ksr_core.colour import finish
 from ..op4ksr_core.errors import ImageError, WeightsError
 from ..op4ksr_core.geometry import Plan, Size, make_plan
-from ..op4ksr_core.progress import watch
+from ..op4ksr_core.progress import Progress, watch
 from ..op4ksr_core.resample import pad_reflect, resize
 from ..op4ksr_core.rope import RopeSettings
 from .host import decode_whole, encode_whole, make_report, to_bchw, to_image
+from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, LONG_SIDE, NOISE, SCALE, SEED, SIGMA, STEPS, THETA
 from .models import (
     check_conditioning,
     check_flow,
@@ -41,9 +42,9 @@ def plan_picture(vae, image: Tensor, scale: float, long_side: int, factor: int) 
     return make_plan(source, None if long_side else scale, long_side or None, token_px=2 * factor), lr
 
 
-def encode_picture(vae, lr: Tensor, plan: Plan) -> dict:
+def encode_picture(vae, lr: Tensor, plan: Plan, report: Progress | None = None) -> dict:
     """(B, 3, H, W) in [0, 1] -> LATENT that carries its plan and the picture, for F16 Decode."""
-    samples = encode_whole(vae, pad_reflect(resize(lr, plan.target), plan.padded))
+    samples = encode_whole(vae, pad_reflect(resize(lr, plan.target), plan.padded), report)
     return {"samples": samples, "op4ksr_plan": plan, "op4ksr_reference": lr}
 
 
@@ -76,7 +77,7 @@ class Step:
     seed: int
 
 
-def one_step(model, latent: dict, conditioning, step: Step) -> dict:
+def one_step(model, latent: dict, conditioning, step: Step, report: Progress | None = None) -> dict:
     """The core's Euler steps from sigma_mid through ComfyUI's own guider, so that every patch of the MODEL acts."""
     check_flow(model)
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
@@ -89,7 +90,7 @@ def one_step(model, latent: dict, conditioning, step: Step) -> dict:
     guider.set_cfg(1.0)
     sigmas = torch.tensor(flow.sigma_schedule(step.sigma, step.steps))
     eps = flow.draw_noise(samples.shape, step.seed) if step.noise else torch.zeros_like(samples)
-    with watch(transformer_blocks(model), "transform", make_report(), step.steps * len(samples)):
+    with watch(transformer_blocks(model), "transform", report or make_report(), step.steps * len(samples)):
         parts = [
             guider.sample(e, z, MidTimestep(step.noise), sigmas)
             for e, z in zip(eps.split(1), samples.split(1), strict=True)
@@ -97,7 +98,9 @@ def one_step(model, latent: dict, conditioning, step: Step) -> dict:
     return latent | {"samples": torch.cat(parts).to(comfy.model_management.intermediate_device())}
 
 
-def decode_picture(vae, latent: dict, reference: Tensor | None, colour: str, fidelity: float) -> Tensor:
+def decode_picture(
+    vae, latent: dict, reference: Tensor | None, colour: str, fidelity: float, report: Progress | None = None
+) -> Tensor:
     """LATENT -> IMAGE of the exact target size; the reference (B, 3, H, W) defaults to the picture encoded."""
     samples, plan = latent["samples"], latent.get("op4ksr_plan")
     check_vae(vae, plan and plan.token_px // 2)
@@ -115,75 +118,10 @@ def decode_picture(vae, latent: dict, reference: Tensor | None, colour: str, fid
         raise ImageError("A colour fix and fidelity need the reference: connect the picture that was encoded.")
     if reference is not None and len(reference) != len(samples):
         raise ImageError(f"There are {len(samples)} latents and {len(reference)} reference pictures.")
-    raw = decode_whole(vae, samples)
+    raw = decode_whole(vae, samples, report)
     return to_image(
         finish(raw, raw if reference is None else reference, plan.target if plan else size, colour, fidelity)
     )
-
-
-_SCALE = io.Float.Input(
-    "scale", default=4.0, min=0.1, max=16.0, step=0.1, tooltip="Times the picture's size. Used where long_side is 0."
-)
-_LONG_SIDE = io.Int.Input(
-    "long_side", default=0, min=0, max=32768, tooltip="Long side of the result in px; 0 takes the scale. 4096 is 4K."
-)
-_FACTOR = io.Combo.Input(
-    "vae_factor",
-    options=["16", "8"],
-    default="16",
-    tooltip="How far the VAE compresses: 16 for OP4KSR and UltraFlux (F16), 8 for OMGSR (FLUX's own VAE).",
-)
-_SIGMA = io.Float.Input(
-    "sigma_mid", default=0.3, min=0.005, max=1.0, step=0.005, tooltip="The mid-timestep. OP4KSR 0.3, OMGSR 0.505."
-)
-_STEPS = io.Int.Input("steps", default=1, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps.")
-_GUIDANCE = io.Float.Input(
-    "guidance",
-    default=1.0,
-    min=0.0,
-    max=30.0,
-    step=0.1,
-    tooltip="FLUX.1-dev's distilled guidance; models without it ignore it.",
-)
-_THETA = io.Float.Input(
-    "theta",
-    default=0.0,
-    min=0.0,
-    max=1_000_000.0,
-    step=1.0,
-    tooltip="RoPE base, plain scheme. 100 is OP4KSR's; 0 leaves the MODEL as it is.",
-)
-_NOISE = io.Float.Input(
-    "noise",
-    default=0.0,
-    min=0.0,
-    max=1.0,
-    step=0.05,
-    tooltip="0: the picture itself is the start (OP4KSR, OMGSR). 1: with sigma_mid's noise added, as bare FLUX "
-    "or UltraFlux weights were trained.",
-)
-_SEED = io.Int.Input(
-    "seed",
-    default=0,
-    min=0,
-    max=2**53 - 1,
-    control_after_generate=False,
-    tooltip="Draws the noise; without noise it changes nothing.",
-)
-_COLOUR = io.Combo.Input(
-    "colour",
-    options=list(FIXES),
-    default="wavelet",
-    tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), none.",
-)
-_FIDELITY = io.Float.Input(
-    "fidelity",
-    default=0.8,
-    min=0.0,
-    max=1.0,
-    step=0.05,
-    tooltip="1: made small again, the result is the reference. 0: what the model drew, as it is.",
-)
 
 
 class F16Encode(io.ComfyNode):
@@ -197,9 +135,9 @@ class F16Encode(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="Any size, any number of pictures; alpha is dropped."),
                 io.Vae.Input("vae", tooltip="An F16 VAE, or FLUX's own with vae_factor 8."),
-                _SCALE,
-                _LONG_SIDE,
-                _FACTOR,
+                SCALE,
+                LONG_SIDE,
+                FACTOR,
             ],
             outputs=[io.Latent.Output(tooltip="Carries its target size and the picture, for F16 Decode.")],
         )
@@ -227,12 +165,12 @@ class MidTimestepSampler(io.ComfyNode):
                 io.Model.Input("model", tooltip="A flow model: FLUX, UltraFlux or the embedded one."),
                 io.Conditioning.Input("conditioning", tooltip="The model's fixed prompt."),
                 io.Latent.Input("latent", tooltip="From F16 Encode, or from stock VAE Encode."),
-                _SIGMA,
-                _STEPS,
-                _GUIDANCE,
-                _THETA,
-                _NOISE,
-                _SEED,
+                SIGMA,
+                STEPS,
+                GUIDANCE,
+                THETA,
+                NOISE,
+                SEED,
             ],
             outputs=[io.Latent.Output(tooltip="The restored latent.")],
         )
@@ -261,8 +199,8 @@ class F16Decode(io.ComfyNode):
                     optional=True,
                     tooltip="Whose colours and details to keep; without it, the picture that F16 Encode was given.",
                 ),
-                _COLOUR,
-                _FIDELITY,
+                COLOUR,
+                FIDELITY,
             ],
             outputs=[io.Image.Output(tooltip="The large picture.")],
         )
@@ -286,7 +224,7 @@ class MidTimestepSigmas(io.ComfyNode):
             ["scheduler", "one step sigmas", "custom sampler"],
             description="For SamplerCustomAdvanced: the sigmas, and the sampler that starts from the latent as it is. "
             "Use both together; stock samplers would scale the latent by (1 - sigma).",
-            inputs=[_SIGMA, _STEPS, _NOISE],
+            inputs=[SIGMA, STEPS, NOISE],
             outputs=[
                 io.Sigmas.Output(tooltip="sigma_mid down to 0 in equal steps."),
                 io.Sampler.Output(tooltip="Starts from the latent itself; its noise comes from RandomNoise."),
@@ -337,16 +275,16 @@ class UpscaleTo4K(io.ComfyNode):
                     max=32768,
                     tooltip="Long side of the result in px; 0 takes the scale.",
                 ),
-                _SCALE,
-                _SIGMA,
-                _STEPS,
-                _GUIDANCE,
-                _THETA,
-                _COLOUR,
-                _FIDELITY,
-                _NOISE,
-                _SEED,
-                _FACTOR,
+                SCALE,
+                SIGMA,
+                STEPS,
+                GUIDANCE,
+                THETA,
+                COLOUR,
+                FIDELITY,
+                NOISE,
+                SEED,
+                FACTOR,
                 io.Mask.Input("mask", optional=True, tooltip="Transparency, enlarged with the picture."),
                 io.Model.Input("model", optional=True, tooltip="FLUX or UltraFlux, perhaps with adapters."),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the MODEL."),

@@ -25,6 +25,15 @@ class Size:
         if self.height < 1 or self.width < 1:
             raise SettingError(f"A picture needs sides of at least 1 px, got {self.width}x{self.height}.")
 
+    @classmethod
+    def parse(cls, text: str) -> "Size":
+        """`1024x768`, width first. Raises SettingError."""
+        try:
+            width, height = (int(part) for part in text.lower().split("x"))
+        except ValueError:
+            raise SettingError(f"The size is WIDTHxHEIGHT, for example 1024x768; got {text!r}.") from None
+        return cls(height, width)
+
     @property
     def pixels(self) -> int:
         return self.height * self.width

@@ -6,10 +6,8 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-from PIL import Image
-
 from .batch import check_folders, plan_jobs
+from .charts import as_picture
 from .errors import Op4ksrError
 from .images import Picture, read_picture, write_atomically, write_picture
 from .lattice import dithered, suppress
@@ -82,5 +80,5 @@ def _write_cleaned(path: Path, picture: Picture, found: Inspection) -> None:
 
 
 def _write_report(path: Path, picture: Picture, found: Inspection) -> None:
-    pixels = (draw_report(picture.rgb[0], found) * 255).round().to(torch.uint8).movedim(0, -1).numpy()
-    write_atomically(path.with_suffix(".png"), lambda file: Image.fromarray(pixels).save(file, "png"))
+    report = as_picture(draw_report(picture.rgb[0], found))
+    write_atomically(path.with_suffix(".png"), lambda file: report.save(file, "png"))

@@ -155,15 +155,24 @@ class _Found:
 
 
 def _follow(residual: Tensor, weight: Tensor, ratio: Tensor, period: float) -> _Found | None:
-    """The waves of this period that stand out, followed over the picture."""
+    """The waves of this period that stand out, followed over the picture; of a whole and its refined one, the steadier.
+
+    Refining hangs on one wave, which things in the picture can pull away from a lattice of whole period.
+    """
     if not period:
         return None
-    fy, fx, r = peak_points(ratio, residual.shape, 1 / period)
+    fy, fx, _ = peak_points(ratio, residual.shape, 1 / period)
     if len(fy) == 0:
         return None
     refined = period / refine(residual, weight, fy, fx, period)
     resolution = refined**2 / max(residual.shape)
-    period = round(refined) if abs(refined - round(refined)) < 0.2 * resolution + 0.01 else refined
+    refined = round(refined) if abs(refined - round(refined)) < 0.2 * resolution + 0.01 else refined
+    tried = {period, refined} if period == round(period) else {refined}
+    found = [_measured(residual, weight, ratio, one) for one in sorted(tried)]
+    return max((one for one in found if one), key=lambda one: one.coherence, default=None)
+
+
+def _measured(residual: Tensor, weight: Tensor, ratio: Tensor, period: float) -> _Found | None:
     fy, fx, r = peak_points(ratio, residual.shape, 1 / period)
     if len(fy) == 0:
         return None

@@ -2,17 +2,16 @@
 
 import textwrap
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from .charts import COLOURS, INK, RED, Axis, Chart, Curve, as_picture, as_tensor, font
 from .losses.autocorrelation import LAGS, autocorrelation
 from .periodicity import Inspection
 from .spectrum import high_passed, luma255
 
 _SIDE, _GAP, _TOP = 460, 40, 40
-_INK, _FAINT, _BLUE, _RED = "#222", "#ccc", "#2a6fb0", "#c0282d"
 
 
 def overlay(image_chw: Tensor, inspection: Inspection) -> Tensor:
@@ -35,25 +34,17 @@ def draw_report(image_chw: Tensor, inspection: Inspection) -> Tensor:
     places = [(_GAP + i * (_SIDE + _GAP), _TOP + j * (_SIDE + _GAP)) for j in (0, 1) for i in (0, 1)]
     titles = ("Spectrum over its background", "Autocorrelation of luma", "Where (red: 2/255)", "Verdict")
     for (x, y), title in zip(places, titles, strict=True):
-        draw.text((x, y - 26), title, fill=_INK, font=_font(18))
+        draw.text((x, y - 26), title, fill=INK, font=font(18))
     sheet.paste(_spectrum(inspection), places[0])
     sheet.paste(_curve(image_chw), places[1])
     small = torch.nn.functional.interpolate(image_chw[None].float(), size=_fit(image_chw.shape[-2:]), mode="area")[0]
-    sheet.paste(_picture(overlay(small, inspection)), places[2])
+    sheet.paste(as_picture(overlay(small, inspection)), places[2])
     _words(draw, places[3], inspection)
-    return torch.from_numpy(np.asarray(sheet).astype(np.float32) / 255).movedim(-1, 0)
-
-
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size)
+    return as_tensor(sheet)
 
 
 def _fit(shape: torch.Size) -> list[int]:
     return [max(1, round(side * _SIDE / max(shape))) for side in shape]
-
-
-def _picture(image_chw: Tensor) -> Image.Image:
-    return Image.fromarray((image_chw.clamp(0, 1) * 255).round().byte().movedim(0, -1).numpy())
 
 
 def _spectrum(inspection: Inspection) -> Image.Image:
@@ -70,41 +61,32 @@ def _spectrum(inspection: Inspection) -> Image.Image:
     for peak in inspection.peaks[:40]:
         for sign in (1, -1):
             x, y = (_SIDE / 2 * (1 + sign * f / reach) for f in (peak.fx, peak.fy))
-            draw.ellipse([x - 6, y - 6, x + 6, y + 6], outline=_RED)
-    draw.text((6, _SIDE - 20), f"up to {reach:g} cycle/px; circles: peaks of the lattice", fill=_INK, font=_font(13))
+            draw.ellipse([x - 6, y - 6, x + 6, y + 6], outline=RED)
+    draw.text((6, _SIDE - 20), f"up to {reach:g} cycle/px; circles: peaks of the lattice", fill=INK, font=font(13))
     return picture
 
 
 def _curve(image_chw: Tensor) -> Image.Image:
-    """Normalised autocorrelation of high-passed luma in the middle 1024 px; across in blue, down in red."""
-    picture = Image.new("RGB", (_SIDE, _SIDE), "white")
-    draw = ImageDraw.Draw(picture)
+    """Normalised autocorrelation of high-passed luma in the middle 1024 px."""
     top, left = (max(0, (side - 1024) // 2) for side in image_chw.shape[-2:])
     x = high_passed(luma255(image_chw[:, top : top + 1024, left : left + 1024]))
     lags = list(range(1, min(65, min(x.shape) // 2)))
     curves = autocorrelation(x, lags) / x.square().mean().clamp_min(1e-9)
     scale = max(0.05, float(curves[:, 4:].abs().max()) * 1.3)
-
-    def at(lag: float, value: float) -> tuple[float, float]:
-        return 40 + lag / lags[-1] * (_SIDE - 50), _SIDE / 2 - max(-1.0, min(1.0, value / scale)) * (_SIDE / 2 - 30)
-
-    draw.line([at(0, 0), at(lags[-1], 0)], fill=_FAINT)
-    for lag in LAGS:
-        if lag <= lags[-1]:
-            draw.line([at(lag, -scale), at(lag, scale)], fill=_FAINT)
-            draw.text((at(lag, 0)[0] - 8, _SIDE - 20), str(lag), fill=_INK, font=_font(13))
-    for curve, colour in zip(curves, (_BLUE, _RED), strict=True):
-        draw.line([at(lag, float(value)) for lag, value in zip(lags, curve, strict=True)], fill=colour, width=2)
-    draw.text((0, 20), f"{scale:.2f}", fill=_INK, font=_font(13))
-    draw.text((60, 6), "lag in px; blue across, red down", fill=_INK, font=_font(13))
-    return picture
+    lines = [
+        Curve(list(zip(lags, curve.clamp(-scale, scale).tolist(), strict=True)), colour, name)
+        for curve, colour, name in zip(curves, COLOURS, ("across", "down"), strict=False)
+    ]
+    marks = [lag for lag in LAGS if lag <= lags[-1]]
+    across = Axis("lag in px", 0, lags[-1], ticks=marks)
+    return Chart("", across, Axis("correlation", -scale, scale), lines).draw(_SIDE, _SIDE)
 
 
 def _words(draw: ImageDraw.ImageDraw, place: tuple[int, int], inspection: Inspection) -> None:
     x, y = place
-    draw.text((x, y), f"{inspection.verdict}, score {inspection.score:.2f}", fill=_RED, font=_font(30))
+    draw.text((x, y), f"{inspection.verdict}, score {inspection.score:.2f}", fill=RED, font=font(30))
     lines = [line for sentence in describe(inspection) for line in [*textwrap.wrap(sentence, 56), ""]]
-    draw.multiline_text((x, y + 50), "\n".join(lines), fill=_INK, font=_font(15), spacing=5)
+    draw.multiline_text((x, y + 50), "\n".join(lines), fill=INK, font=font(15), spacing=5)
 
 
 def describe(inspection: Inspection) -> list[str]:

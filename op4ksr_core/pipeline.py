@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from . import flow
 from .colour import finish
-from .errors import ImageError, MemoryPlanError, WeightsError
+from .errors import ImageError, MemoryPlanError, SettingError, WeightsError
 from .geometry import Plan, Size, make_plan
 from .loading import (
     Adapter,
@@ -48,6 +48,16 @@ class Sources:
     head: str = "centered"
     adapters: tuple[Path, ...] = ()
     adapter_scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A picture (B, 3, H, W) and what it came from: settings, latent (B, C, h, w) before and after the transformer."""
+
+    settings: UpscaleSettings
+    before: Tensor
+    after: Tensor
+    picture: Tensor
 
 
 class _Part:
@@ -226,7 +236,6 @@ class Upscaler:
         held = self._transformer.held_bytes + self._vae.held_bytes
         return make_memory_plan(plan, self.footprint, batch, self.latent_factor, self.device, held)
 
-    @torch.inference_mode()
     def __call__(
         self,
         image_bchw: Tensor,
@@ -240,8 +249,26 @@ class Upscaler:
         `scale` in (0, 16] (default 4) or `long_side` in px. Raises ImageError on a wrong shape, NaN or
         values out of range; SettingError; MemoryPlanError before any work that would not fit.
         """
+        return next(self.variants(image_bchw, [settings or self.settings], scale, long_side, progress)).picture
+
+    @torch.inference_mode()
+    def variants(
+        self,
+        image_bchw: Tensor,
+        settings: Sequence[UpscaleSettings],
+        scale: float | None = None,
+        long_side: int | None = None,
+        progress: Progress | None = None,
+        decode: bool = True,
+    ) -> Iterator["Variant"]:
+        """The same picture under each of the settings, one after the other, encoded once.
+
+        Arguments and errors as of a call; SettingError too where the settings differ in seed, which the
+        encoder may use. Without `decode` the latents are all that is made, and pictures are empty.
+        """
         check_image(image_bchw)
-        settings = settings or self.settings
+        if len({one.seed for one in settings}) != 1:
+            raise SettingError("Variants of one picture are encoded once: give settings of one and the same seed.")
         plan = self.plan(Size(*image_bchw.shape[-2:]), scale, long_side)
         residency = "resident"
         if self.check_memory:
@@ -252,11 +279,16 @@ class Upscaler:
         report = progress or (lambda phase, done, total: None)
         lr = image_bchw.to(self.device, torch.float32)
         with _named_shortage(plan):
-            z = self._encode(lr, plan, settings, residency, report)
-            z = self._transform(z, settings, residency, report)
-            raw = self._decode(z, residency, report)
-            del z
-            return finish(raw, lr, plan.target, settings.colour, settings.fidelity).to(image_bchw.device)
+            before = self._encode(lr, plan, settings[0], residency, report)
+            for one in settings:
+                after = self._transform(before, one, residency, report)
+                if not decode:
+                    yield Variant(one, before, after, after.new_zeros(0))
+                    continue
+                raw = self._decode(after, residency, report)
+                picture = finish(raw, lr, plan.target, one.colour, one.fidelity).to(image_bchw.device)
+                del raw
+                yield Variant(one, before, after, picture)
 
     def _encode(self, lr: Tensor, plan: Plan, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
         with self._vae.use(residency) as vae, watch(_conv_blocks(vae.encoder), "encode", report):
