@@ -163,24 +163,24 @@ class LatentView(io.ComfyNode):
             description="Latents as colours, by their three principal components, and how far the four places of each "
             "2x2 token differ: what the transformer does to a latent (figure 6 of the paper).",
             inputs=[
-                io.Latent.Input("before", tooltip="From F16 Encode, or any LATENT; the first of a batch."),
-                io.Latent.Input("after", optional=True, tooltip="From the sampler: shown in the same colours."),
+                io.Latent.Input("latent", tooltip="From the sampler, or any LATENT; the first of a batch."),
+                io.Latent.Input("before", optional=True, tooltip="From F16 Encode: shown above, in the same colours."),
             ],
             outputs=[
                 io.Image.Output(display_name="picture", tooltip="Whole, a detail with its tokens, the bias."),
                 io.Image.Output(display_name="components", tooltip="The colours alone, one px per latent px."),
                 io.Float.Output(
                     display_name="bias",
-                    tooltip="Of the last latent: how far the four places differ, in its standard deviations.",
+                    tooltip="Of the latent: how far the four places differ, in its standard deviations.",
                 ),
                 io.String.Output(display_name="report", tooltip="The numbers in plain sentences."),
             ],
         )
 
     @classmethod
-    def execute(cls, before, after=None) -> io.NodeOutput:
-        names = ["before"] if after is None else ["before", "after"]
-        latents = [latent_view.check_latent(one["samples"]) for one in (before, after) if one is not None]
+    def execute(cls, latent, before=None) -> io.NodeOutput:
+        names = ["latent"] if before is None else ["before", "after"]
+        latents = [latent_view.check_latent(one["samples"]) for one in (before, latent) if one is not None]
         if latents[0].shape != latents[-1].shape:
             first, last = (list(z.shape) for z in latents)
             raise ImageError(f"The two LATENTs must have one shape: before {first}, after {last}.")

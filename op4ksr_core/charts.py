@@ -12,7 +12,7 @@ from torch import Tensor
 INK, FAINT, RED = "#222", "#ddd", "#c0282d"
 COLOURS = ("#2a6fb0", "#c0282d", "#2f8f4e", "#b8860b", "#7b4fa3", "#1f9aa8", "#8a5a44", "#666666")
 """Of the first, second ... curve."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 16, 50, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 28, 50, 44
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,13 @@ def analyse(
 ) -> RopeAnalysis:
     """Steps and similarity for a picture of `size` px. `axes` are the channels of text, H and W.
 
-    Raises SettingError where token_px is below 1 or the picture has over 1024 tokens on a side.
+    Raises SettingError where token_px is below 1, the picture has over 1024 tokens on a side, or H and W differ in
+    channels.
     """
+    if len(axes) != 3 or axes[1] != axes[2]:
+        raise SettingError(
+            f"The axes are text, H and W, the last two of equal channels (FLUX: 16, 56, 56), got {axes}."
+        )
     if token_px < 1:
         raise SettingError(f"A token covers at least 1 px (F16: 32, F8: 16), got {token_px}.")
     rows, columns = (padded_side(side, token_px) // token_px for side in (size.height, size.width))

@@ -147,7 +147,7 @@ def contact_sheet(trials: Sequence[Trial]) -> Image.Image:
     sigmas = list(dict.fromkeys(trial.sigma for trial in trials))
     side, chosen = trials[0].detail.shape[-1], best(trials)
     wide, tall = max(side, 200) + _GAP, 2 * side + _LABEL + 2 * _GAP
-    sheet = Image.new("RGB", (len(thetas) * wide + _GAP, len(sigmas) * tall + 34), "white")
+    sheet = Image.new("RGB", (len(thetas) * wide + _GAP, len(sigmas) * tall + 50), "white")
     draw = ImageDraw.Draw(sheet)
     for trial in trials:
         x, y = _GAP + thetas.index(trial.theta) * wide, sigmas.index(trial.sigma) * tall
@@ -159,9 +159,9 @@ def contact_sheet(trials: Sequence[Trial]) -> Image.Image:
         sheet.paste(as_picture(trial.detail), (x, y + _LABEL))
         flat = as_picture(boosted(trial.flat)).resize((side, side), Image.Resampling.NEAREST)
         sheet.paste(flat, (x, y + _LABEL + side + 4))
-    words = f"Above: the most detailed {side} px. Below: the flattest {trials[0].flat.shape[-1]} px, twice as large, "
-    words += f"contrast times {_CONTRAST}."
-    draw.text((_GAP, sheet.height - 26), words, fill=INK, font=font(13))
+    words = f"Above: the most detailed {side} px.\n"
+    words += f"Below: flattest {trials[0].flat.shape[-1]} px, twice as large, contrast x{_CONTRAST}."
+    draw.multiline_text((_GAP, sheet.height - 44), words, fill=INK, font=font(12))
     return sheet
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from places import DEMO
 from safetensors.torch import save_file
 
+from op4ksr_core.charts import as_tensor
 from op4ksr_core.images import read_picture
 from op4ksr_core.pipeline import EMBEDDED, Upscaler
 from op4ksr_core.presets import PRESETS, UpscaleSettings
@@ -32,6 +33,10 @@ NODES = {
     "OP4KSR_Sigmas": ["sigma_mid", "steps", "noise"],
     "OP4KSR_Inspect": ["image", "periods", "search", "reference"],
     "OP4KSR_Suppress": ["image"],
+    "OP4KSR_RopeAnalysis": ["thetas", "scheme", "width", "height", "vae_factor", "model"],
+    "OP4KSR_ThetaSweep": "image thetas sigmas long_side scale steps guidance colour fidelity".split()
+    + ["noise", "seed", "vae_factor", "model", "vae", "conditioning"],
+    "OP4KSR_LatentView": ["latent", "before"],
     "OP4KSR_Upscale": "image long_side scale sigma_mid steps guidance theta colour fidelity".split()
     + ["noise", "seed", "vae_factor", "mask", "model", "vae", "conditioning"],
 }
@@ -386,24 +391,30 @@ def test_the_log_says_the_memory_plan(server):
     assert "512x512 -> 320x320, padded 320x320, 100 tokens: encode" in log and "GB free on cpu" in log
 
 
-def test_progress_is_told_in_every_phase(server):
-    """The bar of the one node moves through the blocks of the encoder, the transformer and the decoder."""
+def progress_of(server, graph, name):
+    """(value, max) of every message about a node's bar, in order."""
     import websockets.sync.client
 
-    totals = []
+    told = []
     address = server.url.replace("http", "ws") + "/ws?clientId=progress"
     with websockets.sync.client.connect(address) as socket:
-        server.post("/prompt", {"prompt": all_in_one(long_side=352), "client_id": "progress"})
+        server.post("/prompt", {"prompt": graph, "client_id": "progress"})
         while True:
             message = socket.recv(timeout=120)
             if isinstance(message, bytes):
                 continue
             message = json.loads(message)
-            if message["type"] == "progress" and message["data"]["node"] == "2":
-                totals.append(message["data"]["max"])
+            if message["type"] == "progress" and message["data"]["node"] == name:
+                told.append((message["data"]["value"], message["data"]["max"]))
             if message["type"] in ("execution_success", "execution_error"):
-                break
-    assert message["type"] == "execution_success" and len(set(totals)) == 3, totals
+                assert message["type"] == "execution_success", message
+                return told
+
+
+def test_progress_is_told_in_every_phase(server):
+    """The bar of the one node moves through the blocks of the encoder, the transformer and the decoder."""
+    totals = {total for _, total in progress_of(server, all_in_one(long_side=352), "2")}
+    assert len(totals) == 3, totals
 
 
 def test_cancel_leaves_the_server_working(server, headless):
@@ -457,3 +468,84 @@ def test_the_inspector_and_the_suppressor_as_in_the_core(server):
     assert read_picture(server.picture(entry, "overs")).rgb.shape == (1, 3, 512, 512)
     graph["look"]["inputs"]["periods"] = "eight"
     assert "whole numbers" in str(server.run(graph)["status"]["messages"])
+
+
+def sweep_node(**changes):
+    options = {"thetas": "100, 10000", "sigmas": "0.3, 0.7", "long_side": 1024, "scale": 4.0, "steps": 1}
+    options |= {"guidance": 1.0, "colour": "none", "fidelity": 0.0, "vae_factor": "16"} | NO_NOISE | changes
+    return node("OP4KSR_ThetaSweep", image=["1", 0], **options)
+
+
+def test_the_sweep_as_in_the_core(server, embedded, photo):
+    from op4ksr_core import sweep
+
+    graph = {"1": LOAD, "sweep": sweep_node()}
+    for name, slot in {"sheet": 0, "plot": 1}.items():
+        graph[name] = node("SaveImage", images=["sweep", slot], filename_prefix=name)
+    graph |= {name: node("PreviewAny", source=["sweep", slot]) for name, slot in {"theta": 2, "report": 4}.items()}
+    entry = server.run(graph)
+    trials, frames = [], None
+    for theta, sigma in sweep.settings_of([100, 10_000], [0.3, 0.7]):
+        settings = replace(PRESETS["embedded"], sigma=sigma, rope=RopeSettings(theta), colour="none", fidelity=0.0)
+        picture = embedded(photo, long_side=1024, settings=settings)[0]
+        frames = frames or sweep.choose_frames(picture)
+        trials.append(sweep.judge(theta, sigma, picture, frames, trials[0] if trials else None))
+    report = entry["outputs"]["report"]["text"][0].splitlines()
+    assert len(report) == 5 and "score 0.00" in report[0] and "period 32 px" in report[3]
+    assert float(entry["outputs"]["theta"]["text"][0]) == sweep.best(trials).theta
+    shown, expected = read_picture(server.picture(entry, "sheet")).rgb[0], as_tensor(sweep.contact_sheet(trials))
+    assert shown.shape == expected.shape
+    assert float((shown - expected).abs().mean()) * 255 < 1
+    assert read_picture(server.picture(entry, "plot")).rgb.shape == (1, 3, 900, 640)
+
+
+def test_the_sweep_moves_one_bar_from_end_to_end(server):
+    graph = {"1": LOAD, "2": sweep_node(long_side=256), "3": node("PreviewImage", images=["2", 0])}
+    told = progress_of(server, graph, "2")
+    values = [value for value, _ in told]
+    assert {total for _, total in told} == {1300}
+    assert values == sorted(values) and values[0] <= 100 and values[-1] >= 1200 and len(set(values)) > 30
+
+
+def test_rope_analysis_puts_the_models_own_first(server):
+    graph = {"m": node("OP4KSR_LoadEmbedded")}
+    options = {"thetas": "10000", "scheme": "plain", "width": 4096, "height": 2048, "vae_factor": "16"}
+    graph["rope"] = node("OP4KSR_RopeAnalysis", model=["m", 0], **options)
+    graph["3"] = node("SaveImage", images=["rope", 0], filename_prefix="rope")
+    graph |= {name: node("PreviewAny", source=["rope", slot]) for name, slot in {"report": 1, "pairs": 2}.items()}
+    entry = server.run(graph)
+    lines = entry["outputs"]["report"]["text"][0].splitlines()
+    assert lines[0].startswith("Theta 100, plain: ") and lines[1].startswith("Theta 10000, plain: ")
+    assert "128x64 tokens" in lines[0] and read_picture(server.picture(entry, "3")).rgb.shape[-1] == 1080
+    del graph["rope"]["inputs"]["model"]
+    graph["rope"]["inputs"]["thetas"] = "100"
+    assert server.run(graph)["outputs"]["pairs"]["text"][0] == "15"
+
+
+def test_the_latent_view_shows_what_the_transformer_does(server):
+    graph = step_by_step()
+    graph["sample"]["inputs"]["sigma_mid"] = 0.7
+    graph["view"] = node("OP4KSR_LatentView", latent=["sample", 0], before=["encode", 0])
+    graph["alone"] = node("OP4KSR_LatentView", latent=["encode", 0])
+    graph["report"] = node("PreviewAny", source=["view", 3])
+    graph |= {name: node("PreviewAny", source=[name.rstrip("_"), 2]) for name in ("view_", "alone_")}
+    graph["3"] = node("SaveImage", images=["view", 1], filename_prefix="components")
+    entry = server.run(graph)
+    assert read_picture(server.picture(entry, "3")).rgb.shape == (1, 3, 64, 64)
+    after, before = (float(entry["outputs"][name]["text"][0]) for name in ("view_", "alone_"))
+    assert after > 2 * before > 0
+    assert "after: " in entry["outputs"]["report"]["text"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"thetas": "100; 10"}, "numbers with commas"),
+        ({"thetas": ""}, "at least one theta"),
+        ({"sigmas": "0"}, "above 0"),
+        ({"long_side": 40}, "at least 64 px"),
+    ],
+)
+def test_the_sweep_names_bad_input(server, change, message):
+    graph = {"1": LOAD, "2": sweep_node(**change), "3": node("PreviewImage", images=["2", 0])}
+    assert message in str(server.run(graph)["status"]["messages"])
