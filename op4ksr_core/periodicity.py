@@ -98,7 +98,7 @@ def inspect(
         found = None
     texture = repeat_of_texture(residual, min(LONGEST, min(luma.shape) // 2 - 2))
     verdict, reason = _judge(found, texture, statistic)
-    curves = autocorrelation(quadrants(luma[None, None] / 255))[:, 0, 0] if min(luma.shape) // 2 > max(LAGS) else None
+    curves = _autocorrelation(luma) if min(luma.shape) // 2 > max(LAGS) else None
     lattice = found if verdict == "lattice" else None
     amplitude = lattice.amplitude if lattice else 0.0
     z = max(statistic.values(), default=0.0)
@@ -136,7 +136,7 @@ def _told_period(verdict: str, found: "_Found | None", texture: tuple[float, int
 def is_jpeg_grid(luma: Tensor) -> bool:
     """Whether steps from px to px are larger at every eighth border, and there alone; a smooth wave has no such."""
     for axis in (0, 1):
-        steps = luma.diff(dim=axis).abs().mean(1 - axis)
+        steps = sum(part.diff(dim=1).abs_().sum(0) for part in luma.movedim(axis, 1).split(256))
         steps = steps[: len(steps) // JPEG * JPEG].reshape(-1, JPEG).mean(0)
         border, others = steps[-1], steps[:-1]
         if border > 1.02 * others.max() and border - others.max() > 0.5 * (border - others.min()):
@@ -303,5 +303,10 @@ def _ap_loss(image_chw: Tensor, reference_chw: Tensor | None) -> float | None:
     """L_AP of luma in [0, 1] against the reference; None without one, or where quadrants are too small for its lags."""
     if reference_chw is None or min(image_chw.shape[-2:]) // 2 <= max(LAGS):
         return None
-    a, b = (autocorrelation(quadrants(luma255(x)[None, None] / 255)) for x in (image_chw, reference_chw))
+    a, b = (_autocorrelation(luma255(x)) for x in (image_chw, reference_chw))
     return float((a - b).square().mean())
+
+
+def _autocorrelation(luma: Tensor) -> Tensor:
+    """(quadrants, 2, lags) of luma in [0, 1], a quadrant at a time."""
+    return torch.stack([autocorrelation(quadrant / 255) for quadrant in quadrants(luma[None, None])[:, 0, 0]])

@@ -1,6 +1,7 @@
 """The spectrum that the periodicity inspector reads: flat areas weigh most, and noise is about 1 everywhere."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ SHORTEST, LONGEST = 4, 128
 """Periods that are looked for, in px."""
 _HIGH_PASS = 33  # px; its response is divided out of every amplitude
 _LOCAL = 17  # px over which the local variance is taken
+_STRIP = 256  # rows done at a time
 
 
 def luma255(image_chw: Tensor) -> Tensor:
@@ -22,30 +24,62 @@ def luma255(image_chw: Tensor) -> Tensor:
     x = image_chw.float()
     if len(x) == 1:
         return x[0] * 255
-    return x[0] * (0.299 * 255) + x[1] * (0.587 * 255) + x[2] * (0.114 * 255)
+    return (x[0] * (0.299 * 255)).add_(x[1], alpha=0.587 * 255).add_(x[2], alpha=0.114 * 255)
+
+
+def windows(x: Tensor, size: int, axis: int) -> Tensor:
+    """Sums over `size` neighbours along an axis, where all of them are there, by doubling the width."""
+    length = x.shape[axis] - size + 1
+    total, width, taken = None, 1, 0
+    while True:
+        if size & width:
+            part = x.narrow(axis, taken, length)
+            total = part.clone() if total is None else total.add_(part)
+            taken += width
+        if 2 * width > size:
+            return total  # type: ignore[return-value]
+        kept = x.shape[axis] - width
+        x = x.narrow(axis, 0, kept) + x.narrow(axis, width, kept)
+        width *= 2
 
 
 def box(x: Tensor, size: int) -> Tensor:
-    """Mean over size x size px of (H, W), borders mirrored."""
+    """Mean over size x size px (odd) of (H, W), borders mirrored."""
     for axis in (0, 1):
         length, half = x.shape[axis], size // 2
-        index = torch.arange(-half - 1, length + half).abs()
+        index = torch.arange(-half, length + half).abs()
         index = torch.where(index >= length, 2 * (length - 1) - index, index).clamp(0, length - 1)
-        total = x.index_select(axis, index).cumsum(axis)
-        x = (total.narrow(axis, size, length) - total.narrow(axis, 0, length)).div_(size)
+        x = windows(x.index_select(axis, index), size, axis).div_(size)
     return x
+
+
+def strips(height: int, halo: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Rows to read, rows of those to keep, rows to write: strips that stay in the processor's cache.
+
+    What looks no further than `halo` rows comes out as if done at once.
+    """
+    for top in range(0, height, _STRIP):
+        bottom = min(height, top + _STRIP)
+        first, last = max(0, top - halo), min(height, bottom + halo)
+        yield slice(first, last), slice(top - first, bottom - first), slice(top, bottom)
 
 
 def high_passed(y: Tensor) -> Tensor:
     """(H, W) less its mean over 33 x 33 px."""
-    residual = y - y.mean()
-    return residual - box(residual, _HIGH_PASS)
+    mean, out = y.mean(), torch.empty_like(y)
+    for read, keep, write in strips(len(y), _HIGH_PASS):
+        strip = y[read] - mean
+        out[write] = strip.sub_(box(strip, _HIGH_PASS))[keep]
+    return out
 
 
 def whitened(y: Tensor) -> tuple[Tensor, Tensor]:
     """Luma (H, W) -> (high-passed luma, weight 1 / (local variance + 1)), so that flat areas count."""
     residual = high_passed(y)
-    return residual, 1 / (box(residual.square(), _LOCAL).clamp_min(0) + 1)
+    weight = torch.empty_like(residual)
+    for read, keep, write in strips(len(y), _LOCAL):
+        weight[write] = box(residual[read].square(), _LOCAL).clamp_min_(0).add_(1).reciprocal_()[keep]
+    return residual, weight
 
 
 def high_pass_gain(fy: Tensor, fx: Tensor) -> Tensor:
@@ -58,14 +92,11 @@ def high_pass_gain(fy: Tensor, fx: Tensor) -> Tensor:
     return 1 - mean_of_wave(fy) * mean_of_wave(fx)
 
 
-def _sliding(x: Tensor, size: int, axis: int) -> Tensor:
-    """Sum over `size` neighbours; axis 0 goes around, as a spectrum does."""
-    length, half = x.shape[axis], size // 2
-    index = torch.arange(-half - 1, length + half)
-    index = index % length if axis == 0 else index.abs().clamp(max=length - 1)
-    mean = x.mean()  # taken out for the running sum, so that single precision does
-    total = (x - mean).index_select(axis, index).cumsum(axis)
-    return (total.narrow(axis, size, length) - total.narrow(axis, 0, length)).add_(size * mean)
+def _around(x: Tensor, half: int, axis: int) -> Tensor:
+    """`half` more bins at both ends: axis 0 goes around, as a spectrum does, axis 1 is mirrored and held."""
+    length = x.shape[axis]
+    index = torch.arange(-half, length + half)
+    return x.index_select(axis, index % length if axis == 0 else index.abs().clamp(max=length - 1))
 
 
 def over_background(power: Tensor) -> Tensor:
@@ -74,22 +105,36 @@ def over_background(power: Tensor) -> Tensor:
     The background is the geometric mean of 13x13 bins without the inner 5x5, times e^0.577 (the mean of an
     exponential over its geometric mean); on the axes, where straight edges pile up, of 25 bins along the axis.
     """
-    logs = (power + 1e-9).log()
-    background = (_sliding(_sliding(logs, 13, 0), 13, 1) - _sliding(_sliding(logs, 5, 0), 5, 1)) / 144
+    logs = (power + 1e-9).log_()
+    out = torch.empty_like(logs)
+    padded = _around(logs, 6, 0)
+    for top in range(0, len(logs), _STRIP):
+        strip = _around(padded[top : top + _STRIP + 12], 6, 1)
+        background = windows(windows(strip, 13, 0), 13, 1)
+        background.sub_(windows(windows(strip[4:-4, 4:-4], 5, 0), 5, 1)).div_(144)
+        here = slice(top, top + len(background))
+        torch.sub(logs[here], background, out=out[here])
     for row in (-2, -1, 0, 1, 2):
         line = logs[row : row + 1 or None]
-        background[row] = ((_sliding(line, 25, 1) - _sliding(line, 5, 1)) / 20)[0]
+        out[row] = (line - _along(line, 1))[0]
     for column in (0, 1, 2):
         line = logs[:, column : column + 1]
-        background[:, column] = ((_sliding(line, 25, 0) - _sliding(line, 5, 0)) / 20)[:, 0]
-    return (logs - background - 0.5772).exp()
+        out[:, column] = (line - _along(line, 0))[:, 0]
+    return out.sub_(0.5772).exp_()
+
+
+def _along(line: Tensor, axis: int) -> Tensor:
+    """Mean of 25 bins along an axis without the inner 5."""
+    far, near = windows(_around(line, 12, axis), 25, axis), windows(_around(line, 2, axis), 5, axis)
+    return (far - near) / 20
 
 
 def spectrum(residual: Tensor, weight: Tensor) -> Tensor:
     """`over_background` of the weighted residual under a Hann window: (H, W // 2 + 1)."""
-    windows = (torch.hann_window(side, periodic=True) for side in residual.shape)
-    tapered = weight * residual * next(windows)[:, None] * next(windows)
-    return over_background(torch.fft.rfft2(tapered).abs().square())
+    down, across = (torch.hann_window(side, periodic=True) for side in residual.shape)
+    tapered = (weight * residual).mul_(down[:, None]).mul_(across)
+    parts = torch.view_as_real(torch.fft.rfft2(tapered))
+    return over_background(parts[..., 0].square() + parts[..., 1].square())
 
 
 def background_at(logs: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -207,3 +207,28 @@ def test_real_photos_are_no_lattices(realsr):
 
     scores = [inspect(read_picture(hr).rgb[0]).score for _, hr in realsr]
     assert max(scores) < 0.1
+
+
+def test_strips_equal_the_whole(monkeypatch):
+    """Pictures are read in strips of rows, for speed; the sizes here end inside, at and just after a strip."""
+    from op4ksr_core import spectrum as parts
+
+    for shape in ((40, 64), (256, 100), (257, 90), (700, 333)):
+        y = 255 * torch.rand(shape)
+        found = [*parts.whitened(y), parts.spectrum(*parts.whitened(y))]
+        with monkeypatch.context() as patch:
+            patch.setattr(parts, "_STRIP", 10_000)
+            whole = [*parts.whitened(y), parts.spectrum(*parts.whitened(y))]
+        for a, b in zip(found, whole, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 13, 17, 25, 33])
+def test_box_is_the_mean_of_mirrored_neighbours(size):
+    from op4ksr_core.spectrum import box, windows
+
+    x = torch.rand(50, 61)
+    half = size // 2
+    padded = torch.nn.functional.pad(x[None, None], (half,) * 4, mode="reflect")
+    torch.testing.assert_close(box(x, size), torch.nn.functional.avg_pool2d(padded, size, 1)[0, 0])
+    torch.testing.assert_close(windows(x, size, 1), x.unfold(1, size, 1).sum(-1))
