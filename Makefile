@@ -9,7 +9,7 @@ demo: .venv/ready
 	$(BIN)/op4ksr demo -o output -v --overwrite
 
 test: .venv/test-ready lint
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/test-ready
 	$(BIN)/ruff check .

@@ -27,3 +27,7 @@ class OutputError(Op4ksrError):
 
 class Cancelled(Op4ksrError):
     """The caller asked to stop."""
+
+
+class TrainingError(Op4ksrError):
+    """A training cannot go on: a loss or gradient is not a number."""

@@ -213,6 +213,18 @@ def save_adapters(path: str | Path, adapters: dict[str, Adapter]) -> None:
     save_file(state, path, metadata=metadata)
 
 
+def save_adapter_folders(folder: str | Path, adapters: dict[str, Adapter]) -> None:
+    """Writes `flux_adapter` and `vae_encoder_adapter` below `folder`, as PEFT saves them."""
+    from safetensors.torch import save_file
+
+    for part, adapter in adapters.items():
+        place = Path(folder) / ADAPTER_FOLDERS[part]
+        place.mkdir(parents=True, exist_ok=True)
+        state = {_PEFT_PREFIX + key: value.contiguous() for key, value in adapter.state.items()}
+        save_file(state, place / "adapter_model.safetensors", metadata={"format": "pt"})
+        (place / "adapter_config.json").write_text(json.dumps(adapter.config, indent=2) + "\n")
+
+
 def merge_adapter(model: Any, adapter: Adapter, scale: float = 1.0) -> Any:
     """Adds a LoRA, times `scale`, into the weights of `model` in place, by peft.
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,71 @@ class Sources:
     head: str = "centered"
     adapters: tuple[Path, ...] = ()
     adapter_scale: float = 1.0
+
+    @classmethod
+    def find(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        transformer: str | Path | None = None,
+        vae: str | Path | None = None,
+        prompt: str | Path | None = None,
+        f16: bool | None = None,
+        head: str = "centered",
+        adapters: Iterable[str | Path] = (),
+        adapter_scale: float = 1.0,
+    ) -> "Sources":
+        """The parts of a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), each named one in its place.
+
+        Raises WeightsError where a part is neither named nor in a folder, or the prompt file is missing.
+        """
+
+        def part(given: str | Path | None, name: str) -> Path:
+            if given is not None:
+                return Path(given).expanduser()
+            if folder is None:
+                raise WeightsError(f"No {name} was given: name a model folder, or the {name} itself.")
+            return Path(folder).expanduser() / name
+
+        prompt_path = part(prompt, "prompt.safetensors")
+        if not prompt_path.exists():
+            raise WeightsError(f"{prompt_path} is missing. `op4ksr embed-prompt` makes it from the text encoders.")
+        places = tuple(Path(a).expanduser() for a in adapters)
+        return cls(part(transformer, "transformer"), part(vae, "vae"), prompt_path, f16, head, places, adapter_scale)
+
+    @cached_property
+    def found_adapters(self) -> dict[str, list[Adapter]]:
+        """The adapters by part, read once."""
+        found: dict[str, list[Adapter]] = {"transformer": [], "vae": []}
+        for path in self.adapters:
+            for part, adapter in find_adapters(path).items():
+                found[part].append(adapter)
+        return found
+
+    def load_prompt(self) -> tuple[Tensor, Tensor]:
+        """(sequence, pooled) of the fixed prompt."""
+        return load_prompt(self.prompt)
+
+    def load_transformer(self, dtype: torch.dtype) -> Any:
+        """The transformer with its adapters merged. Raises WeightsError, also where the prompt does not fit it."""
+        model = load_transformer(self.transformer, dtype)
+        for adapter in self.found_adapters["transformer"]:
+            merge_adapter(model, adapter, self.adapter_scale)
+        sequence, pooled = self.load_prompt()
+        wanted = (model.config.joint_attention_dim, model.config.pooled_projection_dim)
+        if (sequence.shape[-1], pooled.shape[-1]) != wanted:
+            raise WeightsError(
+                f"{self.prompt} holds widths {sequence.shape[-1]} and {pooled.shape[-1]}, but the transformer wants "
+                f"{wanted[0]} and {wanted[1]}. Make the prompt file with this model's text encoders."
+            )
+        return model
+
+    def load_vae(self, dtype: torch.dtype) -> Any:
+        """The VAE with its adapters merged, in diffusers' own layers. Raises WeightsError."""
+        vae = load_vae(self.vae, dtype, self.f16, self.head)
+        for adapter in self.found_adapters["vae"]:
+            merge_adapter(vae.encoder, adapter, self.adapter_scale)
+        return vae
 
 
 @dataclass(frozen=True)
@@ -116,9 +182,9 @@ class Upscaler:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.settings, self.sources, self.check_memory = settings, sources, check_memory
-        self._adapters = _adapters(sources)
-        self.prompt, self.pooled = load_prompt(sources.prompt)
-        self._transformer = _Part(self._load_transformer, self.device)
+        _ = sources.found_adapters  # what is wrong with them is said now, not at the first picture
+        self.prompt, self.pooled = sources.load_prompt()
+        self._transformer = _Part(lambda: sources.load_transformer(self.dtype), self.device)
         self._vae = _Part(self._load_vae, self.device)
         self._footprint: Footprint | None = None
         self._factor = 0
@@ -161,44 +227,20 @@ class Upscaler:
         preset. Raises WeightsError where a part is missing or does not fit.
         """
 
-        def part(given: str | Path | None, name: str) -> Path:
-            if given is not None:
-                return Path(given).expanduser()
-            if folder is None:
-                raise WeightsError(f"No {name} was given: name a model folder, or the {name} itself.")
-            return Path(folder).expanduser() / name
-
-        prompt_path = part(prompt, "prompt.safetensors")
-        if not prompt_path.exists():
-            raise WeightsError(f"{prompt_path} is missing. `op4ksr embed-prompt` makes it from the text encoders.")
-        sources = Sources(
-            part(transformer, "transformer"),
-            part(vae, "vae"),
-            prompt_path,
-            f16,
-            head,
-            tuple(Path(a).expanduser() for a in adapters),
-            adapter_scale,
+        sources = Sources.find(
+            folder,
+            transformer=transformer,
+            vae=vae,
+            prompt=prompt,
+            f16=f16,
+            head=head,
+            adapters=adapters,
+            adapter_scale=adapter_scale,
         )
         return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory)
 
-    def _load_transformer(self) -> Any:
-        model = load_transformer(self.sources.transformer, self.dtype)
-        for adapter in self._adapters["transformer"]:
-            merge_adapter(model, adapter, self.sources.adapter_scale)
-        wanted = (model.config.joint_attention_dim, model.config.pooled_projection_dim)
-        if (self.prompt.shape[-1], self.pooled.shape[-1]) != wanted:
-            raise WeightsError(
-                f"{self.sources.prompt} holds widths {self.prompt.shape[-1]} and {self.pooled.shape[-1]}, but the "
-                f"transformer wants {wanted[0]} and {wanted[1]}. Make the prompt file with this model's text encoders."
-            )
-        return model
-
     def _load_vae(self) -> Any:
-        vae = load_vae(self.sources.vae, self.dtype, self.sources.f16, self.sources.head)
-        for adapter in self._adapters["vae"]:
-            merge_adapter(vae.encoder, adapter, self.sources.adapter_scale)
-        return finish_vae(vae).to(memory_format=torch.channels_last)
+        return finish_vae(self.sources.load_vae(self.dtype)).to(memory_format=torch.channels_last)
 
     @property
     def latent_factor(self) -> int:
@@ -339,14 +381,6 @@ def check_image(image_bchw: Tensor) -> None:
     low, high = (float(v) for v in image_bchw.aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ImageError(f"Pixels must lie in [0, 1], got {low:g} to {high:g} (NaN counts as outside).")
-
-
-def _adapters(sources: Sources) -> dict[str, list[Adapter]]:
-    found: dict[str, list[Adapter]] = {"transformer": [], "vae": []}
-    for path in sources.adapters:
-        for part, adapter in find_adapters(path).items():
-            found[part].append(adapter)
-    return found
 
 
 def _nhwc(x: Tensor) -> Tensor:

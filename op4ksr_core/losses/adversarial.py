@@ -1,0 +1,134 @@
+"""Adversarial loss on the features of a frozen network, one spectrally normalised head per level, with DiffAugment.
+
+OMGSR (arXiv 2508.08227) takes DINOv3-ConvNeXt features, binary cross-entropy with soft targets 0.8 and 0, and
+DiffAugment (arXiv 2006.10738).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ..errors import WeightsError
+
+REAL, FAKE = 0.8, 0.0
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def discriminator_loss(real: list[Tensor], fake: list[Tensor], kind: str = "bce") -> Tensor:
+    """What the heads learn from their logits of real and of made pictures: mean over levels, a scalar."""
+    parts = []
+    for r, f in zip(real, fake, strict=True):
+        if kind == "hinge":
+            parts.append((F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean()) / 2)
+        else:
+            parts.append((_bce(r, REAL) + _bce(f, FAKE)) / 2)
+    return torch.stack(parts).mean()
+
+
+def generator_loss(fake: list[Tensor], kind: str = "bce") -> Tensor:
+    """What the made pictures learn: to be taken for real. Mean over levels, a scalar."""
+    return torch.stack([-f.float().mean() if kind == "hinge" else _bce(f, REAL) for f in fake]).mean()
+
+
+def _bce(logits: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, target, dtype=torch.float32))
+
+
+def diff_augment(x_bchw: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Random brightness, saturation, contrast, shift by up to an eighth, and a cut-out of half a side; differentiable.
+
+    A seed per picture: equal seeds give equal changes, so that real and made pictures can be changed alike.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def dice(low: float, high: float) -> Tensor:
+        numbers = torch.stack([torch.rand(1, 1, 1, generator=generator) for generator in generators])
+        return (low + (high - low) * numbers).to(x_bchw)
+
+    x = x_bchw + dice(-0.5, 0.5)
+    x = _towards(x, x.mean(1, keepdim=True), dice(0, 2))
+    x = _towards(x, x.mean((1, 2, 3), keepdim=True), dice(0.5, 1.5))
+    height, width = x.shape[-2:]
+    rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+    down, across = ((dice(-1, 1) * side / 8).round().long().view(-1, 1) for side in (height, width))
+    i, j = rows + down, columns + across
+    inside = ((i >= 0) & (i < height))[:, :, None] & ((j >= 0) & (j < width))[:, None]
+    batch = torch.arange(len(x), device=x.device)[:, None, None]
+    i, j = i.clamp(0, height - 1)[:, :, None], j.clamp(0, width - 1)[:, None]
+    x = x.permute(0, 2, 3, 1)[batch, i, j].permute(0, 3, 1, 2) * inside[:, None]
+    top, left = ((dice(0, 1) * side).view(-1, 1) for side in (height, width))
+    cut = ((rows - top).abs() < height / 4)[:, :, None] & ((columns - left).abs() < width / 4)[:, None]
+    return x * ~cut[:, None]
+
+
+def _towards(x: Tensor, centre: Tensor, share: Tensor) -> Tensor:
+    return centre + (x - centre) * share
+
+
+class Discriminator(nn.Module):
+    """A frozen network that gives feature maps, and a small head on each: pictures in [0, 1] -> logits per level."""
+
+    def __init__(self, features: nn.Module, widths: list[int]):
+        super().__init__()
+        self.features = features.requires_grad_(False).eval()
+        self.heads = nn.ModuleList(_head(width) for width in widths)
+
+    def forward(self, image_bchw: Tensor) -> list[Tensor]:
+        mean, deviation = (image_bchw.new_tensor(v).view(1, 3, 1, 1) for v in (_MEAN, _DEVIATION))
+        maps = self.features((image_bchw - mean) / deviation)
+        return [head(x.float()) for head, x in zip(self.heads, maps, strict=True)]
+
+    def train(self, mode: bool = True) -> "Discriminator":
+        """The features stay in evaluation mode."""
+        super().train(mode)
+        self.features.eval()
+        return self
+
+
+def _head(width: int) -> nn.Sequential:
+    inner = min(width, 256)
+    return nn.Sequential(
+        spectral_norm(nn.Conv2d(width, inner, 3, padding=1)),
+        nn.LeakyReLU(0.2),
+        spectral_norm(nn.Conv2d(inner, 1, 1)),
+    )
+
+
+class _Stages(nn.Module):
+    """The feature maps of a ConvNeXt backbone of transformers, one per stage."""
+
+    def __init__(self, network: Any):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        states = self.network(pixel_values=x, output_hidden_states=True).hidden_states
+        return [state for state in states[1:] if state.ndim == 4]
+
+
+def load_discriminator(folder: str | Path) -> Discriminator:
+    """Heads on a ConvNeXt (DINOv3 or other) in transformers' layout: `config.json` and `model.safetensors`.
+
+    Raises WeightsError where the folder is not given, is missing, or holds no network with feature maps.
+    """
+    wanted = "The adversarial loss wants a ConvNeXt folder of transformers, such as DINOv3's (--features FOLDER)"
+    path = Path(folder).expanduser() if folder else None
+    if path is None or not (path / "config.json").is_file():
+        raise WeightsError(f"{wanted}; got {str(path) if path else 'none'}. Or set the weight of adversarial to 0.")
+    from transformers import AutoModel
+
+    try:
+        network = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{wanted}; {path} cannot be read ({error}).") from error
+    stages = _Stages(network)
+    with torch.no_grad():
+        maps = stages(torch.zeros(1, 3, 64, 64))
+    if not maps:
+        raise WeightsError(f"{wanted}; {path} gives no feature maps.")
+    return Discriminator(stages, [x.shape[1] for x in maps])
