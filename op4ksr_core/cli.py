@@ -1,4 +1,4 @@
-"""The command line: `op4ksr upscale | demo | info | inspect | rope | sweep | latents | embed-prompt`."""
+"""The command line: `op4ksr COMMAND`; the parser lists the commands."""
 
 import argparse
 import logging
@@ -11,11 +11,12 @@ from .errors import Op4ksrError
 
 DEMO = Path(__file__).parent / "assets" / "demo" / "astronaut.png"
 INTERRUPTED = 130
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. 0: all well; 1: some picture failed; 2: nothing could start; 130: Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("op4ksr").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
     try:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     """Runs the named command; only here is torch imported."""
     from . import commands, inspect_files, study_files
+    from .training import commands as training
 
     runs = {
         "upscale": commands.upscale,
@@ -41,11 +43,16 @@ def _run(arguments: argparse.Namespace) -> int:
         "sweep": study_files.sweep_files,
         "latents": study_files.latent_files,
         "embed-prompt": commands.embed,
+        "train": training.train,
+        "pairs": training.pairs,
+        "convert": training.convert_adapter,
+        "merge": training.merge_model,
     }
     return runs[arguments.command](arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser. Options of `train` mirror its settings, which import torch: they are there where it is asked for."""
     parser = argparse.ArgumentParser(prog="op4ksr", description="One-step, patch-free 4K upscaling (OP4KSR).")
     parser.add_argument("--version", action="version", version=f"op4ksr {__version__}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
@@ -70,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     latents.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for a picture and a JSON of each")
     _add_model_options(latents)
     _add_method_options(latents)
+    _add_training(commands, "train" in argv)
     _add_embed(commands.add_parser("embed-prompt", help="make prompt.safetensors with FLUX's text encoders"))
     for command in commands.choices.values():
         command.add_argument("-v", "--verbose", action="store_true", help="also print the memory plan")
@@ -84,9 +92,16 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=float, help="scale factor, above 0 and at most 16 (default 4)")
     size.add_argument("--long-side", type=int, help="long side of the output in px")
+    model = _add_sources(parser)
+    model.add_argument("--preset", help="settings to start from: embedded, op4ksr, ultraflux, omgsr")
+    model.add_argument("--dtype", choices=_DTYPES, help="default bfloat16 on CUDA, else float32")
+    model.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+    model.add_argument("--no-memory-check", action="store_true", help="start even if the estimate does not fit")
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="embedded", help="embedded (default), or a diffusers folder")
-    model.add_argument("--preset", help="settings to start from: embedded, op4ksr, ultraflux, omgsr")
     for name, text in (
         ("transformer", "transformer folder or file, in place of the model folder's"),
         ("vae", "VAE folder or file, in place of the model folder's"),
@@ -97,11 +112,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--head", choices=("centered", "partitioned"), default="centered", help="F16 decoder head")
     model.add_argument("--adapter", action="append", default=[], help="PEFT adapter folder or single file; repeatable")
     model.add_argument("--adapter-scale", type=float, default=1.0, help="strength of the adapters (default 1)")
-    model.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="default bfloat16 on CUDA, else float32"
-    )
-    model.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    model.add_argument("--no-memory-check", action="store_true", help="start even if the estimate does not fit")
+    return model
 
 
 def _add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> None:
@@ -158,6 +169,30 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pictures", action="store_true", help="also write every result in full, as PNG")
     _add_model_options(parser)
     _add_method_options(parser, swept=True)
+
+
+def _add_training(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", wanted: bool) -> None:
+    train = commands.add_parser("train", help="make adapters: LoRA on the encoder and the transformer")
+    if wanted:
+        from .training.options import add_train_options
+
+        add_train_options(train)
+        _add_sources(train)
+    pairs = commands.add_parser("pairs", help="a sheet of training pairs, LR above HR")
+    _add_inputs(pairs)
+    pairs.add_argument("-o", "--output", required=True, metavar="FILE", help="PNG to write")
+    pairs.add_argument("--crop", type=int, default=256, help="HR px (default 256)")
+    pairs.add_argument("--count", type=int, default=8, help="pairs (default 8)")
+    pairs.add_argument("--degradation", default="omgsr", help="omgsr (default), embedded")
+    pairs.add_argument("--seed", type=int, default=0, help="of the crops and degradations")
+    convert = commands.add_parser("convert", help="an adapter in another form")
+    convert.add_argument("adapter", help="PEFT folders, single file, or FLUX LoRA with kohya's key names")
+    convert.add_argument("-o", "--output", required=True, help="what to write; must not be there yet")
+    convert.add_argument("--to", required=True, help="folder, file or kohya")
+    merge = commands.add_parser("merge", help="a model folder with adapters merged into its weights")
+    merge.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write; must not be there yet")
+    merge.add_argument("--dtype", choices=_DTYPES, help="of the weights written (default: as stored)")
+    _add_sources(merge)
 
 
 def _add_embed(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from .cli import INTERRUPTED
 from .errors import SettingError
 from .geometry import Size
 from .images import FORMATS, SaveOptions, write_atomically
-from .pipeline import EMBEDDED, Upscaler
+from .pipeline import EMBEDDED, Sources, Upscaler
 from .presets import POSITIVE_PROMPT, PRESETS, UpscaleSettings
 from .progress import Progress
 
@@ -34,8 +34,9 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     return replace(preset, rope=rope, **{k: given[k] for k in names if k in given})
 
 
-def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> Upscaler:
-    return Upscaler.from_pretrained(
+def find_sources(arguments: argparse.Namespace) -> Sources:
+    """The model that the options name. Raises WeightsError."""
+    return Sources.find(
         EMBEDDED if arguments.model == "embedded" else arguments.model,
         transformer=arguments.transformer,
         vae=arguments.vae,
@@ -44,11 +45,13 @@ def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> U
         head=arguments.head,
         adapters=arguments.adapter,
         adapter_scale=arguments.adapter_scale,
-        settings=settings,
-        device=arguments.device,
-        dtype=getattr(torch, arguments.dtype) if arguments.dtype else None,
-        check_memory=not arguments.no_memory_check,
     )
+
+
+def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> Upscaler:
+    """The upscaler that the options name."""
+    dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
+    return Upscaler(find_sources(arguments), settings, arguments.device, dtype, not arguments.no_memory_check)
 
 
 def upscale(arguments: argparse.Namespace) -> int:

@@ -1,10 +1,14 @@
 import pytest
 import torch
 
-from op4ksr_core.errors import ImageError
-from op4ksr_core.losses.autocorrelation import LAGS, autocorrelation, autocorrelation_loss
-from op4ksr_core.losses.lrr import latent_refinement_loss
-from op4ksr_core.losses.wavelet import haar, wavelet_loss
+from op4ksr_core.errors import ImageError, SettingError, WeightsError
+from op4ksr_core.losses.adversarial import diff_augment, discriminator_loss, generator_loss
+from op4ksr_core.losses.autocorrelation import LAGS, AutocorrelationLoss, autocorrelation, autocorrelation_loss
+from op4ksr_core.losses.lrr import LatentRefinementLoss, latent_refinement_loss
+from op4ksr_core.losses.perceptual import window_starts, windowed_distance
+from op4ksr_core.losses.vsd import VSDLoss, clean_latent, vsd_loss
+from op4ksr_core.losses.wavelet import WaveletLoss, haar, wavelet_loss
+from op4ksr_core.training.networks import load_discriminator, load_lpips
 
 
 def _slow_loss(prediction, target):
@@ -95,7 +99,141 @@ def test_wavelet_loss_ignores_brightness_and_sees_detail():
     assert float(wavelet_loss(torch.zeros_like(x), x)) > 0.1
 
 
-def test_haar_gradcheck():
-    # The loss works in float32, so the check runs on its parts in double precision.
-    x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(haar, x)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda a, b: autocorrelation_loss(a, b, lags=(2, 3)),
+        lambda a, b: wavelet_loss(a, b, delta=10.0),
+        lambda a, b: latent_refinement_loss(a, b, torch.ones_like(b), 0.3),
+        lambda a, b: windowed_distance(lambda x, y: (x - y).square().mean((1, 2, 3)), a, b, 5, 2),
+        lambda a, b: generator_loss([a, b]),
+        lambda a, b: discriminator_loss([a], [b]),
+        lambda a, b: diff_augment(a, [1, 2]).square().mean() + 0 * b.sum(),
+    ],
+    ids=["l_ap", "wavelet", "l_vae", "lpips windows", "generator", "discriminator", "diffaugment"],
+)
+def test_gradients_are_those_of_the_values(loss):
+    torch.manual_seed(1)
+    a, b = (torch.rand(2, 3, 8, 12, dtype=torch.float64) for _ in range(2))
+    assert torch.autograd.gradcheck(lambda x: loss(x, b), a.requires_grad_())
+
+
+@pytest.mark.parametrize("length", [1, 5, 224, 256, 257, 500, 1000, 4096])
+@pytest.mark.parametrize(("window", "overlap"), [(256, 32), (224, 0), (7, 6)])
+def test_lpips_windows_cover_every_pixel(length, window, overlap):
+    starts = window_starts(length, window, overlap)
+    covered = torch.zeros(length, dtype=torch.bool)
+    for start in starts:
+        assert start >= 0 and (start + window <= length or start == 0)
+        covered[start : start + window] = True
+    assert covered.all() and len(starts) == len(set(starts))
+    steps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    assert all(step <= window - overlap for step in steps)
+
+
+def test_windowed_distance_against_loops():
+    a, b = torch.rand(2, 3, 70, 50), torch.rand(2, 3, 70, 50)
+    found = windowed_distance(lambda x, y: (x - y).abs().mean((1, 2, 3)), a, b, 32, 8)
+    total, count = 0.0, 0
+    for top in window_starts(70, 32, 8):
+        for left in window_starts(50, 32, 8):
+            x, y = (p[:, :, top : top + 32, left : left + 32] * 2 - 1 for p in (a, b))
+            total, count = total + float((x - y).abs().mean()), count + 1
+    assert float(found) == pytest.approx(total / count, rel=1e-5)
+    whole = windowed_distance(lambda x, y: (x - y).abs().mean((1, 2, 3)), a, b, 256)
+    assert float(whole) == pytest.approx(2 * float((a - b).abs().mean()), rel=1e-5)
+
+
+def test_lpips_without_its_network_names_the_file(tmp_path):
+    for given in ("", tmp_path / "nowhere.pth"):
+        with pytest.raises(WeightsError, match="vgg16-397923af.pth"):
+            load_lpips(given)
+    with pytest.raises(SettingError, match="overlap 8"):
+        window_starts(100, 8, 8)
+
+
+def test_adversarial_losses_against_their_formulas():
+    real, fake = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
+
+    def bce(logits, target):
+        p = torch.sigmoid(logits)
+        return float(-(target * p.log() + (1 - target) * (1 - p).log()).mean())
+
+    assert float(discriminator_loss([real], [fake])) == pytest.approx((bce(real, 0.8) + bce(fake, 0.0)) / 2, rel=1e-4)
+    assert float(generator_loss([fake])) == pytest.approx(bce(fake, 0.8), rel=1e-4)
+    hinge = ((1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean()) / 2
+    assert float(discriminator_loss([real], [fake], "hinge")) == pytest.approx(float(hinge), rel=1e-5)
+    assert float(generator_loss([fake, real], "hinge")) == pytest.approx(
+        -float(torch.stack([fake, real]).mean()), rel=1e-4
+    )
+
+
+def test_diffaugment_is_by_seed_and_keeps_the_size():
+    x = torch.rand(2, 3, 32, 40)
+    a, b = diff_augment(x, [1, 2]), diff_augment(x, [1, 3])
+    assert a.shape == x.shape and torch.equal(a, diff_augment(x, [1, 2]))
+    assert torch.equal(a[0], b[0]) and not torch.equal(a[1], b[1])
+    assert not torch.equal(a, x)
+
+
+@pytest.fixture
+def features(tmp_path):
+    """A tiny DINOv3-ConvNeXt with random weights, as transformers saves it."""
+    from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
+
+    torch.manual_seed(3)
+    config = DINOv3ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], image_size=64)
+    DINOv3ConvNextModel(config).save_pretrained(tmp_path / "features")
+    return tmp_path / "features"
+
+
+def test_a_discriminator_learns_to_tell_two_textures(features):
+    critic = load_discriminator(features).train()
+    assert not critic.features.training and not any(p.requires_grad for p in critic.features.parameters())
+    optimizer = torch.optim.AdamW([p for p in critic.parameters() if p.requires_grad], lr=3e-3)
+    smooth = torch.nn.functional.interpolate(torch.rand(4, 3, 8, 8), size=(64, 64), mode="bilinear")
+    rough = torch.rand(4, 3, 64, 64)
+    losses = []
+    for _ in range(30):
+        loss = discriminator_loss(critic(smooth), critic(rough))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert len(critic(smooth)) == 4 and losses[-1] < 0.85 * losses[0]
+
+
+def test_a_discriminator_without_its_network_names_the_folder(tmp_path):
+    for given in ("", tmp_path):
+        with pytest.raises(WeightsError, match="--features FOLDER"):
+            load_discriminator(given)
+
+
+def test_vsd_moves_the_latent_along_the_difference_of_the_priors():
+    z = torch.randn(2, 4, 8, 8, dtype=torch.float64, requires_grad=True)
+    fixed, updated = torch.randn(2, 4, 8, 8).double(), torch.randn(2, 4, 8, 8).double()
+    vsd_loss(z, fixed, updated).backward()
+    for n in range(2):
+        distance = (z[n] - fixed[n]).abs().mean().detach()
+        torch.testing.assert_close(z.grad[n], 2 / z.numel() * (updated[n] - fixed[n]) / distance)
+    with torch.no_grad():
+        assert float(vsd_loss(z, fixed, fixed)) == 0
+
+
+def test_vsd_module_is_guidance_and_the_clean_estimate():
+    z, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    sigma = torch.tensor([0.3, 0.8])
+    s = sigma.view(-1, 1, 1, 1)
+    state, velocity = (1 - s) * z + s * noise, noise - z
+    torch.testing.assert_close(clean_latent(state, velocity, sigma), z, rtol=1e-4, atol=1e-5)
+    other = velocity + 0.1
+    expected = vsd_loss(z, clean_latent(state, other + 7.5 * (velocity - other), sigma), z)
+    assert float(VSDLoss()(z, state, sigma, velocity, other, velocity)) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_modules_are_their_functions():
+    a, b, noise = torch.rand(1, 3, 96, 96), torch.rand(1, 3, 96, 96), torch.randn(1, 3, 96, 96)
+    assert torch.equal(AutocorrelationLoss()(a, b), autocorrelation_loss(a, b))
+    assert torch.equal(WaveletLoss()(a, b), wavelet_loss(a, b))
+    assert torch.equal(LatentRefinementLoss(0.3)(a, b, noise), latent_refinement_loss(a, b, noise, 0.3))
+    assert AutocorrelationLoss()(a.bfloat16(), b.bfloat16()).dtype == torch.float32

@@ -5,15 +5,13 @@ DiffAugment (arXiv 2006.10738).
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..errors import WeightsError
+from .precision import at_least_single
 
 REAL, FAKE = 0.8, 0.0
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -24,7 +22,7 @@ def discriminator_loss(real: list[Tensor], fake: list[Tensor], kind: str = "bce"
     parts = []
     for r, f in zip(real, fake, strict=True):
         if kind == "hinge":
-            parts.append((F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean()) / 2)
+            parts.append((F.relu(1 - at_least_single(r)).mean() + F.relu(1 + at_least_single(f)).mean()) / 2)
         else:
             parts.append((_bce(r, REAL) + _bce(f, FAKE)) / 2)
     return torch.stack(parts).mean()
@@ -32,11 +30,12 @@ def discriminator_loss(real: list[Tensor], fake: list[Tensor], kind: str = "bce"
 
 def generator_loss(fake: list[Tensor], kind: str = "bce") -> Tensor:
     """What the made pictures learn: to be taken for real. Mean over levels, a scalar."""
-    return torch.stack([-f.float().mean() if kind == "hinge" else _bce(f, REAL) for f in fake]).mean()
+    return torch.stack([-at_least_single(f).mean() if kind == "hinge" else _bce(f, REAL) for f in fake]).mean()
 
 
 def _bce(logits: Tensor, target: float) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, target, dtype=torch.float32))
+    logits = at_least_single(logits)
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
 def diff_augment(x_bchw: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -97,38 +96,3 @@ def _head(width: int) -> nn.Sequential:
         nn.LeakyReLU(0.2),
         spectral_norm(nn.Conv2d(inner, 1, 1)),
     )
-
-
-class _Stages(nn.Module):
-    """The feature maps of a ConvNeXt backbone of transformers, one per stage."""
-
-    def __init__(self, network: Any):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        states = self.network(pixel_values=x, output_hidden_states=True).hidden_states
-        return [state for state in states[1:] if state.ndim == 4]
-
-
-def load_discriminator(folder: str | Path) -> Discriminator:
-    """Heads on a ConvNeXt (DINOv3 or other) in transformers' layout: `config.json` and `model.safetensors`.
-
-    Raises WeightsError where the folder is not given, is missing, or holds no network with feature maps.
-    """
-    wanted = "The adversarial loss wants a ConvNeXt folder of transformers, such as DINOv3's (--features FOLDER)"
-    path = Path(folder).expanduser() if folder else None
-    if path is None or not (path / "config.json").is_file():
-        raise WeightsError(f"{wanted}; got {str(path) if path else 'none'}. Or set the weight of adversarial to 0.")
-    from transformers import AutoModel
-
-    try:
-        network = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{wanted}; {path} cannot be read ({error}).") from error
-    stages = _Stages(network)
-    with torch.no_grad():
-        maps = stages(torch.zeros(1, 3, 64, 64))
-    if not maps:
-        raise WeightsError(f"{wanted}; {path} gives no feature maps.")
-    return Discriminator(stages, [x.shape[1] for x in maps])

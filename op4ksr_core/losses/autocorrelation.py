@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ImageError
+from .precision import at_least_single
 
 LAGS = (8, 16, 24, 32, 40)
 """Lags in picture pixels."""
@@ -32,7 +33,7 @@ def autocorrelation(x: Tensor, lags: Sequence[int] = LAGS, remove_mean: bool = T
             f"Autocorrelation at lag {max(lags)} px needs sides above it, got {x.shape[-1]}x{x.shape[-2]} px "
             "(L_AP halves the picture first)."
         )
-    x = x.float()
+    x = at_least_single(x)
     if remove_mean:
         x = x - x.mean(dim=(-2, -1), keepdim=True)
     horizontal = [(x[..., :, lag:] * x[..., :, :-lag]).mean(dim=(-2, -1)) for lag in lags]
@@ -46,3 +47,14 @@ def autocorrelation_loss(
     """L_AP of pictures in [0, 1], mean over the batch: a scalar; the target is detached."""
     a, b = (autocorrelation(quadrants(x), lags, remove_mean) for x in (prediction_bchw, target_bchw.detach()))
     return (a - b).pow(2).mean()
+
+
+class AutocorrelationLoss(nn.Module):
+    """`autocorrelation_loss` with its settings."""
+
+    def __init__(self, lags: Sequence[int] = LAGS, remove_mean: bool = True):
+        super().__init__()
+        self.lags, self.remove_mean = tuple(lags), remove_mean
+
+    def forward(self, prediction_bchw: Tensor, target_bchw: Tensor) -> Tensor:
+        return autocorrelation_loss(prediction_bchw, target_bchw, self.lags, self.remove_mean)

@@ -2,8 +2,10 @@
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .precision import at_least_single
 
 
 def haar(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,9 +18,20 @@ def haar(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
 
 def wavelet_loss(prediction_bchw: Tensor, target_bchw: Tensor, levels: int = 2, delta: float = 0.02) -> Tensor:
     """Mean Huber distance of the high bands of `levels` levels, each level weighing half the finer one."""
-    low_p, low_t = prediction_bchw.float(), target_bchw.detach().float()
-    total = prediction_bchw.new_zeros(())
+    low_p, low_t = at_least_single(prediction_bchw), at_least_single(target_bchw.detach())
+    total = low_p.new_zeros(())
     for level in range(levels):
         (low_p, high_p), (low_t, high_t) = haar(low_p), haar(low_t)
         total = total + F.huber_loss(high_p, high_t, delta=delta) / delta * 0.5**level
     return total
+
+
+class WaveletLoss(nn.Module):
+    """`wavelet_loss` with its settings."""
+
+    def __init__(self, levels: int = 2, delta: float = 0.02):
+        super().__init__()
+        self.levels, self.delta = levels, delta
+
+    def forward(self, prediction_bchw: Tensor, target_bchw: Tensor) -> Tensor:
+        return wavelet_loss(prediction_bchw, target_bchw, self.levels, self.delta)

@@ -2,8 +2,9 @@
 
 Counted are the frozen weights, the LoRA weights with their gradients and AdamW's two moments (float32), and the tensors
 that autograd keeps for the backward pass: all of them, or with gradient checkpointing the inputs of the blocks and what
-the largest block keeps. Attention is taken to be fused (its score matrix is never kept). LoRA branches count as float32,
-which autocast halves. Not counted: the runtime, the allocator's slack, and networks of LPIPS and the adversarial loss.
+the largest block keeps. Attention is taken to be fused (its score matrix is never kept). LoRA branches count as
+float32, which autocast halves. Not counted: the runtime, the allocator's slack, and the networks of LPIPS and the
+adversarial loss.
 """
 
 from collections.abc import Iterator

@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 
 from ..errors import OutputError, SettingError, TrainingError
 from ..geometry import Size
-from ..losses.adversarial import diff_augment, discriminator_loss, generator_loss, load_discriminator
-from ..losses.perceptual import PerceptualLoss, load_lpips
+from ..losses.adversarial import diff_augment, discriminator_loss, generator_loss
+from ..losses.perceptual import PerceptualLoss
 from ..pipeline import Sources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, find_pictures, usable
+from .networks import load_discriminator, load_lpips
 from .onestep import OneStep, picture_losses
 from .settings import TrainSettings, changed
 
@@ -227,8 +228,8 @@ class Trainer:
 
     def _check(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
-            if not math.isfinite(float(value)):
-                raise self._failure(f"the {name} loss", float(value))
+            if not math.isfinite(value.item()):
+                raise self._failure(f"the {name} loss", value.item())
 
     def _failure(self, what: str, value: float) -> TrainingError:
         found = checkpoints(self.run_folder)

@@ -1,0 +1,116 @@
+"""What `op4ksr train`, `pairs`, `convert` and `merge` do."""
+
+import argparse
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..batch import check_folders
+from ..commands import find_sources
+from ..convert import convert, merge
+from ..errors import SettingError
+from ..images import write_atomically
+from .data import PairDataset, find_pictures, pair_sheet, usable
+from .memory import GB, largest_crop, meta_model, plan_training
+from .settings import PRESETS, LossWeights, TrainSettings
+
+
+def train_settings(arguments: argparse.Namespace) -> TrainSettings:
+    """The preset with every option that was given put over it. Raises SettingError."""
+    if arguments.preset not in PRESETS:
+        raise SettingError(f"There is no training preset {arguments.preset!r}; there are {', '.join(PRESETS)}.")
+    preset, given = PRESETS[arguments.preset], {k: v for k, v in vars(arguments).items() if v is not None}
+    rope = replace(preset.rope, **{k: given[k] for k in ("theta", "scheme") if k in given})
+    weights = {f.name: given[f"loss_{f.name}"] for f in fields(LossWeights) if f"loss_{f.name}" in given}
+    names = [f.name for f in fields(TrainSettings) if f.name not in ("rope", "losses")]
+    own = {name: given[name] for name in names if name in given}
+    return replace(preset, rope=rope, losses=replace(preset.losses, **weights), **own)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Prints settings and memory plan, then trains; with --plan or --print-settings that is all."""
+    from .trainer import Trainer
+
+    settings = train_settings(arguments)
+    if arguments.print_settings:
+        print(json.dumps(settings.as_dict(), indent=2))
+        return 0
+    sources = find_sources(arguments)
+    first = _is_first()
+    if first:
+        print(f"settings: {json.dumps(settings.as_dict())}")
+        _print_plan(settings, sources, arguments.plan)
+    if arguments.plan is not None:
+        return 0
+    if not arguments.inputs or not arguments.output:
+        raise SettingError("A training wants pictures (folders, files or lists) and -o, the folder of the run.")
+    trainer = Trainer(
+        settings,
+        sources,
+        arguments.inputs,
+        Path(arguments.output).expanduser(),
+        workers=arguments.workers,
+        save_every=arguments.save_every,
+        picture_every=arguments.picture_every,
+        cpu=arguments.device == "cpu",
+    )
+    start = trainer.step
+    try:
+        step = trainer.run(arguments.minutes, arguments.stop_after)
+    finally:
+        trainer.close()
+    if first:
+        print(f"trained from step {start} to {step} of {settings.steps}: {trainer.run_folder / 'checkpoints'}")
+    return 0
+
+
+def _is_first() -> bool:
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _print_plan(settings: TrainSettings, sources: Any, card: float | None) -> None:
+    model = meta_model(sources, settings)
+    plan = plan_training(model, settings)
+    print(f"memory plan per GPU, computed: {plan}", flush=True)
+    if card:
+        crop = largest_crop(model, settings, card * GB)
+        print(f"on a card of {card:g} GB: " + (f"crops up to {crop} px" if crop else "not even a crop of 256 px fits"))
+    elif torch.cuda.is_available():
+        held = torch.cuda.get_device_properties(0).total_memory
+        if plan.total > held:
+            crop = largest_crop(model, settings, held)
+            raise SettingError(
+                f"The plan of {plan.total / GB:.0f} GB does not fit the {held / GB:.0f} GB of this card"
+                + (f": --crop {crop} does." if crop else ".")
+            )
+
+
+def pairs(arguments: argparse.Namespace) -> int:
+    """A sheet of LR above HR: what a training would see."""
+    paths = usable(find_pictures(arguments.inputs), arguments.crop)
+    data = PairDataset(paths, arguments.crop, 4, arguments.degradation, arguments.seed, arguments.count)
+    path = Path(arguments.output).expanduser()
+    check_folders([path])
+    sheet = pair_sheet(data, arguments.count)
+    write_atomically(path, lambda file: sheet.save(file, "png"))
+    print(f"{min(arguments.count, len(data))} pairs of {len(paths)} pictures: {path}")
+    return 0
+
+
+def convert_adapter(arguments: argparse.Namespace) -> int:
+    """An adapter in another form."""
+    convert(arguments.adapter, arguments.output, arguments.to)
+    print(f"{arguments.adapter} -> {arguments.output} ({arguments.to})")
+    return 0
+
+
+def merge_model(arguments: argparse.Namespace) -> int:
+    """A model with its adapters in its weights."""
+    merge(find_sources(arguments), arguments.output, getattr(torch, arguments.dtype) if arguments.dtype else None)
+    print(f"{arguments.output}: merged")
+    return 0
