@@ -42,12 +42,15 @@ def read_adapters(path: str | Path) -> dict[str, Adapter]:
 def convert(source: str | Path, to: str | Path, form: str) -> None:
     """Writes the adapters at `source` to `to` in another form, whole or not at all; tensors keep every bit.
 
-    Raises WeightsError where the source is no adapter, SettingError on an unknown form, OutputError where `to` is
-    there already or cannot be written.
+    Raises WeightsError where the source is no adapter, SettingError on an unknown form or a file's name that does not
+    end in .safetensors, OutputError where `to` is there already or cannot be written.
     """
     if form not in FORMS:
         raise SettingError(f"The form is one of {', '.join(FORMS)}, got {form!r}.")
-    adapters, to = read_adapters(source), Path(to).expanduser()
+    to = Path(to).expanduser()
+    if form != "folder" and to.suffix != ".safetensors":
+        raise SettingError(f"The form {form} is one file: give it a name that ends in .safetensors, not {to.name}.")
+    adapters = read_adapters(source)
     if to.exists():
         raise OutputError(f"{to} is there already. Give another name with -o.")
     part = to.with_name(f".{to.name}.part")

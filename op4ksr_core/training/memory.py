@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .. import layouts
 from ..geometry import Size
@@ -120,10 +121,8 @@ def largest_crop(model: OneStep, settings: TrainSettings, bytes_: float, most: i
 
 def kept_for_backward(model: OneStep, lr: Tensor, size: Size, checkpointing: bool) -> int:
     """Bytes that autograd keeps in one forward pass; with checkpointing, inputs of blocks and the largest block's."""
-    latent = size.pixels // model.factor**2
-    squares = {latent, latent // 4 + model.prompt.shape[1]}  # sides of the VAE's and the transformer's score matrices
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
-    counter = _Counter(weights, squares)
+    counter = _Counter(weights)
     switched: list[Any] = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
     for module in switched:
         module.gradient_checkpointing = False  # counted by hand, for recomputing hides what is kept
@@ -146,11 +145,36 @@ def _outermost(model: nn.Module) -> list[nn.Module]:
     return found
 
 
+class _Kept(torch.autograd.Function):
+    """Keeps what fused attention keeps: query, key, value, result and a number per query. Its values mean nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        raise NotImplementedError("only counted, never run backwards")
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Puts `_Kept` in attention's place: without a device to run on, torch would take the way that keeps the scores."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.nn.functional.scaled_dot_product_attention:
+            named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            return _Kept.apply(named["query"], named["key"], named["value"])
+        return function(*args, **kwargs)
+
+
 class _Counter:
     """Adds up saved tensors, each storage once: those outside of blocks, and by block."""
 
-    def __init__(self, weights: set[int], squares: set[int]):
-        self.weights, self.squares = weights, squares
+    def __init__(self, weights: set[int]):
+        self.weights = weights
         self.outside: dict[int, tuple[Any, int]] = {}
         self.blocks: list[dict[int, tuple[Any, int]]] = []
         self.inputs = 0
@@ -168,7 +192,7 @@ class _Counter:
             handles.append(block.register_forward_pre_hook(self._enter, with_kwargs=True))
             handles.append(block.register_forward_hook(self._leave))
         try:
-            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda x: x):
+            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda x: x), _FusedAttention():
                 yield
         finally:
             for handle in handles:
@@ -185,8 +209,7 @@ class _Counter:
 
     def _pack(self, x: Tensor) -> Tensor:
         storage = x.untyped_storage()
-        scores = x.ndim >= 3 and x.shape[-1] == x.shape[-2] and x.shape[-1] in self.squares
-        if storage._cdata not in self.weights and not scores:
+        if storage._cdata not in self.weights:
             place = self.blocks[-1] if self.inside else self.outside
             place[storage._cdata] = (
                 storage,

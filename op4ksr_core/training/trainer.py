@@ -75,12 +75,10 @@ class Trainer:
             self.run_folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.run_folder / ".lock")
             self._lock.acquire(timeout=0)
+        except Timeout:  # before OSError, which it is one of
+            raise SettingError(f"Another training works in {self.run_folder}. Give another folder with -o.") from None
         except OSError as error:
             raise OutputError(f"Nothing can be written into {self.run_folder}: {error.strerror or error}.") from error
-        except Timeout:
-            raise SettingError(
-                f"Another training is at work in {self.run_folder}. Give another folder with -o."
-            ) from None
 
     def close(self) -> None:
         """Lets go of the folder."""
@@ -100,6 +98,7 @@ class Trainer:
         perceptual = None
         if settings.losses.lpips:
             perceptual = PerceptualLoss(load_lpips(settings.lpips_weights), settings.lpips_window)
+        torch.manual_seed(settings.seed)  # the heads begin by chance
         critic = load_discriminator(settings.features) if settings.losses.adversarial else None
         model = OneStep.load(sources, settings)
         multiple = 2 * model.factor
