@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -73,6 +75,21 @@ def test_mean_removal_is_what_makes_it_see():
 def test_l_ap_of_a_picture_too_small():
     with pytest.raises(ImageError, match="40 px"):
         autocorrelation_loss(torch.rand(1, 3, 80, 200), torch.rand(1, 3, 80, 200))
+
+
+def test_normalised_l_ap_lets_flat_quadrants_count():
+    """A lattice in the flat half counts as much as contrast does in the busy one; plainly it hardly counts."""
+    target = 0.5 + torch.cat([0.002 * torch.randn(1, 3, 192, 96), 0.2 * torch.randn(1, 3, 192, 96)], -1)
+    wave = torch.sin(2 * math.pi * torch.arange(96) / 32)
+    marked, brighter = target.clone(), target.clone()
+    marked[..., :96] += 0.01 * wave
+    brighter[..., 96:] = 0.5 + 1.1 * (target[..., 96:] - 0.5)
+
+    def share(normalise):
+        a, b = (float(autocorrelation_loss(x, target, normalise=normalise)) for x in (marked, brighter))
+        return a / (a + b)
+
+    assert share(True) > 0.9 > 0.5 > share(False)
 
 
 def test_l_vae():

@@ -42,19 +42,32 @@ def autocorrelation(x: Tensor, lags: Sequence[int] = LAGS, remove_mean: bool = T
 
 
 def autocorrelation_loss(
-    prediction_bchw: Tensor, target_bchw: Tensor, lags: Sequence[int] = LAGS, remove_mean: bool = True
+    prediction_bchw: Tensor,
+    target_bchw: Tensor,
+    lags: Sequence[int] = LAGS,
+    remove_mean: bool = True,
+    normalise: bool = False,
 ) -> Tensor:
-    """L_AP of pictures in [0, 1], mean over the batch: a scalar; the target is detached."""
-    a, b = (autocorrelation(quadrants(x), lags, remove_mean) for x in (prediction_bchw, target_bchw.detach()))
-    return (a - b).pow(2).mean()
+    """L_AP of pictures in [0, 1], mean over the batch: a scalar; the target is detached.
+
+    As the paper has it, its value goes with the fourth power of a pattern's amplitude, and quadrants of strong contrast
+    outweigh all others. `normalise` divides both autocorrelations by the target's variance in that quadrant and channel
+    (plus that of 1/255), so that flat quadrants count.
+    """
+    target = quadrants(target_bchw.detach())
+    a, b = (autocorrelation(x, lags, remove_mean) for x in (quadrants(prediction_bchw), target))
+    difference = a - b
+    if normalise:
+        difference = difference / (at_least_single(target).var((-2, -1))[..., None, None] + 255**-2)
+    return difference.pow(2).mean()
 
 
 class AutocorrelationLoss(nn.Module):
     """`autocorrelation_loss` with its settings."""
 
-    def __init__(self, lags: Sequence[int] = LAGS, remove_mean: bool = True):
+    def __init__(self, lags: Sequence[int] = LAGS, remove_mean: bool = True, normalise: bool = False):
         super().__init__()
-        self.lags, self.remove_mean = tuple(lags), remove_mean
+        self.lags, self.remove_mean, self.normalise = tuple(lags), remove_mean, normalise
 
     def forward(self, prediction_bchw: Tensor, target_bchw: Tensor) -> Tensor:
-        return autocorrelation_loss(prediction_bchw, target_bchw, self.lags, self.remove_mean)
+        return autocorrelation_loss(prediction_bchw, target_bchw, self.lags, self.remove_mean, self.normalise)

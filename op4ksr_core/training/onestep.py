@@ -142,7 +142,7 @@ def picture_losses(model: OneStep, batch: dict[str, Tensor], outputs: Sequence[T
     if weights.wavelet:
         losses["wavelet"] = wavelet_loss(shown, hr)
     if weights.periodicity:
-        losses["periodicity"] = autocorrelation_loss(shown, hr)
+        losses["periodicity"] = autocorrelation_loss(shown, hr, normalise=settings.normalise_periodicity)
     if weights.refinement:
         z_hr = model.encode_hr(hr)
         losses["refinement"] = latent_refinement_loss(z_lr, z_hr, noise_of(batch["seed"], z_hr), settings.sigma)

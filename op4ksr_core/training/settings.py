@@ -46,8 +46,9 @@ class TrainSettings:
 
     batch: pictures per optimizer step over all processes; per_device: of those, pictures at once on one device.
     crop: HR px, a multiple of 32 (F16) or 16 (F8). scale: of the LR picture, 1/scale. degradation: a name in
-    training.data.DEGRADATIONS. fidelity: of the back-projection before the losses, 0 (OP4KSR) to 1. precision: `bf16`
-    or `no` (float32). Steps, rates and rank must be positive. Raises SettingError.
+    training.data.DEGRADATIONS. fidelity: of the back-projection before the losses, 0 (OP4KSR) to 1.
+    normalise_periodicity: L_AP over the truth's variance. lpips_weights, features: the files of those two networks.
+    precision: `bf16` or `no` (float32). Steps, rates and rank must be positive. Raises SettingError.
     """
 
     sigma: float = 0.3
@@ -66,6 +67,7 @@ class TrainSettings:
     degradation: str = "omgsr"
     fidelity: float = 0.0
     losses: LossWeights = field(default_factory=LossWeights)
+    normalise_periodicity: bool = False
     lpips_weights: str = ""
     lpips_window: int = 256
     features: str = ""
