@@ -18,6 +18,7 @@ from .images import FORMATS, SaveOptions, write_atomically
 from .pipeline import EMBEDDED, Sources, Upscaler
 from .presets import POSITIVE_PROMPT, PRESETS, UpscaleSettings
 from .progress import Progress
+from .prompt import embed_prompt
 
 _BAR = "{desc:32.32}{bar} {percentage:3.0f}%"
 
@@ -159,7 +160,6 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def embed(arguments: argparse.Namespace) -> int:
-    from .prompt import embed_prompt
-
-    print(embed_prompt(arguments.folder, arguments.output, arguments.text or POSITIVE_PROMPT, arguments.tokens))
+    text = POSITIVE_PROMPT if arguments.text is None else arguments.text
+    print(embed_prompt(arguments.folder, arguments.output, text, arguments.tokens))
     return 0

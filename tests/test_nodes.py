@@ -549,3 +549,26 @@ def test_the_latent_view_shows_what_the_transformer_does(server):
 def test_the_sweep_names_bad_input(server, change, message):
     graph = {"1": LOAD, "2": sweep_node(**change), "3": node("PreviewImage", images=["2", 0])}
     assert message in str(server.run(graph)["status"]["messages"])
+
+
+def test_comfyuis_own_lora_loader_takes_a_converted_adapter(server, tmp_path):
+    """The kohya form through the stock loader gives the transformer's part of what our node gives."""
+    from model_files import write_omgsr_adapters
+
+    from op4ksr_core.convert import convert
+    from op4ksr_core.loading import load_transformer, load_vae
+
+    write_omgsr_adapters(tmp_path / "a", load_transformer(EMBEDDED / "transformer"), load_vae(EMBEDDED / "vae"))
+    for form, name in (("file", "ours.safetensors"), ("kohya", "kohya.safetensors")):
+        convert(tmp_path / "a", server.base / "models" / "loras" / name, form)
+    ours, stock = step_by_step(256, fidelity=0.0), step_by_step(256, fidelity=0.0)
+    options = {"model_strength": 4.0, "vae_strength": 0.0}
+    ours["lora"] = node(
+        "OP4KSR_LoadAdapters", model=["model", 0], vae=["model", 2], adapter="ours.safetensors", **options
+    )
+    stock["lora"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="kohya.safetensors", strength_model=4.0)
+    bare = step_by_step(256, fidelity=0.0)
+    for graph in (ours, stock, bare):
+        graph["sample"]["inputs"] |= {"model": ["model" if graph is bare else "lora", 0], "sigma_mid": 0.8}
+    a, b, plain = (read_picture(server.picture(server.run(graph), "3")).rgb for graph in (ours, stock, bare))
+    assert float((a - b).abs().max()) * 255 <= 1 and float((a - plain).abs().max()) * 255 > 3

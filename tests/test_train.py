@@ -38,6 +38,17 @@ def photos(tmp_path_factory, photo):
     return folder
 
 
+@pytest.fixture(scope="module")
+def negative(tmp_path_factory):
+    """A prompt file that is not the model's own."""
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path_factory.mktemp("negative") / "negative.safetensors"
+    torch.manual_seed(5)
+    save_file({k: v + 0.3 * torch.randn_like(v) for k, v in load_file(EMBEDDED / "prompt.safetensors").items()}, path)
+    return path
+
+
 def train(photos, run, settings=SMALL, **options):
     stops = {name: options.pop(name) for name in ("stop_after", "minutes") if name in options}
     trainer = Trainer(settings, Sources.find(EMBEDDED), [photos], run, cpu=True, **options)
@@ -147,7 +158,8 @@ def test_a_killed_run_goes_on_to_the_same_curve(photos, whole, tmp_path, delay):
     assert not list((run / "checkpoints").glob(".*"))
 
 
-def test_two_processes_are_one_with_twice_the_batch(photos, whole, tmp_path):
+def test_two_processes_are_one_with_twice_the_batch(photos, negative, tmp_path):
+    """VSD too, whose regulariser is averaged over the processes by hand."""
     launch = [
         sys.executable,
         "-m",
@@ -159,11 +171,14 @@ def test_two_processes_are_one_with_twice_the_batch(photos, whole, tmp_path):
         "1",
     ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "op4ksr_core"]
-    arguments = command(photos, tmp_path / "run")[3:] + ["--per-device", "1"]
+    vsd = ["--loss-vsd", "0.5", "--negative", str(negative), "--regulariser-learning-rate", "1e-2"]
+    arguments = command(photos, tmp_path / "run")[3:] + ["--per-device", "1", *vsd]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch + arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert_same_log(log_of(tmp_path / "run"), log_of(whole), 2e-3)
+    settings = replace(SMALL, losses=replace(SMALL.losses, vsd=0.5), negative=str(negative))
+    train(photos, tmp_path / "one", replace(settings, regulariser_learning_rate=1e-2))
+    assert_same_log(log_of(tmp_path / "run"), log_of(tmp_path / "one"), 5e-3)
 
 
 def test_a_loss_that_is_no_number_stops_and_is_named(photos, tmp_path):
@@ -219,6 +234,7 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
         ({"crop": 80}, "multiple of 32 px"),
         ({"losses": LossWeights(lpips=1.0)}, "vgg16-397923af.pth"),
         ({"losses": LossWeights(adversarial=1.0)}, "--features FOLDER"),
+        ({"losses": LossWeights(vsd=1.0)}, "--negative FILE"),
         ({"degradation": "none"}, "no degradation 'none'"),
         ({"crop": 512}, "5 are smaller than the crop of 512 px"),
     ],
@@ -249,6 +265,46 @@ def test_the_adversarial_loss_trains_both_sides_and_resumes(photos, tmp_path):
     log = log_of(tmp_path / "whole")
     assert {"adversarial", "critic"} < log[0].keys() and log[0]["critic"] != log[2]["critic"]
     assert_same_log(log_of(tmp_path / "parts"), log, 1e-5)
+
+
+def test_vsd_teaches_model_and_regulariser_and_resumes(photos, whole, negative, tmp_path):
+    losses = replace(SMALL.losses, vsd=0.5)
+    settings = replace(SMALL, losses=losses, negative=str(negative), steps=3, regulariser_learning_rate=1e-2)
+    train(photos, tmp_path / "whole", settings)
+    train(photos, tmp_path / "parts", replace(settings, per_device=1), stop_after=1)
+    train(photos, tmp_path / "parts", replace(settings, per_device=1))
+    log, plain = log_of(tmp_path / "whole"), log_of(whole)
+    assert_same_log(log_of(tmp_path / "parts"), log, 5e-3)
+    assert log[0]["mse"] == pytest.approx(plain[0]["mse"], rel=1e-5)  # the picture is made as without it,
+    assert log[2]["mse"] != pytest.approx(plain[2]["mse"], rel=1e-6)  # and learns from it
+    state, _ = load_checkpoint(checkpoints(tmp_path / "whole")[-1])
+    ups = [value for name, value in state["regulariser"].items() if "lora_B" in name]
+    assert ups and all(float(value.abs().max()) > 0 for value in ups)
+    assert not set(state["regulariser"]) & set(state["trainable"])
+    adapter = load_checkpoint(checkpoints(whole)[-1])[0]["trainable"]
+    assert adapter.keys() == state["trainable"].keys()
+
+
+def test_wearing_nothing_is_the_prior(photos, negative):
+    """The passes of VSD use the transformer as it was, and leave everything as they found it."""
+    settings = replace(SMALL, losses=replace(SMALL.losses, vsd=0.5), negative=str(negative))
+    model, z, sigma = OneStep.load(Sources.find(EMBEDDED), settings), torch.randn(1, 16, 6, 6), torch.tensor([0.4])
+    prior = Sources.find(EMBEDDED).load_transformer(torch.float32)
+    prior.pos_embed = model.transformer.pos_embed
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+        worn = model.velocity(z, sigma, model.prompt, model.pooled)
+        with model.wearing(None):
+            bare = model.velocity(z, sigma, model.prompt, model.pooled)
+        with model.wearing("regulariser"):
+            other = model.velocity(z, sigma, model.prompt, model.pooled)
+        again = model.velocity(z, sigma, model.prompt, model.pooled)
+        model.transformer = prior
+        torch.testing.assert_close(bare, model.velocity(z, sigma, model.prompt, model.pooled))
+    assert torch.equal(worn, again)
+    assert float((worn - bare).abs().max()) > 1e-3 and float((worn - other).abs().max()) > 1e-3
 
 
 def test_gradient_checkpointing_changes_no_number(photos, whole, tmp_path):

@@ -103,7 +103,7 @@ def _shapes(path: Any, foreign: Any, convert: Any) -> dict[str, tuple[int, ...]]
 def plan_training(model: OneStep, settings: TrainSettings, crop: int | None = None) -> TrainingPlan:
     """The plan for one GPU; `crop` in place of the settings' own. `model` comes from `meta_model`, or is a real one."""
     crop = crop or settings.crop
-    trained = sum(p.numel() for p in model.trainable().values())
+    trained = sum(p.numel() for p in (*model.trainable().values(), *model.regulariser().values()))
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     device = next(model.parameters()).device
     lr = torch.zeros(settings.per_device, 3, crop // settings.scale, crop // settings.scale, device=device)

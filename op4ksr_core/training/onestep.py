@@ -1,7 +1,9 @@
 """The method as a module that can be trained: LoRA on the VAE's encoder and on the transformer, all else frozen."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,10 +12,12 @@ from torch.nn import functional as F
 
 from .. import flow
 from ..colour import back_project
+from ..errors import WeightsError
 from ..geometry import Size
-from ..loading import Adapter
+from ..loading import Adapter, load_prompt
 from ..losses.autocorrelation import autocorrelation_loss
 from ..losses.lrr import latent_refinement_loss
+from ..losses.vsd import VSDLoss
 from ..losses.wavelet import wavelet_loss
 from ..pipeline import Sources
 from ..resample import resize
@@ -21,17 +25,30 @@ from ..rope import RotaryEmbedding
 from ..vae import decode, downscale_factor, encode
 from .settings import ENCODER_TARGETS, TRANSFORMER_TARGETS, TrainSettings
 
+REGULARISER = "regulariser"
+"""The second LoRA on the transformer, which VSD lets learn what the first one makes."""
+
 
 class OneStep(nn.Module):
     """LR picture -> (z_LR, restored latent, raw decoded picture), as the pipeline does it, with gradients.
 
-    Only LoRA weights are trainable; they are float32. `hr_encoder` is the encoder as it was.
+    Only LoRA weights are trainable; they are float32. `hr_encoder` is the encoder as it was. With a weight on VSD the
+    transformer has a second LoRA, and `negative` is the prompt that its prior is guided away from.
     """
 
     prompt: Tensor
     pooled: Tensor
+    negative: Tensor
+    negative_pooled: Tensor
 
-    def __init__(self, transformer: Any, vae: Any, prompt: tuple[Tensor, Tensor], settings: TrainSettings):
+    def __init__(
+        self,
+        transformer: Any,
+        vae: Any,
+        prompt: tuple[Tensor, Tensor],
+        settings: TrainSettings,
+        negative: tuple[Tensor, Tensor] | None = None,
+    ):
         super().__init__()
         self.settings = settings
         self.hr_encoder = copy.deepcopy(vae.encoder).requires_grad_(False)
@@ -43,19 +60,24 @@ class OneStep(nn.Module):
             "transformer": _inject(transformer, TRANSFORMER_TARGETS, settings),
             "vae": _inject(vae.encoder, ENCODER_TARGETS, settings),
         }
+        if settings.losses.vsd:
+            _inject(transformer, TRANSFORMER_TARGETS, settings, REGULARISER)
         transformer.pos_embed = RotaryEmbedding(settings.rope, transformer.config.axes_dims_rope)
         if settings.checkpointing:
             transformer.enable_gradient_checkpointing()
             vae.enable_gradient_checkpointing()
         self.register_buffer("prompt", prompt[0], persistent=False)
         self.register_buffer("pooled", prompt[1], persistent=False)
+        for name, part in zip(("negative", "negative_pooled"), negative or (None, None), strict=True):
+            self.register_buffer(name, part, persistent=False)
 
     @classmethod
     def load(cls, sources: Sources, settings: TrainSettings) -> "OneStep":
         """From the files of a model; frozen weights in bfloat16 where that is the precision. Raises WeightsError."""
         torch.manual_seed(settings.seed)
+        negative = load_negative(settings)
         dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        return cls(sources.load_transformer(dtype), sources.load_vae(dtype), sources.load_prompt(), settings)
+        return cls(sources.load_transformer(dtype), sources.load_vae(dtype), sources.load_prompt(), settings, negative)
 
     def encode_hr(self, hr: Tensor) -> Tensor:
         """z_HR by the frozen encoder."""
@@ -68,30 +90,66 @@ class OneStep(nn.Module):
 
     def forward(self, lr: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
         z_lr = encode(self.vae, resize(lr, size).to(self.vae.dtype)).float()
-        z = z_lr - self.settings.sigma * self.velocity(z_lr)
+        sigma = torch.full((len(z_lr),), self.settings.sigma, device=z_lr.device)
+        z = z_lr - self.settings.sigma * self.velocity(z_lr, sigma, self.prompt, self.pooled)
         return z_lr, z, decode(self.vae, z.to(self.vae.dtype)).float()
 
-    def velocity(self, z: Tensor) -> Tensor:
-        """v(z, sigma_mid) with the fixed prompt."""
+    def velocity(self, z: Tensor, sigma: Tensor, prompt: Tensor, pooled: Tensor) -> Tensor:
+        """v(z, sigma) under a prompt; sigma is (B,)."""
         batch, _, height, width = z.shape
         model = self.transformer
         dtype = model.dtype
         guidance = self.settings.guidance
         tokens = model(
             hidden_states=flow.pack(z).to(dtype),
-            timestep=torch.full((batch,), self.settings.sigma, device=z.device),
+            timestep=sigma,
             guidance=torch.full((batch,), guidance, device=z.device) if model.config.guidance_embeds else None,
-            encoder_hidden_states=self.prompt.to(dtype).expand(batch, -1, -1),
-            pooled_projections=self.pooled.to(dtype).expand(batch, -1),
+            encoder_hidden_states=prompt.to(dtype).expand(batch, -1, -1),
+            pooled_projections=pooled.to(dtype).expand(batch, -1),
             img_ids=flow.image_ids(height, width, z.device),
-            txt_ids=torch.zeros(self.prompt.shape[1], 3, device=z.device),
+            txt_ids=torch.zeros(prompt.shape[1], 3, device=z.device),
             return_dict=False,
         )[0]
         return flow.unpack(tokens.float(), height, width)
 
+    @contextmanager
+    def wearing(self, adapter: str | None) -> Iterator[None]:
+        """Runs the transformer with another of its LoRAs, or with none: as the prior that it was."""
+        from peft.tuners.lora import LoraLayer
+
+        layers = [layer for layer in self.transformer.modules() if isinstance(layer, LoraLayer)]
+        before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+        for layer in layers:  # not by set_adapter, which also changes what requires a gradient
+            layer._active_adapter, layer._disable_adapters = [adapter] if adapter else [], adapter is None
+        try:
+            yield
+        finally:
+            for layer, (active, disabled) in zip(layers, before, strict=True):
+                layer._active_adapter, layer._disable_adapters = active, disabled
+
+    def distillation_loss(self, z: Tensor, seeds: Tensor) -> Tensor:
+        """VSD of restored latents at a random sigma: the guided prior against the regulariser."""
+        state, sigma, _ = noised(z.detach(), seeds, 2)
+        with torch.no_grad():
+            with self.wearing(None):
+                conditional = self.velocity(state, sigma, self.prompt, self.pooled)
+                unconditional = self.velocity(state, sigma, self.negative, self.negative_pooled)
+            with self.wearing(REGULARISER):
+                updated = self.velocity(state, sigma, self.prompt, self.pooled)
+        return VSDLoss(self.settings.vsd_guidance)(z, state, sigma, conditional, unconditional, updated)
+
+    def regulariser_loss(self, z: Tensor, seeds: Tensor) -> Tensor:
+        """Flow matching on restored latents (detached): what the regulariser learns. Call it `wearing` that."""
+        state, sigma, noise = noised(z, seeds, 4)
+        return F.mse_loss(self.velocity(state, sigma, self.prompt, self.pooled), noise - z)
+
     def trainable(self) -> dict[str, nn.Parameter]:
-        """The LoRA weights by name."""
-        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+        """The method's own LoRA weights by name."""
+        return {n: p for n, p in self.named_parameters() if p.requires_grad and f".{REGULARISER}." not in n}
+
+    def regulariser(self) -> dict[str, nn.Parameter]:
+        """The regulariser's weights by name; empty without VSD."""
+        return {name: p for name, p in self.named_parameters() if f".{REGULARISER}." in name}
 
     def adapters(self) -> dict[str, Adapter]:
         """What was learned, as `loading.find_adapters` gives it."""
@@ -104,18 +162,43 @@ class OneStep(nn.Module):
         return found
 
 
-def _inject(module: Any, targets: Sequence[str], settings: TrainSettings) -> dict:
-    """Adds a LoRA in place and returns PEFT's settings as plain values."""
+def load_negative(settings: TrainSettings) -> tuple[Tensor, Tensor] | None:
+    """VSD's unconditional prompt. Raises WeightsError where VSD has a weight and there is no such file."""
+    if not settings.losses.vsd:
+        return None
+    path = Path(settings.negative).expanduser() if settings.negative else None
+    if path is None or not path.is_file():
+        raise WeightsError(
+            "VSD wants a prompt file for its unconditional prior (--negative FILE; `op4ksr embed-prompt --text ''` "
+            f"makes it), got {path or 'none'}. Or set the weight of vsd to 0."
+        )
+    return load_prompt(path)
+
+
+def noised(z: Tensor, seeds: Tensor, stream: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(state, sigma, noise) of a batch at sigmas between 0.02 and 0.98, each sample's from its own seed and stream."""
+    generators = [torch.Generator().manual_seed(int(seed) + 7_919 * stream) for seed in seeds]
+    sigma = torch.stack([0.02 + 0.96 * torch.rand((), generator=g) for g in generators]).to(z)
+    noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z)
+    s = sigma.view(-1, 1, 1, 1)
+    return (1 - s) * z + s * noise, sigma, noise
+
+
+def _inject(module: Any, targets: Sequence[str], settings: TrainSettings, name: str = "default") -> dict:
+    """Adds a LoRA in place and returns PEFT's settings as plain values. The first one stays the active one."""
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
 
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, target_modules=list(targets), init_lora_weights="gaussian"
     )
-    inject_adapter_in_model(config, module)
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-        if "lora_" in name:
+    inject_adapter_in_model(config, module, adapter_name=name)
+    for key, parameter in module.named_parameters():
+        parameter.requires_grad_("lora_" in key)
+        if "lora_" in key:
             parameter.data = parameter.data.float()
+    for layer in (layer for layer in module.modules() if isinstance(layer, LoraLayer)):
+        layer._active_adapter = ["default"]
     return plain_config(config)
 
 

@@ -21,7 +21,7 @@ class LossWeights:
     """Factors of the losses, each at least 0; 0 leaves a loss out.
 
     mse, l1, lpips, wavelet: the picture against the HR picture. periodicity: L_AP. refinement: L_vae.
-    adversarial: the generator's share of the GAN loss.
+    adversarial: the generator's share of the GAN loss. vsd: variational score distillation on the latent.
     """
 
     mse: float = 2.0
@@ -31,6 +31,7 @@ class LossWeights:
     periodicity: float = 1.0
     refinement: float = 5.0
     adversarial: float = 0.0
+    vsd: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -48,6 +49,7 @@ class TrainSettings:
     crop: HR px, a multiple of 32 (F16) or 16 (F8). scale: of the LR picture, 1/scale. degradation: a name in
     training.data.DEGRADATIONS. fidelity: of the back-projection before the losses, 0 (OP4KSR) to 1.
     normalise_periodicity: L_AP over the truth's variance. lpips_weights, features: the files of those two networks.
+    negative: prompt file of the unconditional prior that VSD guides away from; its regulariser is a second LoRA.
     precision: `bf16` or `no` (float32). Steps, rates and rank must be positive. Raises SettingError.
     """
 
@@ -73,6 +75,9 @@ class TrainSettings:
     features: str = ""
     gan: str = "bce"
     gan_learning_rate: float = 5e-5
+    negative: str = ""
+    vsd_guidance: float = 7.5
+    regulariser_learning_rate: float = 2.5e-5
     precision: str = "bf16"
     checkpointing: bool = True
     seed: int = 0
@@ -82,7 +87,8 @@ class TrainSettings:
         for name in ("rank", "alpha", "steps", "batch", "per_device", "crop", "scale", "learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise SettingError(f"{name} must be above 0, got {getattr(self, name)}.")
-        for name in ("weight_decay", "guidance", "gan_learning_rate", "seed"):
+        rates = ("gan_learning_rate", "regulariser_learning_rate")
+        for name in ("weight_decay", "guidance", "vsd_guidance", "seed", *rates):
             if getattr(self, name) < 0:
                 raise SettingError(f"{name} must be at least 0, got {getattr(self, name)}.")
         for name, options in (("precision", ("bf16", "no")), ("gan", ("bce", "hinge"))):

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ..errors import OutputError, SettingError, TrainingError
@@ -21,7 +22,7 @@ from ..pipeline import Sources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, find_pictures, usable
 from .networks import load_discriminator, load_lpips
-from .onestep import OneStep, picture_losses
+from .onestep import REGULARISER, OneStep, load_negative, picture_losses
 from .settings import TrainSettings, changed
 
 log = logging.getLogger("op4ksr")
@@ -98,6 +99,7 @@ class Trainer:
         perceptual = None
         if settings.losses.lpips:
             perceptual = PerceptualLoss(load_lpips(settings.lpips_weights), settings.lpips_window)
+        load_negative(settings)
         torch.manual_seed(settings.seed)  # the heads begin by chance
         critic = load_discriminator(settings.features) if settings.losses.adversarial else None
         model = OneStep.load(sources, settings)
@@ -108,6 +110,13 @@ class Trainer:
         if state:
             _fill(model.trainable(), state["trainable"])
             optimizer.load_state_dict(state["optimizer"])
+        self.regulariser = model.regulariser()
+        self.regulariser_optimizer = _adamw(self.regulariser.values(), settings, settings.regulariser_learning_rate)
+        if state and self.regulariser:
+            _fill(self.regulariser, state["regulariser"])
+            self.regulariser_optimizer.load_state_dict(state["regulariser_optimizer"])
+        # Its gradients come from passes of their own, so that they are averaged here and not by the wrapper.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(self.regulariser))
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.perceptual = perceptual.to(self.accelerator.device) if perceptual else None
         self.critic = self.critic_optimizer = None
@@ -191,6 +200,9 @@ class Trainer:
                 losses["lpips"] = self.perceptual(shown, batch["hr"])
             if self.critic is not None:
                 losses["adversarial"] = self._fool(shown, batch["seed"])
+            if self.regulariser:
+                with accelerator.autocast():
+                    losses["vsd"] = accelerator.unwrap_model(self.model).distillation_loss(outputs[1], batch["seed"])
             weights = asdict(settings.losses)
             total = torch.stack([weights[name] * value.float() for name, value in losses.items()]).sum()
             self._check(losses)
@@ -204,6 +216,8 @@ class Trainer:
             self.optimizer.zero_grad()
             if self.critic is not None:
                 losses["critic"] = self._teach(shown.detach(), batch)
+            if self.regulariser:
+                losses["regulariser"] = self._regularise(outputs[1].detach(), batch["seed"])
         told = {name: value.detach().float() for name, value in losses.items()} | {"total": total.detach()}
         return told | ({"gradient": torch.as_tensor(float(norm))} if norm is not None else {})
 
@@ -223,6 +237,21 @@ class Trainer:
         self.accelerator.backward(loss)
         self.critic_optimizer.step()
         self.critic_optimizer.zero_grad()
+        return loss
+
+    def _regularise(self, z: Tensor, seeds: Tensor) -> Tensor:
+        """The regulariser follows what the model makes now."""
+        model = self.accelerator.unwrap_model(self.model)
+        with model.wearing(REGULARISER):
+            with self.accelerator.autocast():
+                loss = model.regulariser_loss(z, seeds)
+            (loss / self.accumulation).backward()
+        if self.accelerator.sync_gradients:
+            for parameter in self.regulariser.values():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+            self.regulariser_optimizer.step()
+            self.regulariser_optimizer.zero_grad()
         return loss
 
     def _check(self, losses: dict[str, Tensor]) -> None:
@@ -294,6 +323,9 @@ class Trainer:
         if self.critic is not None and self.critic_optimizer is not None:
             state["critic"] = self.accelerator.unwrap_model(self.critic).heads.state_dict()
             state["critic_optimizer"] = self.critic_optimizer.state_dict()
+        if self.regulariser:
+            state["regulariser"] = {name: p.detach().cpu().clone() for name, p in self.regulariser.items()}
+            state["regulariser_optimizer"] = self.regulariser_optimizer.state_dict()
         if not self.is_main:
             return None
         return save_checkpoint(self.run_folder, self.step, state, self.settings, model.adapters())
@@ -306,11 +338,12 @@ def _array(image: Any) -> Any:
 
 
 def _trained(model: Any) -> Any:
-    return (p for p in model.parameters() if p.requires_grad)
+    return (p for name, p in model.named_parameters() if p.requires_grad and f".{REGULARISER}." not in name)
 
 
 def _adamw(parameters: Any, settings: TrainSettings, rate: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW(list(parameters), lr=rate, weight_decay=settings.weight_decay)
+    group = {"params": list(parameters)}  # which may be empty
+    return torch.optim.AdamW([group], lr=rate, weight_decay=settings.weight_decay)
 
 
 def _fill(parameters: dict[str, torch.nn.Parameter], values: dict[str, Tensor]) -> None:
