@@ -32,10 +32,9 @@ def test_the_plan_without_weights_is_the_plan_with_them(real, meta, checkpointin
     assert a.lora == 16 * sum(p.numel() for p in real.trainable().values())
 
 
-def test_what_is_counted_is_what_autograd_keeps(real):
+def really_kept(model):
     """A plain count over saved tensors, each storage once, no weights: what a slow reader would do."""
-    kept, weights = {}, {p.untyped_storage().data_ptr() for p in real.parameters()}
-    held = []
+    kept, weights, held = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}, []
 
     def pack(x):
         storage = x.untyped_storage()
@@ -44,10 +43,19 @@ def test_what_is_counted_is_what_autograd_keeps(real):
             held.append(storage)
         return x
 
-    lr = torch.rand(1, 3, 32, 32)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        real(lr, Size(128, 128))
-    assert kept_for_backward(real, lr, Size(128, 128), False) == pytest.approx(sum(kept.values()), rel=0.02)
+        model(torch.rand(1, 3, 32, 32), Size(128, 128))
+    return sum(kept.values())
+
+
+def test_what_is_counted_is_what_autograd_keeps(real):
+    counted = kept_for_backward(real, torch.rand(1, 3, 32, 32), Size(128, 128), False)
+    assert counted == pytest.approx(really_kept(real), rel=0.02)
+
+
+def test_checkpointing_really_keeps_less(real):
+    sparing = OneStep.load(Sources.find(EMBEDDED), replace(SETTINGS, checkpointing=True))
+    assert really_kept(sparing) < 0.3 * really_kept(real)
 
 
 def test_memory_grows_with_crop_and_shrinks_with_checkpointing(meta):

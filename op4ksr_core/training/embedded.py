@@ -36,6 +36,7 @@ from ..resample import resize
 from ..rope import RopeSettings, RotaryEmbedding
 from ..vae import decode, encode, make_f16
 from .degradation import EMBEDDED, degrade
+from .device import half_is_fast
 from .pictures import HELD_OUT, PicturePool, photo
 
 VAE_CONFIG: dict[str, Any] = {
@@ -316,7 +317,7 @@ class StageRun:
         hr = self.pool.crops(recipe.batch, recipe.crop, seed, recipe.photo_share)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, recipe)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half_is_fast(self.device)):
             loss = LOSSES[self.stage](self.model, hr, recipe, seed + 1)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -21,6 +21,7 @@ from ..losses.perceptual import PerceptualLoss
 from ..pipeline import Sources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, find_pictures, usable
+from .device import half_is_fast
 from .networks import load_discriminator, load_lpips
 from .onestep import REGULARISER, OneStep, load_negative, picture_losses
 from .settings import TrainSettings, changed
@@ -57,6 +58,8 @@ class Trainer:
         self.accelerator = Accelerator(
             mixed_precision=settings.precision, gradient_accumulation_steps=self.accumulation, cpu=cpu
         )
+        if settings.precision == "bf16" and not half_is_fast(self.accelerator.device):
+            log.warning("This CPU emulates bfloat16, a hundred times slower than float32: --precision no is for it.")
         self.is_main = self.accelerator.is_main_process
         self._claim()
         try:
@@ -111,13 +114,13 @@ class Trainer:
             _fill(model.trainable(), state["trainable"])
             optimizer.load_state_dict(state["optimizer"])
         self.regulariser = model.regulariser()
+        # Its gradients come from passes of their own, so that they are averaged here and not by the wrapper.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(self.regulariser))
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.regulariser_optimizer = _adamw(self.regulariser.values(), settings, settings.regulariser_learning_rate)
         if state and self.regulariser:
             _fill(self.regulariser, state["regulariser"])
             self.regulariser_optimizer.load_state_dict(state["regulariser_optimizer"])
-        # Its gradients come from passes of their own, so that they are averaged here and not by the wrapper.
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(self.regulariser))
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.perceptual = perceptual.to(self.accelerator.device) if perceptual else None
         self.critic = self.critic_optimizer = None
         if critic is not None:
