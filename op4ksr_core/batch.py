@@ -209,14 +209,15 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     target = upscaler.plan(source, settings.scale, settings.long_side).target
     lost = check_writable(picture, target.height, target.width, format_of(job.output))
     rgb = upscaler(fill_hidden(picture), settings.scale, settings.long_side, settings.upscale, progress)
-    larger = replace(picture, rgb=rgb, alpha=_enlarge_alpha(picture, target))
+    larger = replace(picture, rgb=rgb, alpha=enlarge_alpha(picture, target))
     write_picture(job.output, larger, settings.save)
     if settings.strip:
         save_strip(job.output.with_name(f"{job.output.stem}_strip.jpg"), _preview(picture), _preview(larger))
     return Result(str(job.source), str(job.output), "done", 0.0, str(source), str(target), notes=picture.notes + lost)
 
 
-def _enlarge_alpha(picture: Picture, target: Size) -> Tensor | None:
+def enlarge_alpha(picture: Picture, target: Size) -> Tensor | None:
+    """The picture's alpha at the result's size, if it has one."""
     return None if picture.alpha is None else resize(picture.alpha, target).clamp(0, 1)
 
 

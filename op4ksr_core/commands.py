@@ -56,6 +56,7 @@ def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> U
 
 
 def upscale(arguments: argparse.Namespace) -> int:
+    """Enlarges the inputs; 1 if a picture failed, 130 if stopped. Raises Op4ksrError before any work."""
     settings = upscale_settings(arguments)
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
     batch = BatchSettings(settings, arguments.scale, arguments.long_side, save, arguments.overwrite, arguments.strip)
@@ -141,6 +142,7 @@ def _write_summary(
 
 
 def info(arguments: argparse.Namespace) -> int:
+    """Prints model, versions, device and memory plan."""
     import diffusers
 
     settings = upscale_settings(arguments)
@@ -160,6 +162,7 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def embed(arguments: argparse.Namespace) -> int:
+    """Writes a prompt file."""
     text = POSITIVE_PROMPT if arguments.text is None else arguments.text
     print(embed_prompt(arguments.folder, arguments.output, text, arguments.tokens))
     return 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from . import latent_view, rope_analysis, sweep
-from .batch import Job, check_folders, plan_jobs
+from .batch import Job, check_folders, enlarge_alpha, plan_jobs
 from .charts import as_picture
 from .commands import Display, make_upscaler, upscale_settings
 from .errors import Op4ksrError
@@ -54,7 +54,8 @@ def sweep_files(arguments: argparse.Namespace) -> int:
             trials.append(sweep.judge(theta, sigma, rgb, frames, trials[0] if trials else None))
             if arguments.pictures:
                 name = f"{job.output.stem}_theta{theta:g}_sigma{sigma:g}.png"
-                write_picture(job.output.with_name(name), replace(picture, rgb=variant.picture, alpha=None))
+                alpha = enlarge_alpha(picture, Size(*rgb.shape[-2:]))
+                write_picture(job.output.with_name(name), replace(picture, rgb=variant.picture, alpha=alpha))
         _write_png(job.output.with_name(f"{job.output.stem}_sheet.png"), sweep.contact_sheet(trials))
         _write_png(job.output.with_name(f"{job.output.stem}_plot.png"), sweep.plot(trials))
         best = sweep.best(trials)
