@@ -17,7 +17,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -383,7 +383,8 @@ def export(run: Path, to: Path, recipe: Recipe) -> None:
     print(f"Wrote {to}: {sum(f.stat().st_size for f in to.rglob('*.safetensors')) / 1e6:.1f} MB of weights.")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one stage or the export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=[*RECIPES, "export"])
     parser.add_argument("--run", type=Path, default=Path("runs/embedded"), help="folder of the checkpoints")
@@ -398,7 +399,7 @@ def main() -> None:
     for name in ("learning_rate", "refinement", "periodicity", "wavelet", "photo_share", "theta"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=float)
     parser.add_argument("--train-decoder", action=argparse.BooleanOptionalAction, default=None)
-    args = vars(parser.parse_args())
+    args = vars(parser.parse_args(argv))
     stage = args["stage"]
     recipe = RECIPES["onestep" if stage == "export" else stage]
     recipe = replace(recipe, **{k: v for k, v in args.items() if v is not None and k in asdict(recipe)})

@@ -49,7 +49,7 @@ class Trainer:
         picture_every: int = 100,
         cpu: bool = False,
     ):
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedType
 
         self.settings, self.run_folder = settings, run
         self.save_every, self.picture_every = save_every, picture_every
@@ -58,6 +58,9 @@ class Trainer:
         self.accelerator = Accelerator(
             mixed_precision=settings.precision, gradient_accumulation_steps=self.accumulation, cpu=cpu
         )
+        kind = self.accelerator.distributed_type
+        if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+            raise SettingError(f"{kind} is not supported: launch with plain multi-GPU (DDP) settings.")
         if settings.precision == "bf16" and not half_is_fast(self.accelerator.device):
             log.warning("This CPU emulates bfloat16, a hundred times slower than float32: --precision no is for it.")
         self.is_main = self.accelerator.is_main_process
