@@ -77,6 +77,14 @@ def test_l_ap_of_a_picture_too_small():
         autocorrelation_loss(torch.rand(1, 3, 80, 200), torch.rand(1, 3, 80, 200))
 
 
+def test_how_little_a_lattice_weighs():
+    """A woven lattice of amplitude a adds (a^2 / 4)^2 at two of the five lags: 1.5e-9 for 4/255."""
+    wave, amplitude = torch.sin(2 * math.pi * torch.arange(256) / 32), 4 / 255
+    flat = torch.full((1, 3, 256, 256), 0.5)
+    found = float(autocorrelation_loss(flat + amplitude * wave[:, None] * wave, flat))
+    assert found == pytest.approx(0.4 * (amplitude**2 / 4) ** 2, rel=0.05) and found == pytest.approx(1.5e-9, rel=0.05)
+
+
 def test_normalised_l_ap_lets_flat_quadrants_count():
     """A lattice in the flat half counts as much as contrast does in the busy one; plainly it hardly counts."""
     target = 0.5 + torch.cat([0.002 * torch.randn(1, 3, 192, 96), 0.2 * torch.randn(1, 3, 192, 96)], -1)

@@ -120,11 +120,13 @@ def changed(old: TrainSettings, new: TrainSettings) -> list[str]:
     return [f"{k}: {before[k]} -> {after[k]}" for k in before if k not in MAY_CHANGE and before[k] != after[k]]
 
 
-_PAPER = TrainSettings(losses=LossWeights(lpips=5.0, adversarial=0.5, wavelet=1.0))
+_PAPER = TrainSettings(losses=LossWeights(lpips=5.0, adversarial=0.5, wavelet=1.0, periodicity=1000.0))
 
 PRESETS = {
     # OP4KSR (arXiv 2605.13457): LoRA 64 on encoder and transformer, lr 2.5e-5, batch 16, 2,000 iterations, theta 100.
-    # Its loss weights and crop are not published: the weights are OMGSR's, with L_AP and the wavelet loss at 1.
+    # Its loss weights and crop are not published: the weights are OMGSR's, with the wavelet loss at 1. L_AP of pictures
+    # in [0, 1] is small (1e-7 to 1e-6 in trainings of the embedded model, where MSE is 1e-3; a lattice of 4/255 alone
+    # is 1.5e-9), so that it takes a weight of 1000 to matter.
     "op4ksr-paper": _PAPER,
     # OMGSR-F (arXiv 2508.08227): FLUX.1-dev, its own VAE at 8x, theta 10,000.
     "omgsr-f": replace(
