@@ -137,7 +137,7 @@ def main() -> None:
     shared = Path(__file__).parent.parent.parent / "shared" / "data"
     parser.add_argument("--pairs", type=Path, default=shared / "realsr")
     parser.add_argument("--uhd", type=Path)
-    for name, default in (("seeds", 3), ("steps", 150), ("batch", 4), ("crop", 256)):
+    for name, default in (("seeds", 3), ("first-seed", 0), ("steps", 150), ("batch", 4), ("crop", 256)):
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, value in (("sigma", 0.3), ("l-ap", 1000.0), ("learning-rate", 3e-4)):
         parser.add_argument(f"--{name}", type=float, default=value)
@@ -148,11 +148,11 @@ def main() -> None:
     results: dict[str, list[dict]] = {"prior, not tuned": [untuned]}
     sample = resize(read_picture(sorted((arguments.pairs / "lr").glob("*"))[0]).rgb, Size(256, 256))
     drawn = {}
-    for seed in range(arguments.seeds):  # a whole set of variants before the next seed
+    for seed in range(arguments.first_seed, arguments.seeds):  # a whole set of variants before the next seed
         for variant in VARIANTS:
             upscaler = upscaler_of(arguments, variant, trained(variant, seed, arguments))
             results.setdefault(variant, []).append(evaluated(f"{variant.strip('+ ')}-{seed}", upscaler, arguments))
-            if seed == 0:
+            if seed == arguments.first_seed:
                 drawn[variant] = power_spectrum(upscaler(sample, scale=4))
             print(f"{variant}, seed {seed}: {results[variant][-1]['pairs']}", flush=True)
     (arguments.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
