@@ -49,8 +49,12 @@ class Trainer:
         picture_every: int = 100,
         cpu: bool = False,
     ):
-        from accelerate import Accelerator, DistributedType
-
+        try:
+            from accelerate import Accelerator, DistributedType
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise SettingError(f"Training needs more packages ({error}): pip install 'op4ksr[cli,train]'.") from error
+        self._new_writer = SummaryWriter
         self.settings, self.run_folder = settings, run
         self.save_every, self.picture_every = save_every, picture_every
         processes = _processes()
@@ -92,6 +96,8 @@ class Trainer:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        if hasattr(self, "_writer"):
+            self._writer.close()
         self.accelerator.end_training()
 
     def _prepare(self, sources: Sources, inputs: Sequence[str | Path], workers: int) -> None:
@@ -292,9 +298,7 @@ class Trainer:
 
     def _tensorboard(self) -> Any:
         if not hasattr(self, "_writer"):
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.run_folder / "tensorboard"), purge_step=self.step)
+            self._writer = self._new_writer(str(self.run_folder / "tensorboard"), purge_step=self.step)
         return self._writer
 
     @torch.no_grad()
