@@ -35,6 +35,11 @@ VAE = {
 }
 
 
+def pytest_collection_modifyitems(items):
+    """The longest file first, so that two workers end together."""
+    items.sort(key=lambda item: item.path.name != "test_workflows.py")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
