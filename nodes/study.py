@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..op4ksr_core import latent_view, sweep
 from ..op4ksr_core.charts import as_tensor
-from ..op4ksr_core.errors import ImageError
+from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import TOKEN_PX, Size
 from ..op4ksr_core.rope import FLUX_AXES, SCHEMES, RopeSettings
 from ..op4ksr_core.rope_analysis import analyse, compare
@@ -56,6 +56,8 @@ class AnalyseRope(io.ComfyNode):
         if model is not None:
             own, axes = rope_of(model)
             settings = [own, *(one for one in settings if one != own)]
+        if not settings:
+            raise SettingError("Give at least one theta, like 100, 10000, or connect a MODEL.")
         token_px = TOKEN_PX * int(vae_factor) // 16
         analyses = [analyse(one, Size(height, width), token_px, axes) for one in settings]
         report = "\n".join(compare(analyses))

@@ -8,6 +8,8 @@ encoder's part is in it too, as `lora_vae_encoder_...`, which stock loaders leav
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +53,20 @@ def convert(source: str | Path, to: str | Path, form: str) -> None:
     if form != "folder" and to.suffix != ".safetensors":
         raise SettingError(f"The form {form} is one file: give it a name that ends in .safetensors, not {to.name}.")
     adapters = read_adapters(source)
+    with _whole(to) as part:
+        {"folder": save_adapter_folders, "file": save_adapters, "kohya": _write_kohya}[form](part, adapters)
+
+
+@contextmanager
+def _whole(to: Path) -> Iterator[Path]:
+    """A place beside `to` to write at, moved there once all is written. Raises OutputError; nothing is written over."""
     if to.exists():
         raise OutputError(f"{to} is there already. Give another name with -o.")
     part = to.with_name(f".{to.name}.part")
     try:
         _remove(part)
         part.parent.mkdir(parents=True, exist_ok=True)
-        {"folder": save_adapter_folders, "file": save_adapters, "kohya": _write_kohya}[form](part, adapters)
+        yield part
         part.rename(to)
     except OSError as error:
         raise OutputError(f"{to} cannot be written: {error.strerror or error}.") from error
@@ -143,23 +152,14 @@ def merge(sources: Sources, to: str | Path, dtype: torch.dtype | None = None) ->
     to = Path(to).expanduser()
     if not sources.adapters:
         raise SettingError("There is nothing to merge: name at least one --adapter.")
-    if to.exists():
-        raise OutputError(f"{to} is there already. Give another folder with -o.")
-    part = to.with_name(f".{to.name}.part")
-    try:
-        _remove(part)
-        part.mkdir(parents=True)
+    with _whole(to) as part:
+        part.mkdir()
         transformer = sources.load_transformer(torch.float32)
         nn.Module.to(transformer, dtype or _stored(sources.transformer)).save_pretrained(part / "transformer")
         del transformer
         vae = sources.load_vae(torch.float32)
         _save_vae(nn.Module.to(vae, dtype or _stored(sources.vae)), part / "vae")
         shutil.copyfile(sources.prompt, part / "prompt.safetensors")
-        part.rename(to)
-    except OSError as error:
-        raise OutputError(f"{to} cannot be written: {error.strerror or error}.") from error
-    finally:
-        _remove(part)
 
 
 def _stored(path: Path) -> torch.dtype:

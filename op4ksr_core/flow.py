@@ -6,6 +6,7 @@ z_HR = z_LR - sigma * v(z_LR, sigma). The latent goes in unscaled, with no noise
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -38,6 +39,29 @@ def image_ids(height: int, width: int, device: torch.device | str = "cpu") -> Te
     """Positions (h*w, 3) as (0, row, column) of the tokens of a (height, width) latent, float32."""
     rows, columns = torch.meshgrid(torch.arange(height // 2), torch.arange(width // 2), indexing="ij")
     return rearrange(torch.stack([torch.zeros_like(rows), rows, columns]), "a h w -> (h w) a").float().to(device)
+
+
+def transformer_velocity(
+    model: Any, z: Tensor, sigma: Tensor, prompt: Tensor, pooled: Tensor, guidance: float = 1.0
+) -> Tensor:
+    """v(z, sigma) of a diffusers FLUX transformer, float32, in the shape of the latent z (B, C, H, W).
+
+    sigma is (B,) in (0, 1]; prompt (1, L, D) and pooled (1, P) are shared by the batch; guidance is left out for
+    models that have no such input.
+    """
+    batch, _, height, width = z.shape
+    dtype = model.dtype
+    tokens = model(
+        hidden_states=pack(z).to(dtype),
+        timestep=sigma,
+        guidance=torch.full((batch,), guidance, device=z.device) if model.config.guidance_embeds else None,
+        encoder_hidden_states=prompt.to(z.device, dtype).expand(batch, -1, -1),
+        pooled_projections=pooled.to(z.device, dtype).expand(batch, -1),
+        img_ids=image_ids(height, width, z.device),
+        txt_ids=torch.zeros(prompt.shape[1], 3, device=z.device),
+        return_dict=False,
+    )[0]
+    return unpack(tokens.float(), height, width)
 
 
 def sigma_schedule(sigma_mid: float, steps: int = 1) -> list[float]:

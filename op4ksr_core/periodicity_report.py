@@ -75,7 +75,7 @@ def _curve(image_chw: Tensor) -> Image.Image:
     scale = max(0.05, float(curves[:, 4:].abs().max()) * 1.3)
     lines = [
         Curve(list(zip(lags, curve.clamp(-scale, scale).tolist(), strict=True)), colour, name)
-        for curve, colour, name in zip(curves, COLOURS, ("across", "down"), strict=False)
+        for curve, colour, name in zip(curves, COLOURS[:2], ("across", "down"), strict=True)
     ]
     marks = [lag for lag in LAGS if lag <= lags[-1]]
     across = Axis("lag in px", 0, lags[-1], ticks=marks)

@@ -353,19 +353,8 @@ class Upscaler:
                 return flow.euler(z, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
 
     def _velocity(self, model: Any, z: Tensor, sigma: float, guidance: float) -> Tensor:
-        batch, _, height, width = z.shape
-        ids = flow.image_ids(height, width, self.device)
-        tokens = model(
-            hidden_states=flow.pack(z).to(self.dtype),
-            timestep=torch.full((batch,), sigma, device=self.device),
-            guidance=torch.full((batch,), guidance, device=self.device) if model.config.guidance_embeds else None,
-            encoder_hidden_states=self.prompt.to(self.device, self.dtype).expand(batch, -1, -1),
-            pooled_projections=self.pooled.to(self.device, self.dtype).expand(batch, -1),
-            img_ids=ids,
-            txt_ids=ids.new_zeros(self.prompt.shape[1], 3),
-            return_dict=False,
-        )[0]
-        return flow.unpack(tokens.float(), height, width)
+        at = torch.full((len(z),), sigma, device=self.device)
+        return flow.transformer_velocity(model, z, at, self.prompt, self.pooled, guidance)
 
     def _decode(self, z: Tensor, residency: str, report: Progress) -> Tensor:
         with self._vae.use(residency) as vae, watch(_conv_blocks(vae.decoder), "decode", report):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .errors import SettingError
 from .geometry import TOKEN_PX, Size, padded_side
-from .rope import FLUX_AXES, RopeSettings, frequencies
+from .rope import FLUX_AXES, RopeSettings, effective_pairs, frequencies
 
 EFFECTIVE_DEGREES = 5.0
 """A pair that steps by more than this per token counts as effective."""
@@ -45,7 +45,10 @@ class RopeAnalysis:
     @property
     def effective(self) -> tuple[int, int]:
         """Pairs of H and of W that step by more than 5 degrees per token."""
-        return tuple((self.steps > EFFECTIVE_DEGREES).sum(1).tolist())  # type: ignore[return-value]
+        rows, columns = (
+            effective_pairs(self.settings, 2 * self.steps.shape[1], span, EFFECTIVE_DEGREES) for span in self.tokens
+        )
+        return rows, columns
 
     @property
     def slowest_px(self) -> float:

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -152,7 +153,7 @@ def test_lpips_windows_cover_every_pixel(length, window, overlap):
         assert start >= 0 and (start + window <= length or start == 0)
         covered[start : start + window] = True
     assert covered.all() and len(starts) == len(set(starts))
-    steps = [b - a for a, b in zip(starts, starts[1:], strict=False)]
+    steps = [b - a for a, b in pairwise(starts)]
     assert all(step <= window - overlap for step in steps)
 
 

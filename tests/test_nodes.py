@@ -520,6 +520,8 @@ def test_rope_analysis_puts_the_models_own_first(server):
     del graph["rope"]["inputs"]["model"]
     graph["rope"]["inputs"]["thetas"] = "100"
     assert server.run(graph)["outputs"]["pairs"]["text"][0] == "15"
+    graph["rope"]["inputs"]["thetas"] = ""
+    assert "at least one theta" in str(server.run(graph)["status"]["messages"])
 
 
 def test_the_latent_view_shows_what_the_transformer_does(server):

@@ -3,6 +3,7 @@
 import logging
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -93,8 +94,7 @@ class PairDataset(Dataset):
 
     def _picture(self, number: int) -> Tensor:
         epoch, place = divmod(number, len(self.paths))
-        order = list(range(len(self.paths)))
-        random.Random(self.seed * 7919 + epoch).shuffle(order)
+        order = _order(self.seed, epoch, len(self.paths))
         for shift in range(len(order)):
             path = self.paths[order[(place + shift) % len(order)]]
             try:
@@ -110,6 +110,14 @@ class PairDataset(Dataset):
         top, left = (rng.randint(0, side - self.crop) for side in rgb.shape[-2:])
         x = torch.rot90(rgb[:, top : top + self.crop, left : left + self.crop], rng.randrange(4), (1, 2))
         return (x.flip(2) if rng.random() < 0.5 else x).contiguous()
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    """The order of the pictures in an epoch; shuffled once, not for every sample."""
+    order = list(range(count))
+    random.Random(seed * 7919 + epoch).shuffle(order)
+    return order
 
 
 def pair_sheet(dataset: PairDataset, count: int = 8, panel: int = 256) -> Image.Image:

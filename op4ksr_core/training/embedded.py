@@ -136,17 +136,7 @@ class EmbeddedModel(nn.Module):
 
     def velocity(self, z: Tensor, sigma: Tensor) -> Tensor:
         """v(z, sigma) with the learned prompt; sigma is (B,)."""
-        batch, _, height, width = z.shape
-        tokens = self.dit(
-            hidden_states=flow.pack(z),
-            timestep=sigma,
-            encoder_hidden_states=self.prompt.expand(batch, -1, -1),
-            pooled_projections=self.pooled.expand(batch, -1),
-            img_ids=flow.image_ids(height, width, z.device),
-            txt_ids=torch.zeros(PROMPT_TOKENS, 3, device=z.device),
-            return_dict=False,
-        )[0]
-        return flow.unpack(tokens.float(), height, width)
+        return flow.transformer_velocity(self.dit, z, sigma, self.prompt, self.pooled)
 
     def restore(self, lr: Tensor, size: Size, sigma_mid: float) -> tuple[Tensor, Tensor]:
         """LR picture -> (z_LR, raw decoded picture of `size`)."""

@@ -146,17 +146,16 @@ def _outermost(model: nn.Module) -> list[nn.Module]:
 
 
 class _Kept(torch.autograd.Function):
-    """Keeps what fused attention keeps: query, key, value, result and a number per query. Its values mean nothing."""
+    """Keeps what fused attention keeps: query, key, value, result and a number per query. No backward.
+
+    The values mean nothing.
+    """
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         out = torch.empty_like(query)
         ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
         return out
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        raise NotImplementedError("only counted, never run backwards")
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -96,21 +96,7 @@ class OneStep(nn.Module):
 
     def velocity(self, z: Tensor, sigma: Tensor, prompt: Tensor, pooled: Tensor) -> Tensor:
         """v(z, sigma) under a prompt; sigma is (B,)."""
-        batch, _, height, width = z.shape
-        model = self.transformer
-        dtype = model.dtype
-        guidance = self.settings.guidance
-        tokens = model(
-            hidden_states=flow.pack(z).to(dtype),
-            timestep=sigma,
-            guidance=torch.full((batch,), guidance, device=z.device) if model.config.guidance_embeds else None,
-            encoder_hidden_states=prompt.to(dtype).expand(batch, -1, -1),
-            pooled_projections=pooled.to(dtype).expand(batch, -1),
-            img_ids=flow.image_ids(height, width, z.device),
-            txt_ids=torch.zeros(prompt.shape[1], 3, device=z.device),
-            return_dict=False,
-        )[0]
-        return flow.unpack(tokens.float(), height, width)
+        return flow.transformer_velocity(self.transformer, z, sigma, prompt, pooled, self.settings.guidance)
 
     @contextmanager
     def wearing(self, adapter: str | None) -> Iterator[None]:

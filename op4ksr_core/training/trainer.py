@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_che
 from .data import PairDataset, find_pictures, usable
 from .device import half_is_fast
 from .networks import load_discriminator, load_lpips
-from .onestep import REGULARISER, OneStep, load_negative, picture_losses
+from .onestep import REGULARISER, OneStep, picture_losses
 from .settings import TrainSettings, changed
 
 log = logging.getLogger("op4ksr")
@@ -111,7 +112,6 @@ class Trainer:
         perceptual = None
         if settings.losses.lpips:
             perceptual = PerceptualLoss(load_lpips(settings.lpips_weights), settings.lpips_window)
-        load_negative(settings)
         torch.manual_seed(settings.seed)  # the heads begin by chance
         critic = load_discriminator(settings.features) if settings.losses.adversarial else None
         model = OneStep.load(sources, settings)
@@ -304,7 +304,6 @@ class Trainer:
     @torch.no_grad()
     def _show(self, writer: Any) -> None:
         """The first sample restored: pictures, the periodicity score and the inspector's report."""
-        from ..charts import as_picture
         from ..periodicity import inspect
         from ..periodicity_report import draw_report
 
@@ -319,11 +318,12 @@ class Trainer:
         if min(shown.shape[-2:]) >= 64:
             found = inspect(shown)
             writer.add_scalar("periodicity score", found.score, self.step)
-            report = torch.from_numpy(_array(as_picture(draw_report(shown, found))))
-            writer.add_image("spectrum", report, self.step, dataformats="HWC")
+            writer.add_image("spectrum", draw_report(shown, found), self.step)
 
     def save(self) -> Path | None:
-        """Writes a checkpoint of the step reached."""
+        """Writes a checkpoint of the step reached; the first process does."""
+        if not self.is_main:
+            return None
         model = self.accelerator.unwrap_model(self.model)
         state: dict[str, Any] = {
             "step": self.step,
@@ -336,15 +336,7 @@ class Trainer:
         if self.regulariser:
             state["regulariser"] = {name: p.detach().cpu().clone() for name, p in self.regulariser.items()}
             state["regulariser_optimizer"] = self.regulariser_optimizer.state_dict()
-        if not self.is_main:
-            return None
         return save_checkpoint(self.run_folder, self.step, state, self.settings, model.adapters())
-
-
-def _array(image: Any) -> Any:
-    import numpy as np
-
-    return np.asarray(image).copy()
 
 
 def _trained(model: Any) -> Any:
@@ -367,8 +359,6 @@ def _fill(parameters: dict[str, torch.nn.Parameter], values: dict[str, Tensor]) 
 
 
 def _processes() -> int:
-    import os
-
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
