@@ -1,17 +1,19 @@
 """The paper's ablation at small scale: one prior, four one-step fine-tunes of equal budget and seeds.
 
-    python benchmarks/ablation.py PRIOR PICTURES --out FOLDER [--seeds 3] [--steps 150] [--pairs DIR] [--uhd DIR]
+    python benchmarks/ablation.py PRIOR PICTURES --out FOLDER [--seeds 3] [--at 40 120] [--uhd DIR] [--sweep]
 
 Base has theta 10,000 and no L_AP; RFR has theta 100; L_AP has the loss; both have both. Everything else is equal. PRIOR
 is a model folder, PICTURES a folder to train on. Each model restores the pairs (lr/, hr/) and, where given, degraded
-crops of large pictures. Finished trainings and evaluations are kept, so that a stopped run goes on. Prints two
-Markdown tables, mean and deviation over the seeds, and writes FOLDER/results.json and FOLDER/spectra.png.
+crops of large pictures, after each of the steps of --at. With --sweep the variants are, instead, thetas and sigmas
+without L_AP. Finished trainings and evaluations are kept, so that a stopped run goes on. Prints Markdown tables, mean
+and deviation over the seeds, and writes FOLDER/results.json and FOLDER/spectra.png.
 """
 
 import argparse
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,30 +32,46 @@ from op4ksr_core.pipeline import Sources, Upscaler
 from op4ksr_core.presets import UpscaleSettings
 from op4ksr_core.resample import resize
 from op4ksr_core.rope import RopeSettings
-from op4ksr_core.training.checkpoint import checkpoints
+from op4ksr_core.training.checkpoint import folder_of
 from op4ksr_core.training.degradation import EMBEDDED, degrade
 from op4ksr_core.training.settings import PRESETS, TrainSettings
 from op4ksr_core.training.trainer import Trainer
 
-VARIANTS = {"base": (10_000.0, False), "+ RFR": (100.0, False), "+ L_AP": (10_000.0, True), "both": (100.0, True)}
+
+@dataclass(frozen=True)
+class Variant:
+    """What one fine-tune has of its own."""
+
+    theta: float
+    sigma: float = 0.3
+    periodic: bool = False
+
+
+ABLATION = {
+    "base": Variant(10_000),
+    "+ RFR": Variant(100),
+    "+ L_AP": Variant(10_000, periodic=True),
+    "both": Variant(100, periodic=True),
+}
+SWEEP = {f"theta {theta}": Variant(theta) for theta in (10, 30, 100, 300, 1000, 10_000)} | {
+    f"theta 100, sigma {sigma}": Variant(100, sigma) for sigma in (0.1, 0.5, 0.7)
+}
 COLUMNS = (*HIGHER_IS_BETTER, "score", "lattice_32_db", "lattice_16_db", "l_ap", "latent_bias")
 Pair = tuple[Tensor, Tensor]
 
 
-def settings_of(variant: str, seed: int, arguments: argparse.Namespace) -> TrainSettings:
-    theta, periodic = VARIANTS[variant]
+def settings_of(variant: Variant, seed: int, arguments: argparse.Namespace) -> TrainSettings:
     preset = PRESETS["embedded"]
-    losses = replace(preset.losses, periodicity=arguments.l_ap if periodic else 0.0)
     return replace(
         preset,
-        sigma=arguments.sigma,
-        rope=RopeSettings(theta),
-        losses=losses,
+        sigma=variant.sigma,
+        rope=RopeSettings(variant.theta),
+        losses=replace(preset.losses, periodicity=arguments.l_ap if variant.periodic else 0.0),
         rank=64,
         alpha=64,
         fidelity=0.0,
         normalise_periodicity=arguments.normalise,
-        steps=arguments.steps,
+        steps=max(arguments.at),
         batch=arguments.batch,
         per_device=arguments.batch,
         crop=arguments.crop,
@@ -62,17 +80,22 @@ def settings_of(variant: str, seed: int, arguments: argparse.Namespace) -> Train
     )
 
 
-def trained(variant: str, seed: int, arguments: argparse.Namespace) -> Path:
-    """The adapters of one fine-tune, trained where they are not there yet."""
-    run = arguments.out / f"{variant.replace(' ', '').strip('+')}-{seed}"
-    settings = settings_of(variant, seed, arguments)
+def trained(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -> Path:
+    """The folder of one fine-tune's checkpoints, trained where they are not there yet."""
+    run = arguments.out / f"{slug(name)}-{seed}"
     sources = Sources.find(arguments.prior)
-    trainer = Trainer(settings, sources, [arguments.pictures], run, save_every=50, picture_every=50)
+    every = math.gcd(*arguments.at)
+    settings = settings_of(variant, seed, arguments)
+    trainer = Trainer(settings, sources, [arguments.pictures], run, save_every=every, picture_every=max(arguments.at))
     try:
         trainer.run()
     finally:
         trainer.close()
-    return checkpoints(run)[-1]
+    return run
+
+
+def slug(name: str) -> str:
+    return name.replace(" ", "").replace(",", "-").strip("+")
 
 
 def photo_pairs(folder: Path) -> Iterator[Pair]:
@@ -114,8 +137,8 @@ def evaluated(name: str, upscaler: Upscaler, arguments: argparse.Namespace) -> d
     return json.loads(path.read_text())
 
 
-def upscaler_of(arguments: argparse.Namespace, variant: str, adapters: Path | None) -> Upscaler:
-    settings = UpscaleSettings(sigma=arguments.sigma, fidelity=0.0, rope=RopeSettings(VARIANTS[variant][0]))
+def upscaler_of(arguments: argparse.Namespace, variant: Variant, adapters: Path | None) -> Upscaler:
+    settings = UpscaleSettings(sigma=variant.sigma, fidelity=0.0, rope=RopeSettings(variant.theta))
     return Upscaler.from_pretrained(arguments.prior, adapters=[adapters] if adapters else [], settings=settings)
 
 
@@ -137,29 +160,39 @@ def main() -> None:
     shared = Path(__file__).parent.parent.parent / "shared" / "data"
     parser.add_argument("--pairs", type=Path, default=shared / "realsr")
     parser.add_argument("--uhd", type=Path)
-    for name, default in (("seeds", 3), ("first-seed", 0), ("steps", 150), ("batch", 4), ("crop", 256)):
+    for name, default in (("seeds", 3), ("first-seed", 0), ("batch", 1), ("crop", 384)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    for name, value in (("sigma", 0.3), ("l-ap", 1000.0), ("learning-rate", 3e-4)):
+    for name, value in (("l-ap", 1000.0), ("learning-rate", 3e-4)):
         parser.add_argument(f"--{name}", type=float, default=value)
+    parser.add_argument("--at", type=int, nargs="+", default=[40, 120], help="steps after which to evaluate")
+    parser.add_argument("--sweep", action="store_true", help="thetas and sigmas in place of the four variants")
     parser.add_argument("--normalise", action="store_true", help="L_AP over the truth's variance")
     arguments = parser.parse_args()
+    if max(arguments.at) // math.gcd(*arguments.at) > 3:
+        raise SystemExit(f"--at {arguments.at} needs more than the three checkpoints that a training keeps.")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    untuned = evaluated("prior", upscaler_of(arguments, "base", None), arguments)
-    results: dict[str, list[dict]] = {"prior, not tuned": [untuned]}
+    variants = SWEEP if arguments.sweep else ABLATION
+    results: dict[str, list[dict]] = {}
+    for name in variants if arguments.sweep else ["base"]:
+        untuned = evaluated(f"untuned-{slug(name)}", upscaler_of(arguments, variants[name], None), arguments)
+        results[f"prior at {name}" if arguments.sweep else "prior"] = [untuned]
     sample = resize(read_picture(sorted((arguments.pairs / "lr").glob("*"))[0]).rgb, Size(256, 256))
     drawn = {}
     for seed in range(arguments.first_seed, arguments.seeds):  # a whole set of variants before the next seed
-        for variant in VARIANTS:
-            upscaler = upscaler_of(arguments, variant, trained(variant, seed, arguments))
-            results.setdefault(variant, []).append(evaluated(f"{variant.strip('+ ')}-{seed}", upscaler, arguments))
+        for name, variant in variants.items():
+            run = trained(name, variant, seed, arguments)
+            for step in sorted(arguments.at):
+                upscaler = upscaler_of(arguments, variant, folder_of(run, step))
+                row = evaluated(f"{slug(name)}-{seed}-{step}", upscaler, arguments)
+                results.setdefault(f"{name}, {step} steps", []).append(row)
             if seed == arguments.first_seed:
-                drawn[variant] = power_spectrum(upscaler(sample, scale=4))
-            print(f"{variant}, seed {seed}: {results[variant][-1]['pairs']}", flush=True)
+                drawn[name] = power_spectrum(upscaler(sample, scale=4))
+            print(f"{name}, seed {seed}: {row['pairs']}", flush=True)
     (arguments.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     tables(results)
     sheet = Image.new("RGB", (len(drawn) * 264 + 8, 296), "white")
-    for n, (variant, picture) in enumerate(drawn.items()):
-        ImageDraw.Draw(sheet).text((8 + 264 * n, 8), variant, fill=INK, font=font(15))
+    for n, (name, picture) in enumerate(drawn.items()):
+        ImageDraw.Draw(sheet).text((8 + 264 * n, 8), name, fill=INK, font=font(15))
         sheet.paste(picture, (8 + 264 * n, 32))
     sheet.save(arguments.out / "spectra.png")
 

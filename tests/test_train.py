@@ -158,27 +158,52 @@ def test_a_killed_run_goes_on_to_the_same_curve(photos, whole, tmp_path, delay):
     assert not list((run / "checkpoints").glob(".*"))
 
 
-def test_two_processes_are_one_with_twice_the_batch(photos, negative, tmp_path):
-    """VSD too, whose regulariser is averaged over the processes by hand."""
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "op4ksr_core"]
-    vsd = ["--loss-vsd", "0.5", "--negative", str(negative), "--regulariser-learning-rate", "1e-2"]
-    arguments = command(photos, tmp_path / "run")[3:] + ["--per-device", "1", *vsd]
+def launched(photos, run, *more):
+    """The command in two processes with one picture each at once."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "op4ksr_core", *command(photos, run)[3:], "--per-device", "1", *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch + arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 processes" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def with_vsd(photos, negative, tmp_path_factory):
+    """One process that trains a regulariser too: its run, and the options that others need for the same."""
+    run = tmp_path_factory.mktemp("vsd") / "one"
     settings = replace(SMALL, losses=replace(SMALL.losses, vsd=0.5), negative=str(negative))
-    train(photos, tmp_path / "one", replace(settings, regulariser_learning_rate=1e-2))
-    assert_same_log(log_of(tmp_path / "run"), log_of(tmp_path / "one"), 5e-3)
+    settings = replace(settings, regulariser_learning_rate=1e-2)
+    train(photos, run, settings, save_every=1)
+    return run, settings, ["--loss-vsd", "0.5", "--negative", str(negative), "--regulariser-learning-rate", "1e-2"]
+
+
+def test_two_processes_are_one_with_twice_the_batch(photos, with_vsd, tmp_path):
+    """VSD too, whose regulariser is averaged over the processes by hand."""
+    one, _, options = with_vsd
+    launched(photos, tmp_path / "run", *options)
+    assert_same_log(log_of(tmp_path / "run"), log_of(one), 5e-3)
+
+
+def test_a_sharded_transformer_trains_as_a_whole_one(photos, with_vsd, tmp_path):
+    """FSDP: the same losses, the same pictures logged, and a checkpoint that one process goes on with."""
+    one, settings, options = with_vsd
+    run = tmp_path / "run"
+    launched(photos, run, *options, "--shard", "--stop-after", "2", "--picture-every", "2")
+    settings = replace(settings, per_device=1)
+    states = [load_checkpoint(run / "checkpoints" / "step-000002")[0], load_checkpoint(checkpoints(one)[-3])[0]]
+    assert states[0]["optimizer"].keys() == states[1]["optimizer"].keys() == states[0]["trainable"].keys()
+    for name, value in states[1]["trainable"].items():
+        assert torch.allclose(states[0]["trainable"][name], value, atol=2e-3), name
+    launched(photos, run, *options, "--shard", "--stop-after", "3")
+    train(photos, run, settings)
+    assert_same_log(log_of(run), log_of(one), 5e-3)
+    Upscaler.from_pretrained(EMBEDDED, adapters=[checkpoints(run)[-1]])
+
+
+def test_sharding_wants_processes_to_share(photos, tmp_path):
+    with pytest.raises(SettingError, match="two or more"):
+        train(photos, tmp_path / "run", shard=True)
 
 
 def test_a_loss_that_is_no_number_stops_and_is_named(photos, tmp_path):

@@ -56,8 +56,12 @@ def train(arguments: argparse.Namespace) -> int:
         save_every=arguments.save_every,
         picture_every=arguments.picture_every,
         cpu=arguments.device == "cpu",
+        shard=arguments.shard,
     )
     start = trainer.step
+    if first:
+        count = trainer.accelerator.num_processes
+        print(f"{count} process{'es' if count > 1 else ''} on {trainer.accelerator.device.type}", flush=True)
     try:
         step = trainer.run(arguments.minutes, arguments.stop_after)
     finally:

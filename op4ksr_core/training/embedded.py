@@ -386,7 +386,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name in ("steps", "batch", "crop", "scenes", "seed"):
         parser.add_argument(f"--{name}", type=int)
-    for name in ("learning_rate", "refinement", "periodicity", "wavelet", "photo_share", "theta"):
+    for name in ("learning_rate", "fidelity", "raw", "refinement", "periodicity", "wavelet", "photo_share", "theta"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=float)
     parser.add_argument("--train-decoder", action=argparse.BooleanOptionalAction, default=None)
     args = vars(parser.parse_args(argv))

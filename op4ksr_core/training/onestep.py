@@ -24,6 +24,7 @@ from ..resample import resize
 from ..rope import RotaryEmbedding
 from ..vae import decode, downscale_factor, encode
 from .settings import ENCODER_TARGETS, TRANSFORMER_TARGETS, TrainSettings
+from .sharding import whole
 
 REGULARISER = "regulariser"
 """The second LoRA on the transformer, which VSD lets learn what the first one makes."""
@@ -138,12 +139,12 @@ class OneStep(nn.Module):
         return {name: p for name, p in self.named_parameters() if f".{REGULARISER}." in name}
 
     def adapters(self) -> dict[str, Adapter]:
-        """What was learned, as `loading.find_adapters` gives it."""
+        """What was learned, as `loading.find_adapters` gives it. Sharded: to be called in all processes at once."""
         from peft import get_peft_model_state_dict
 
         found = {}
         for part, module in (("transformer", self.transformer), ("vae", self.vae.encoder)):
-            state = {k: v.detach().cpu() for k, v in get_peft_model_state_dict(module).items()}
+            state = {k: whole(v) for k, v in get_peft_model_state_dict(module).items()}
             found[part] = Adapter("this training", self.configs[part], state)
         return found
 

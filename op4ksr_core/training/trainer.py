@@ -26,6 +26,7 @@ from .device import half_is_fast
 from .networks import load_discriminator, load_lpips
 from .onestep import REGULARISER, OneStep, picture_losses
 from .settings import TrainSettings, changed
+from .sharding import average_gradients, by_kind, clip_gradients, fill, fill_optimizer, optimizer_state, shard, whole
 
 log = logging.getLogger("op4ksr")
 
@@ -36,7 +37,9 @@ class Trainer:
     """One training in one folder, new or gone on with.
 
     The folder gets `checkpoints/`, `log.jsonl` (a line per step) and `tensorboard/`. Raises SettingError, WeightsError,
-    OutputError or TrainingError, all before any work but for a loss that is not a number and a full disk.
+    OutputError or TrainingError, all before any work but for a loss that is not a number and a full disk. Several
+    processes each hold the whole model (DDP), or with `shard` a part of the transformer (FSDP2); a run may change
+    between the two.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Trainer:
         save_every: int = 100,
         picture_every: int = 100,
         cpu: bool = False,
+        shard: bool = False,
     ):
         try:
             from accelerate import Accelerator, DistributedType
@@ -65,7 +69,10 @@ class Trainer:
         )
         kind = self.accelerator.distributed_type
         if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
-            raise SettingError(f"{kind} is not supported: launch with plain multi-GPU (DDP) settings.")
+            raise SettingError(f"{kind} is not supported: launch with plain multi-GPU settings, and --shard for FSDP.")
+        self.sharded = shard
+        if shard and processes == 1:
+            raise SettingError("--shard shares the transformer out over processes: launch with two or more.")
         if settings.precision == "bf16" and not half_is_fast(self.accelerator.device):
             log.warning("This CPU emulates bfloat16, a hundred times slower than float32: --precision no is for it.")
         self.is_main = self.accelerator.is_main_process
@@ -118,22 +125,26 @@ class Trainer:
         multiple = 2 * model.factor
         if settings.crop % multiple:
             raise SettingError(f"The crop is a multiple of {multiple} px for this VAE, got {settings.crop}.")
-        optimizer = _adamw(model.trainable().values(), settings, settings.learning_rate)
+        if self.sharded:
+            shard(model.transformer, self.accelerator.device)
+        self.trainable, self.regulariser = model.trainable(), model.regulariser()
+        optimizer = _adamw(self.trainable, settings, settings.learning_rate)
+        self.regulariser_optimizer = _adamw(self.regulariser, settings, settings.regulariser_learning_rate)
         if state:
-            _fill(model.trainable(), state["trainable"])
-            optimizer.load_state_dict(state["optimizer"])
-        self.regulariser = model.regulariser()
-        # Its gradients come from passes of their own, so that they are averaged here and not by the wrapper.
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(self.regulariser))
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.regulariser_optimizer = _adamw(self.regulariser.values(), settings, settings.regulariser_learning_rate)
-        if state and self.regulariser:
+            _fill(self.trainable, state["trainable"])
+            fill_optimizer(optimizer, self.trainable, state["optimizer"])
             _fill(self.regulariser, state["regulariser"])
-            self.regulariser_optimizer.load_state_dict(state["regulariser_optimizer"])
+            fill_optimizer(self.regulariser_optimizer, self.regulariser, state["regulariser_optimizer"])
+        if self.sharded:
+            self.model, self.optimizer = model.to(self.accelerator.device), self.accelerator.prepare(optimizer)
+        else:
+            # The regulariser's gradients come from passes of their own: they are averaged here, not by the wrapper.
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(self.regulariser))
+            self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.perceptual = perceptual.to(self.accelerator.device) if perceptual else None
         self.critic = self.critic_optimizer = None
         if critic is not None:
-            heads = [p for p in critic.parameters() if p.requires_grad]
+            heads = {name: p for name, p in critic.named_parameters() if p.requires_grad}
             critic_optimizer = _adamw(heads, settings, settings.gan_learning_rate)
             if state:
                 critic.heads.load_state_dict(state["critic"])
@@ -221,9 +232,12 @@ class Trainer:
             accelerator.backward(total)
             norm = None
             if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(list(_trained(self.model)), settings.clip)
-                if not math.isfinite(float(norm)):
-                    raise self._failure("the gradient", float(norm))
+                own = list(self.trainable.values())
+                if self.sharded:
+                    average_gradients(own, self._average)
+                norm = clip_gradients(own, settings.clip)
+                if not math.isfinite(norm):
+                    raise self._failure("the gradient", norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.critic is not None:
@@ -231,7 +245,7 @@ class Trainer:
             if self.regulariser:
                 losses["regulariser"] = self._regularise(outputs[1].detach(), batch["seed"])
         told = {name: value.detach().float() for name, value in losses.items()} | {"total": total.detach()}
-        return told | ({"gradient": torch.as_tensor(float(norm))} if norm is not None else {})
+        return told | ({"gradient": torch.as_tensor(norm)} if norm is not None else {})
 
     def _fool(self, shown: Tensor, seeds: Tensor) -> Tensor:
         critic = self.accelerator.unwrap_model(self.critic)
@@ -259,12 +273,13 @@ class Trainer:
                 loss = model.regulariser_loss(z, seeds)
             (loss / self.accumulation).backward()
         if self.accelerator.sync_gradients:
-            for parameter in self.regulariser.values():
-                if parameter.grad is not None:
-                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+            average_gradients(list(self.regulariser.values()), self._average)
             self.regulariser_optimizer.step()
             self.regulariser_optimizer.zero_grad()
         return loss
+
+    def _average(self, x: Tensor) -> Tensor:
+        return self.accelerator.reduce(x, "mean")
 
     def _check(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
@@ -285,16 +300,14 @@ class Trainer:
             values = torch.stack(list(mean.values())).to(self.accelerator.device)
             values = self.accelerator.reduce(values, "mean")
             mean = dict(zip(mean, values.cpu(), strict=True))
-        if not self.is_main:
-            return
-        numbers = {name: float(value) for name, value in mean.items()}
-        with (self.run_folder / LOG).open("a") as file:
-            file.write(json.dumps({"step": self.step} | numbers) + "\n")
-        writer = self._tensorboard()
-        for name, value in numbers.items():
-            writer.add_scalar(name, value, self.step)
-        if self.step % self.picture_every == 0:
-            self._show(writer)
+        if self.is_main:
+            numbers = {name: float(value) for name, value in mean.items()}
+            with (self.run_folder / LOG).open("a") as file:
+                file.write(json.dumps({"step": self.step} | numbers) + "\n")
+            for name, value in numbers.items():
+                self._tensorboard().add_scalar(name, value, self.step)
+        if self.step % self.picture_every == 0 and (self.is_main or self.sharded):  # sharded, all run the model
+            self._show()
 
     def _tensorboard(self) -> Any:
         if not hasattr(self, "_writer"):
@@ -302,7 +315,7 @@ class Trainer:
         return self._writer
 
     @torch.no_grad()
-    def _show(self, writer: Any) -> None:
+    def _show(self) -> None:
         """The first sample restored: pictures, the periodicity score and the inspector's report."""
         from ..periodicity import inspect
         from ..periodicity_report import draw_report
@@ -312,6 +325,9 @@ class Trainer:
         batch = {name: torch.as_tensor(pair[name])[None].to(device) for name in ("hr", "lr", "seed")}
         with self.accelerator.autocast():
             outputs = model(batch["lr"], Size(*batch["hr"].shape[-2:]))
+        if not self.is_main:
+            return
+        writer = self._tensorboard()
         shown = picture_losses(model, batch, outputs)[1][0].clamp(0, 1).cpu()
         lr = torch.nn.functional.interpolate(batch["lr"], size=shown.shape[-2:])[0].cpu()
         writer.add_image("LR, restored, HR", torch.cat([lr, shown, batch["hr"][0].cpu()], 2), self.step)
@@ -322,30 +338,25 @@ class Trainer:
 
     def save(self) -> Path | None:
         """Writes a checkpoint of the step reached; the first process does."""
+        if not (self.is_main or self.sharded):
+            return None
+        state: dict[str, Any] = {"step": self.step}
+        state["trainable"] = {name: whole(p) for name, p in self.trainable.items()}
+        state["optimizer"] = optimizer_state(self.optimizer, self.trainable)
+        state["regulariser"] = {name: whole(p) for name, p in self.regulariser.items()}
+        state["regulariser_optimizer"] = optimizer_state(self.regulariser_optimizer, self.regulariser)
+        adapters = self.accelerator.unwrap_model(self.model).adapters()
         if not self.is_main:
             return None
-        model = self.accelerator.unwrap_model(self.model)
-        state: dict[str, Any] = {
-            "step": self.step,
-            "trainable": {name: p.detach().cpu().clone() for name, p in model.trainable().items()},
-            "optimizer": self.optimizer.state_dict(),
-        }
         if self.critic is not None and self.critic_optimizer is not None:
             state["critic"] = self.accelerator.unwrap_model(self.critic).heads.state_dict()
             state["critic_optimizer"] = self.critic_optimizer.state_dict()
-        if self.regulariser:
-            state["regulariser"] = {name: p.detach().cpu().clone() for name, p in self.regulariser.items()}
-            state["regulariser_optimizer"] = self.regulariser_optimizer.state_dict()
-        return save_checkpoint(self.run_folder, self.step, state, self.settings, model.adapters())
+        return save_checkpoint(self.run_folder, self.step, state, self.settings, adapters)
 
 
-def _trained(model: Any) -> Any:
-    return (p for name, p in model.named_parameters() if p.requires_grad and f".{REGULARISER}." not in name)
-
-
-def _adamw(parameters: Any, settings: TrainSettings, rate: float) -> torch.optim.AdamW:
-    group = {"params": list(parameters)}  # which may be empty
-    return torch.optim.AdamW([group], lr=rate, weight_decay=settings.weight_decay)
+def _adamw(parameters: dict[str, torch.nn.Parameter], settings: TrainSettings, rate: float) -> torch.optim.AdamW:
+    groups = by_kind(list(parameters.values())) or [[]]  # which may be empty
+    return torch.optim.AdamW([{"params": group} for group in groups], lr=rate, weight_decay=settings.weight_decay)
 
 
 def _fill(parameters: dict[str, torch.nn.Parameter], values: dict[str, Tensor]) -> None:
@@ -353,9 +364,8 @@ def _fill(parameters: dict[str, torch.nn.Parameter], values: dict[str, Tensor]) 
     if parameters.keys() != values.keys():
         odd = sorted(parameters.keys() ^ values.keys())
         raise SettingError(f"The checkpoint is of another model: {', '.join(odd[:3])} ... ({len(odd)} tensors differ).")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(values[name])
+    for name, parameter in parameters.items():
+        fill(parameter, values[name])
 
 
 def _processes() -> int:
