@@ -68,3 +68,14 @@ def test_the_largest_crop_fits_and_the_next_does_not(meta):
     crop = largest_crop(meta, SETTINGS, 2e9)
     assert plan_training(meta, SETTINGS, crop).total <= 2e9 < plan_training(meta, SETTINGS, crop + 256).total
     assert largest_crop(meta, SETTINGS, 1e6) is None
+
+
+def test_a_sharded_transformer_takes_its_share(meta):
+    alone, four = plan_training(meta, SETTINGS), plan_training(meta, SETTINGS, shards=4)
+    transformer, trained = list(meta.transformer.parameters()), set(meta.trainable().values())
+    frozen = sum(4 * p.numel() for p in transformer if p not in trained)
+    blocks = [*meta.transformer.transformer_blocks, *meta.transformer.single_transformer_blocks]
+    borrowed = 2 * max(sum(4 * p.numel() for p in block.parameters()) for block in blocks)
+    assert alone.frozen - four.frozen == pytest.approx(0.75 * frozen - borrowed)
+    assert alone.lora - four.lora == pytest.approx(0.75 * 16 * sum(p.numel() for p in transformer if p in trained))
+    assert four.activations == pytest.approx(alone.activations, rel=0.01)

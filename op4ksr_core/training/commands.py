@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def train(arguments: argparse.Namespace) -> int:
     first = _is_first()
     if first:
         print(f"settings: {json.dumps(settings.as_dict())}")
-        _print_plan(settings, sources, arguments.plan)
+        _print_plan(settings, sources, arguments.plan, _shards(arguments))
     if arguments.plan is not None:
         return 0
     if not arguments.inputs or not arguments.output:
@@ -72,22 +73,25 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def _is_first() -> bool:
-    import os
-
     return os.environ.get("RANK", "0") == "0"
 
 
-def _print_plan(settings: TrainSettings, sources: Any, card: float | None) -> None:
+def _shards(arguments: argparse.Namespace) -> int:
+    """Over how many processes the transformer is shared."""
+    return int(arguments.processes or os.environ.get("WORLD_SIZE", "1")) if arguments.shard else 1
+
+
+def _print_plan(settings: TrainSettings, sources: Any, card: float | None, shards: int) -> None:
     model = meta_model(sources, settings)
-    plan = plan_training(model, settings)
+    plan = plan_training(model, settings, shards=shards)
     print(f"memory plan per GPU, computed: {plan}", flush=True)
     if card:
-        crop = largest_crop(model, settings, card * GB)
+        crop = largest_crop(model, settings, card * GB, shards=shards)
         print(f"on a card of {card:g} GB: " + (f"crops up to {crop} px" if crop else "not even a crop of 256 px fits"))
     elif torch.cuda.is_available():
         held = torch.cuda.get_device_properties(0).total_memory
         if plan.total > held:
-            crop = largest_crop(model, settings, held)
+            crop = largest_crop(model, settings, held, shards=shards)
             raise SettingError(
                 f"The plan of {plan.total / GB:.0f} GB does not fit the {held / GB:.0f} GB of this card"
                 + (f": --crop {crop} does." if crop else ".")

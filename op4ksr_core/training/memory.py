@@ -3,8 +3,9 @@
 Counted are the frozen weights, the LoRA weights with their gradients and AdamW's two moments (float32), and the tensors
 that autograd keeps for the backward pass: all of them, or with gradient checkpointing the inputs of the blocks and what
 the largest block keeps. Attention is taken to be fused (its score matrix is never kept). LoRA branches count as
-float32, which autocast halves. Not counted: the runtime, the allocator's slack, and the networks of LPIPS and the
-adversarial loss.
+float32, which autocast halves. Of a transformer that is sharded over N processes an Nth counts, and two whole blocks,
+for one is fetched while another runs. Not counted: the runtime, the allocator's slack, and the networks of LPIPS and
+the adversarial loss.
 """
 
 from collections.abc import Iterator
@@ -88,6 +89,11 @@ def meta_model(sources: Sources, settings: TrainSettings) -> OneStep:
             nn.Module.to(part, dtype)
         sequence, pooled = (part.to("meta") for part in sources.load_prompt())
         model = OneStep(transformer, vae, (sequence, pooled), settings)
+    return without_positions(model)
+
+
+def without_positions(model: OneStep) -> OneStep:
+    """On the meta device, with position embeddings that have only a shape."""
     model.transformer.pos_embed = _Shapes(sum(model.transformer.config.axes_dims_rope))
     return model.to("meta")
 
@@ -100,21 +106,35 @@ def _shapes(path: Any, foreign: Any, convert: Any) -> dict[str, tuple[int, ...]]
     return shapes
 
 
-def plan_training(model: OneStep, settings: TrainSettings, crop: int | None = None) -> TrainingPlan:
-    """The plan for one GPU; `crop` in place of the settings' own. `model` comes from `meta_model`, or is a real one."""
+def plan_training(model: OneStep, settings: TrainSettings, crop: int | None = None, shards: int = 1) -> TrainingPlan:
+    """The plan for one GPU; `crop` in place of the settings' own; `shards` is over how many the transformer is shared.
+
+    `model` comes from `meta_model`, or is a real one that is not sharded.
+    """
     crop = crop or settings.crop
     trained = sum(p.numel() for p in (*model.trainable().values(), *model.regulariser().values()))
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    lora = 16.0 * trained
+    if shards > 1:
+        learned = {*model.trainable().values(), *model.regulariser().values()}
+        shared = list(model.transformer.parameters())
+        blocks = [*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks]
+        largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks)
+        gone = 1 - 1 / shards
+        frozen += 2 * largest - gone * sum(p.numel() * p.element_size() for p in shared if p not in learned)
+        lora -= gone * 16 * sum(p.numel() for p in shared if p in learned)
     device = next(model.parameters()).device
     lr = torch.zeros(settings.per_device, 3, crop // settings.scale, crop // settings.scale, device=device)
     kept = kept_for_backward(model, lr, Size(crop, crop), settings.checkpointing)
-    return TrainingPlan(crop, settings.per_device, float(frozen), 16.0 * trained, float(kept), trained)
+    return TrainingPlan(crop, settings.per_device, float(frozen), lora, float(kept), trained)
 
 
-def largest_crop(model: OneStep, settings: TrainSettings, bytes_: float, most: int = 4096) -> int | None:
+def largest_crop(
+    model: OneStep, settings: TrainSettings, bytes_: float, most: int = 4096, shards: int = 1
+) -> int | None:
     """The largest multiple of 256 px up to `most` whose plan fits, or None."""
     for crop in range(most, 255, -256):
-        if plan_training(model, settings, crop).total <= bytes_:
+        if plan_training(model, settings, crop, shards).total <= bytes_:
             return crop
     return None
 

@@ -21,6 +21,7 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints (default 100)")
     parser.add_argument("--picture-every", type=int, default=100, help="steps between logged pictures (default 100)")
     parser.add_argument("--shard", action="store_true", help="share the transformer out over the processes (FSDP)")
+    parser.add_argument("--processes", type=int, metavar="N", help="what --plan counts with (default: those launched)")
     parser.add_argument("--device", choices=("cpu",), help="cpu: do not use a GPU")
     group = parser.add_argument_group("settings (the preset's where not given)")
     for field in fields(TrainSettings):
