@@ -8,13 +8,14 @@ from torch import Tensor
 
 from .errors import SettingError
 from .geometry import Size
-from .resample import crop, resize
+from .resample import crop, resize, there_and_back
 
 FIXES = ("none", "wavelet", "adain")
 
 _WAVELET_LEVELS = 5
 _PROJECTIONS = 6
 _EDGE = 16
+_STRIP_ROWS = 128
 
 
 def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: float) -> Tensor:
@@ -27,8 +28,21 @@ def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: 
     reference = resize(lr_bchw, target)
     image = fix_colour(image, reference, fix)
     if fidelity > 0:
-        image = image + fidelity * _edge_weight(image) * (reference - image)
+        image = fade_edges(image, reference, fidelity)
     return back_project(image, lr_bchw, fidelity).clamp_(0, 1)
+
+
+def fade_edges(image_bchw: Tensor, reference_bchw: Tensor, share: float) -> Tensor:
+    """The image with its outermost px drawn towards the reference (equal shape) by up to `share`."""
+    weight, out = share * _edge_weight(image_bchw), image_bchw.clone()
+    edges, whole = (slice(None, _EDGE), slice(-_EDGE, None)), slice(None)
+    inner = slice(_EDGE, max(_EDGE, image_bchw.shape[-2] - _EDGE))
+    rows = edges if image_bchw.shape[-2] > 2 * _EDGE else (whole,)
+    columns = edges if image_bchw.shape[-1] > 2 * _EDGE else (whole,)
+    for part in [(row, whole) for row in rows] + [(inner, column) for column in columns]:
+        at = (..., *part)
+        out[at] = image_bchw[at] + weight[part] * (reference_bchw[at] - image_bchw[at])
+    return out
 
 
 def _edge_weight(image_bchw: Tensor) -> Tensor:
@@ -59,19 +73,34 @@ def wavelet_fix(image_bchw: Tensor, reference_bchw: Tensor) -> Tensor:
 
 
 def low_band(x_bchw: Tensor) -> Tensor:
-    """Five a-trous smoothing levels, borders replicated; linear, so low(a) - low(b) = low(a - b)."""
-    for level in range(_WAVELET_LEVELS):
-        x_bchw = _smooth(_smooth(x_bchw, 2**level, -1), 2**level, -2)
-    return x_bchw
+    """Five a-trous smoothing levels, borders replicated; linear, so low(a) - low(b) = low(a - b).
+
+    Works in strips that stay in the processor's cache, each with the rows around it that it depends on.
+    """
+    out, height, reach = torch.empty_like(x_bchw), x_bchw.shape[-2], 2**_WAVELET_LEVELS - 1
+    for top in range(0, height, _STRIP_ROWS):
+        bottom = min(height, top + _STRIP_ROWS)
+        first, last = max(0, top - reach), min(height, bottom + reach)
+        strip = x_bchw[..., first:last, :]
+        for level in range(_WAVELET_LEVELS):
+            strip = _smooth(_smooth(strip, 2**level, -1), 2**level, -2)
+        out[..., top:bottom, :] = strip[..., top - first : bottom - first, :]
+    return out
 
 
 def _smooth(x: Tensor, step: int, axis: int) -> Tensor:
     """[1, 2, 1]/4 with taps `step` apart along `axis`, the border pixel repeated."""
     length = x.shape[axis]
-    index = torch.arange(length, device=x.device)
-    before = x.index_select(axis, (index - step).clamp(min=0))
-    after = x.index_select(axis, (index + step).clamp(max=length - 1))
-    return before.add_(after).mul_(0.25).add_(x, alpha=0.5)
+    step = min(step, length)
+    out = x * 0.5
+    for target, source in (
+        (slice(step, None), x.narrow(axis, 0, length - step)),
+        (slice(0, step), x.narrow(axis, 0, 1)),
+        (slice(0, length - step), x.narrow(axis, step, length - step)),
+        (slice(length - step, None), x.narrow(axis, length - 1, 1)),
+    ):
+        (out[..., target] if axis == -1 else out[..., target, :]).add_(source, alpha=0.25)
+    return out
 
 
 def adain_fix(image_bchw: Tensor, reference_bchw: Tensor) -> Tensor:
@@ -104,5 +133,5 @@ def back_project(image_bchw: Tensor, lr_bchw: Tensor, fidelity: float) -> Tensor
     residual = lr_bchw - resize(image_bchw, source)
     for _ in range(_PROJECTIONS):
         correction = correction + residual
-        residual = residual - resize(resize(residual, target), source)
+        residual = residual - there_and_back(residual, target)
     return image_bchw + fidelity * resize(correction, target)

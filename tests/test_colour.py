@@ -3,10 +3,11 @@ import colorsys
 import pytest
 import torch
 
+from op4ksr_core import colour
 from op4ksr_core.colour import adain_fix, back_project, finish, fix_colour, low_band, wavelet_fix
 from op4ksr_core.errors import SettingError
 from op4ksr_core.geometry import Size
-from op4ksr_core.resample import crop, pad_reflect, resize
+from op4ksr_core.resample import crop, pad_reflect, resize, there_and_back
 
 
 def _slow_low_band(x):
@@ -27,6 +28,24 @@ def _slow_low_band(x):
 def test_low_band_against_loops():
     x = torch.rand(1, 2, 9, 13)
     torch.testing.assert_close(low_band(x), _slow_low_band(x))
+
+
+def test_low_band_in_strips_is_the_whole(monkeypatch):
+    x = torch.rand(1, 3, 150, 40)
+    monkeypatch.setattr(colour, "_STRIP_ROWS", 1000)
+    whole = low_band(x)
+    for rows in (7, 64):
+        monkeypatch.setattr(colour, "_STRIP_ROWS", rows)
+        assert torch.equal(low_band(x), whole)
+
+
+@pytest.mark.parametrize("size", [(70, 90), (20, 90), (70, 5), (32, 33), (1, 1)])
+def test_edges_fade_by_their_weight_and_nothing_else_changes(size):
+    image, reference = torch.rand(2, 1, 3, *size).unbind()
+    weight = colour._edge_weight(image)
+    assert float(weight[0, 0]) == 1
+    faded = colour.fade_edges(image, reference, 0.7)
+    torch.testing.assert_close(faded, image + 0.7 * weight * (reference - image))
 
 
 def test_wavelet_keeps_detail_and_takes_colour(photo):
@@ -63,6 +82,16 @@ def test_none_is_the_image_itself():
     assert fix_colour(image, torch.rand(1, 3, 8, 8), "none") is image
     with pytest.raises(SettingError, match="lab"):
         fix_colour(image, image, "lab")
+
+
+@pytest.mark.parametrize(
+    ("size", "through"),
+    [((40, 50), (160, 200)), ((40, 50), (61, 333)), ((5, 3), (20, 12)), ((1, 1), (4, 4)), ((60, 70), (20, 9))],
+)
+def test_there_and_back_is_two_resizes(size, through):
+    x = torch.rand(2, 3, *size)
+    slow = resize(resize(x, Size(*through)), Size(*size))
+    torch.testing.assert_close(there_and_back(x, Size(*through)), slow, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(128, 128), (97, 31), (16, 128), (5, 3)])

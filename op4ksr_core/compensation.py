@@ -1,0 +1,128 @@
+"""High-frequency compensation: the fine detail that 16x compression cannot carry, added behind any model.
+
+OP4KSR (arXiv 2605.13457) names it as future work; this form of it is ours. A small convolutional network looks at the
+low-resolution picture and, folded to the same size, at the picture that a model has made of it, and adds what it
+has learned to be missing. It works at a quarter of the picture's side and sees 16 px (64 px of the picture) around.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import ImageError, SettingError, WeightsError
+from .geometry import Size
+from .progress import Progress
+from .resample import crop, pad_reflect, resize
+
+FACTOR = 4
+WEIGHTS = Path(__file__).parent / "assets" / "compensation.safetensors"
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.gelu(self.first(x)))
+
+
+class HighFrequencyCompensation(nn.Module):
+    """(LR (B, 3, h, w), picture (B, 3, 4h, 4w)), both in [0, 1] -> detail (B, 3, 4h, 4w) to be added to the picture.
+
+    A new one adds nothing: its last convolution is zero.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 6):
+        super().__init__()
+        self.head = nn.Conv2d(3 + 3 * FACTOR**2, width, 3, padding=1)
+        self.body = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.tail = nn.Conv2d(width, 3 * FACTOR**2, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    def forward(self, lr: Tensor, picture: Tensor) -> Tensor:
+        folded = torch.cat([lr, F.pixel_unshuffle(picture, FACTOR)], 1) - 0.5
+        return F.pixel_shuffle(self.tail(self.body(self.head(folded))), FACTOR)
+
+    @property
+    def reach(self) -> int:
+        """How far, in LR px, a result depends on its surroundings."""
+        return 2 + 2 * len(self.body)
+
+
+def load_compensation(path: str | Path = WEIGHTS) -> HighFrequencyCompensation:
+    """The network of a safetensors file, float32. Raises WeightsError where it is missing or is something else."""
+    from safetensors.torch import load_file
+
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"The compensation weights {path} are missing.")
+    try:
+        state = {name: value.float() for name, value in load_file(path).items()}
+        width, blocks = len(state["head.weight"]), sum(name.endswith(".first.weight") for name in state)
+        module = HighFrequencyCompensation(width, blocks)
+        module.load_state_dict(state)
+    except Exception as error:  # a foreign or damaged file can fail in any way
+        raise WeightsError(f"{path} holds no compensation network ({error}).") from error
+    return module.requires_grad_(False).eval()
+
+
+@torch.inference_mode()
+def compensate(
+    picture_bchw: Tensor,
+    lr_bchw: Tensor,
+    strength: float = 1.0,
+    module: HighFrequencyCompensation | None = None,
+    progress: Progress | None = None,
+    rows: int = 512,
+) -> Tensor:
+    """The picture (B, 3, H, W) in [0, 1] with `strength` in [0, 2] times the missing detail, clamped to [0, 1].
+
+    lr (B, 3, h, w) is the picture that it was made from; it is resampled to a quarter of H and W, what the network was
+    trained for. Works in strips of `rows` px, whose result is that of the whole (to rounding). Without `module` the
+    bundled weights are used. Raises SettingError, ImageError.
+    """
+    check_strength(strength)
+    if picture_bchw.ndim != 4 or lr_bchw.ndim != 4 or picture_bchw.shape[:2] != lr_bchw.shape[:2]:
+        raise ImageError(
+            f"Compensation wants as many LR pictures as pictures, both (B, 3, H, W); got {list(picture_bchw.shape)} "
+            f"and {list(lr_bchw.shape)}."
+        )
+    if strength == 0:
+        return picture_bchw
+    module = (module or load_compensation()).to(picture_bchw.device)
+    size = Size(*picture_bchw.shape[-2:])
+    padded = Size(*(math.ceil(side / FACTOR) * FACTOR for side in (size.height, size.width)))
+    picture = pad_reflect(picture_bchw.float(), padded) if padded != size else picture_bchw.float()
+    lr = resize(lr_bchw.float(), Size(padded.height // FACTOR, padded.width // FACTOR))
+    out, step, reach = torch.empty_like(picture), max(1, rows // FACTOR), module.reach
+    height = lr.shape[-2]
+    for top in range(0, height, step):
+        bottom = min(height, top + step)
+        first, last = max(0, top - reach), min(height, bottom + reach)
+        with_reach = picture[..., first * FACTOR : last * FACTOR, :]
+        detail = module(_nhwc(lr[..., first:last, :]), _nhwc(with_reach))
+        detail = detail[..., (top - first) * FACTOR : (bottom - first) * FACTOR, :]
+        band = slice(top * FACTOR, bottom * FACTOR)
+        out[..., band, :] = (picture[..., band, :] + strength * detail).clamp_(0, 1)
+        if progress:
+            progress("compensate", bottom, height)
+    return crop(out, size)
+
+
+def check_strength(strength: Any) -> None:
+    """Raises SettingError unless it lies in [0, 2]."""
+    if not 0 <= strength <= 2:
+        raise SettingError(f"The strength of the compensation must lie in [0, 2], got {strength}.")
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

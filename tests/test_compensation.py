@@ -1,0 +1,81 @@
+"""High-frequency compensation: what it is given, what it adds, and that strips are the whole."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from op4ksr_core.compensation import HighFrequencyCompensation, compensate, load_compensation
+from op4ksr_core.errors import ImageError, SettingError, WeightsError
+from op4ksr_core.geometry import Size
+from op4ksr_core.resample import resize
+
+
+@pytest.fixture(scope="module")
+def module():
+    """A network that adds something, as no new one does."""
+    torch.manual_seed(0)
+    module = HighFrequencyCompensation(width=8, blocks=2)
+    torch.nn.init.normal_(module.tail.weight, std=0.02)
+    return module.requires_grad_(False)
+
+
+def pair(photo, height=150, width=201):
+    picture = photo[..., :height, :width]
+    return picture, resize(picture, Size(height // 3, width // 3)).clamp(0, 1)
+
+
+def test_a_new_one_adds_nothing(photo):
+    picture, lr = pair(photo)
+    assert torch.equal(compensate(picture, lr, 1.0, HighFrequencyCompensation()), picture)
+
+
+@pytest.mark.parametrize("size", [(150, 201), (4, 4), (1, 1), (97, 130)])
+def test_the_size_stays_and_strength_scales_the_detail(photo, module, size):
+    picture = 0.25 + photo[..., : size[0], : size[1]] / 2
+    lr = resize(picture, Size(max(1, size[0] // 4), max(1, size[1] // 4)))
+    once, twice = (compensate(picture, lr, strength, module) for strength in (0.5, 1.0))
+    assert once.shape == picture.shape and not torch.equal(once, picture)
+    assert torch.allclose(twice - picture, 2 * (once - picture), atol=1e-6)
+    assert torch.equal(compensate(picture, lr, 0.0, module), picture)
+
+
+@pytest.mark.parametrize("rows", [4, 20, 64])
+def test_strips_are_the_whole(photo, module, rows):
+    picture, lr = pair(photo)
+    whole = compensate(picture, lr, 1.0, module, rows=10_000)
+    assert torch.allclose(compensate(picture, lr, 1.0, module, rows=rows), whole, atol=1e-6)
+
+
+def test_reach_is_how_far_it_sees(module):
+    lr, picture = torch.rand(1, 3, 41, 41), torch.rand(1, 3, 164, 164)
+    changed = picture.clone()
+    changed[..., 80:84, 80:84] += 1
+    difference = (module(lr, changed) - module(lr, picture)).abs().amax(1)[0] > 1e-7
+    rows = difference.any(1).nonzero()[[0, -1]].flatten().tolist()
+    assert rows == [80 - 4 * module.reach, 83 + 4 * module.reach]
+
+
+def test_batches_are_their_pictures_one_by_one(photo, module):
+    pictures, lr = photo[..., :64, :128].unfold(3, 64, 64)[0].permute(2, 0, 1, 3), torch.rand(2, 3, 16, 16)
+    both = compensate(pictures, lr, 1.0, module)
+    for n in range(2):
+        assert torch.allclose(both[n : n + 1], compensate(pictures[n : n + 1], lr[n : n + 1], 1.0, module), atol=1e-6)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
+def test_a_strength_outside_is_an_error(photo, strength):
+    with pytest.raises(SettingError, match=r"\[0, 2\]"):
+        compensate(photo, photo, strength)
+
+
+def test_numbers_of_pictures_must_agree(photo):
+    with pytest.raises(ImageError, match="as many"):
+        compensate(photo, photo.repeat(2, 1, 1, 1))
+
+
+def test_weights_that_are_missing_or_foreign_are_named(tmp_path):
+    with pytest.raises(WeightsError, match="missing"):
+        load_compensation(tmp_path / "none.safetensors")
+    save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(WeightsError, match="no compensation network"):
+        load_compensation(tmp_path / "foreign.safetensors")
