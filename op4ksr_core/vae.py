@@ -44,14 +44,15 @@ class PhaseUpsample(nn.Module):
         fold = weight.new_tensor(_FOLD_2)
         phases = torch.einsum("atd,bue,ocde->aboctu", fold, fold, weight)
         batch, _, height, width = x.shape
-        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
-        out = x.new_empty(batch, weight.shape[0], 2 * height, 2 * width)
-        out = out.to(memory_format=layout) if layout else out
-        padded = F.pad(x, (1, 1, 1, 1))
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        size = (batch, weight.shape[0], 2 * height, 2 * width)
+        out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
         for a in range(2):
             for b in range(2):
-                window = padded[:, :, a : a + height + 1, b : b + width + 1]
-                out[:, :, a::2, b::2] = F.conv2d(window, phases[a, b], bias)
+                # One row and column more than is wanted: cheaper than a padded copy of the input or windows of it.
+                whole = F.conv2d(x, phases[a, b].contiguous(memory_format=layout), bias, padding=1)
+                out[:, :, a::2, b::2] = whole[:, :, a : a + height, b : b + width]
         return out
 
 
