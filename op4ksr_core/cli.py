@@ -96,6 +96,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--preset", help="settings to start from: embedded, op4ksr, ultraflux, omgsr")
     model.add_argument("--dtype", choices=_DTYPES, help="default bfloat16 on CUDA, else float32")
     model.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+    model.add_argument(
+        "--fp8", action="store_true", help="transformer weights in 8 bits: half the memory, small errors"
+    )
+    model.add_argument("--compile", action="store_true", help="torch.compile: minutes once, then faster on a GPU")
     model.add_argument("--no-memory-check", action="store_true", help="start even if the estimate does not fit")
 
 

@@ -52,7 +52,9 @@ def find_sources(arguments: argparse.Namespace) -> Sources:
 def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> Upscaler:
     """The upscaler that the options name."""
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
-    return Upscaler(find_sources(arguments), settings, arguments.device, dtype, not arguments.no_memory_check)
+    check = not arguments.no_memory_check
+    sources = find_sources(arguments)
+    return Upscaler(sources, settings, arguments.device, dtype, check, arguments.fp8, arguments.compile)
 
 
 def upscale(arguments: argparse.Namespace) -> int:
@@ -132,6 +134,8 @@ def _write_summary(
         "adapters": arguments.adapter,
         "device": str(upscaler.device),
         "dtype": str(upscaler.dtype).removeprefix("torch."),
+        "fp8": upscaler.fp8,
+        "compiled": upscaler.compiled,
         "settings": asdict(batch),
         "memory_plan": asdict(plan) if plan else None,
         "interrupted": interrupted,
@@ -149,12 +153,13 @@ def info(arguments: argparse.Namespace) -> int:
     upscaler = make_upscaler(arguments, settings)
     plan = upscaler.plan(Size.parse(arguments.size), arguments.scale, arguments.long_side)
     footprint = upscaler.footprint
-    parameters = (footprint.transformer_bytes + footprint.vae_bytes) // footprint.itemsize
     name = torch.cuda.get_device_name(upscaler.device) if upscaler.device.type == "cuda" else platform.processor()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__}
     print(f"op4ksr {__version__}, " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     print(f"device {upscaler.device} {name or platform.machine()}, {str(upscaler.dtype).removeprefix('torch.')}")
-    print(f"model {arguments.model}: {parameters / 1e6:.1f} M parameters, VAE factor {upscaler.latent_factor}")
+    print(
+        f"model {arguments.model}: {footprint.parameters / 1e6:.1f} M parameters, VAE factor {upscaler.latent_factor}"
+    )
     print(f"settings {settings}")
     print(f"{plan.source} -> {plan.target}, padded {plan.padded}, {plan.tokens} tokens")
     print(upscaler.memory_plan(plan))

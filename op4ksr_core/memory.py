@@ -27,6 +27,10 @@ class Footprint:
     width: int
     channels: tuple[int, ...]
     itemsize: int
+    parameters: int = 0
+    stream_bytes: int = (
+        0  # of the transformer on the device while its blocks are streamed: three, and what is not in any
+    )
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class MemoryPlan:
     """Bytes of each phase, what there is, and how the models are held.
 
     residency: `resident` (both models stay on the device), `offload` (host memory, one on the
-    device at a time), `reload` (read from disk for each phase, one in memory at a time).
+    device at a time), `stream` (the same, and of the transformer a few blocks at a time), `reload` (read
+    from disk for each phase, one in memory at a time).
     """
 
     encode: float
@@ -90,17 +95,21 @@ def make_memory_plan(
 ) -> MemoryPlan:
     """Picks the least laborious residency that fits `device`; `held` bytes of weights are loaded already.
 
-    Raises MemoryPlanError, with the estimate, when not even `reload` fits.
+    Raises MemoryPlanError, with the estimate, when nothing fits.
     """
     encode, transform, decode = estimate(plan, footprint, batch, latent_factor)
     weights = footprint.transformer_bytes + footprint.vae_bytes
-    resident = weights + max(encode, transform, decode)
-    phased = max(footprint.vae_bytes + max(encode, decode), footprint.transformer_bytes + transform)
+    pictures = footprint.vae_bytes + max(encode, decode)
+    phased = max(pictures, footprint.transformer_bytes + transform)
     runtime = 0 if device.type == "cuda" else _RUNTIME
     available = available_bytes(device) + held + runtime
-    sparing = "offload" if device.type == "cuda" and host_bytes() > weights else "reload"
-    residency, work = ("resident", resident) if resident + runtime <= available else (sparing, phased)
-    chosen = MemoryPlan(encode, transform, decode, weights, available, residency, work + runtime)
+    ways = {"resident": weights + max(encode, transform, decode)}
+    if device.type == "cuda" and host_bytes() > weights:
+        ways |= {"offload": phased, "stream": max(pictures, footprint.stream_bytes + transform)}
+    else:
+        ways |= {"reload": phased}
+    residency = next((way for way, work in ways.items() if work + runtime <= available), list(ways)[-1])
+    chosen = MemoryPlan(encode, transform, decode, weights, available, residency, ways[residency] + runtime)
     if chosen.peak > available:
         raise MemoryPlanError(
             f"{plan.source} -> {plan.target} does not fit: {chosen}. Ask for a smaller scale or long side, free some "

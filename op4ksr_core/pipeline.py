@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from . import flow
 from .colour import finish
 from .errors import ImageError, MemoryPlanError, SettingError, WeightsError
+from .fp8 import bytes_of, has_fp8_products, to_fp8
 from .geometry import Plan, Size, make_plan
 from .loading import (
     Adapter,
@@ -127,20 +129,28 @@ class Variant:
 
 
 class _Part:
-    """One model that can be resident, offloaded to the host, or read anew for each use."""
+    """One model that can be resident, offloaded to the host, streamed from it, or read anew for each use."""
 
-    def __init__(self, load: Callable[[], Any], device: torch.device):
-        self._load, self._device = load, device
+    def __init__(self, load: Callable[[], Any], device: torch.device, can_stream: bool = False):
+        self._load, self._device, self._can_stream = load, device, can_stream
         self.module: Any = None
+        self._streams = False
 
     @contextmanager
     def use(self, residency: str) -> Iterator[Any]:
-        module = self.module if self.module is not None else self._load()
-        self.module = module.to(self._device)
+        streams = residency == "stream" and self._can_stream
+        if self._streams and not streams:
+            self.module, self._streams = None, False  # the hooks that stream it stay on for good: read it anew
+        module = self._loaded()
+        if streams and not self._streams:
+            _stream(module, self._device)
+            self._streams = True
+        elif not streams:
+            module.to(self._device)
         try:
             yield module
         finally:
-            if residency == "offload":
+            if residency in ("offload", "stream") and not streams:
                 module.to("cpu")
             if residency == "reload":
                 self.module = None
@@ -151,24 +161,42 @@ class _Part:
 
     def make_room(self, residency: str) -> None:
         """Leaves the device, or memory altogether, before a call that cannot afford both models."""
-        if residency == "offload" and self.module is not None:
+        if residency in ("offload", "stream") and self.module is not None and not self._streams:
             self.module.to("cpu")
         if residency == "reload":
-            self.module = None
+            self.module, self._streams = None, False
+
+    def _loaded(self) -> Any:
+        if self.module is None:
+            self.module = self._load()
+        return self.module
 
     @property
     def held_bytes(self) -> int:
         """Weights on the device now."""
         if self.module is None:
             return 0
-        return sum(p.numel() * p.element_size() for p in self.module.parameters() if p.device == self._device)
+        held = (*self.module.parameters(), *self.module.buffers())
+        return sum(p.numel() * p.element_size() for p in held if p.device.type == self._device.type)
+
+
+def _stream(module: Any, device: torch.device) -> None:
+    """Keeps a transformer's blocks in (pinned) host memory; each comes to the device while the one before runs."""
+    module.enable_group_offload(
+        onload_device=device,
+        offload_device=torch.device("cpu"),
+        offload_type="block_level",
+        num_blocks_per_group=1,
+        use_stream=device.type == "cuda",
+    )
 
 
 class Upscaler:
     """Pictures in, larger pictures out. Make one with `from_embedded` or `from_pretrained`.
 
     `settings` are the defaults of every call. `device` is CUDA where there is one, `dtype` bfloat16
-    on CUDA and float32 elsewhere, unless given.
+    on CUDA and float32 elsewhere, unless given. `fp8` keeps the transformer's weights in 8 bits, and multiplies
+    in 8 bits where the card can; `compiled` runs its blocks through torch.compile, which takes minutes at first.
     """
 
     def __init__(
@@ -178,13 +206,16 @@ class Upscaler:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         check_memory: bool = True,
+        fp8: bool = False,
+        compiled: bool = False,
     ):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.settings, self.sources, self.check_memory = settings, sources, check_memory
+        self.fp8, self.compiled = fp8, compiled
         _ = sources.found_adapters  # what is wrong with them is said now, not at the first picture
         self.prompt, self.pooled = sources.load_prompt()
-        self._transformer = _Part(lambda: sources.load_transformer(self.dtype), self.device)
+        self._transformer = _Part(self._load_transformer, self.device, can_stream=True)
         self._vae = _Part(self._load_vae, self.device)
         self._footprint: Footprint | None = None
         self._factor = 0
@@ -197,11 +228,12 @@ class Upscaler:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         check_memory: bool = True,
+        fp8: bool = False,
+        compiled: bool = False,
     ) -> "Upscaler":
         """The bundled small model."""
-        return cls.from_pretrained(
-            EMBEDDED, settings=settings or PRESETS["embedded"], device=device, dtype=dtype, check_memory=check_memory
-        )
+        settings = settings or PRESETS["embedded"]
+        return cls(Sources.find(EMBEDDED), settings, device, dtype, check_memory, fp8, compiled)
 
     @classmethod
     def from_pretrained(
@@ -219,6 +251,8 @@ class Upscaler:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         check_memory: bool = True,
+        fp8: bool = False,
+        compiled: bool = False,
     ) -> "Upscaler":
         """A model from a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), or from files.
 
@@ -237,7 +271,17 @@ class Upscaler:
             adapters=adapters,
             adapter_scale=adapter_scale,
         )
-        return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory)
+        return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory, fp8, compiled)
+
+    def _load_transformer(self) -> Any:
+        model = self.sources.load_transformer(self.dtype)
+        if self.fp8:
+            products = has_fp8_products(self.device)
+            log.info("fp8: weights in 8 bits, %s", "products too" if products else "products not, on this device")
+            model = to_fp8(model, products)
+        if self.compiled:
+            model.compile_repeated_blocks()
+        return model
 
     def _load_vae(self) -> Any:
         return finish_vae(self.sources.load_vae(self.dtype)).to(memory_format=torch.channels_last)
@@ -260,12 +304,19 @@ class Upscaler:
             embedder = next((s for k, s in shapes.items() if k.endswith(("x_embedder.weight", "img_in.weight"))), (0,))
             with self._vae.use("resident") as module:
                 channels = tuple(module.config.block_out_channels)
+            blocks: dict[str, int] = {}
+            for name, shape in shapes.items():
+                block = re.match(r".*blocks\.\d+\.", name)
+                key = block[0] if block else ""
+                blocks[key] = blocks.get(key, 0) + bytes_of(name, shape, itemsize, self.fp8)
             self._footprint = Footprint(
-                transformer.parameter_count() * itemsize,
+                sum(blocks.values()),
                 vae.parameter_count() * itemsize,
                 embedder[0],
                 channels,
                 itemsize,
+                transformer.parameter_count() + vae.parameter_count(),
+                blocks.get("", 0) + 3 * max(size for key, size in blocks.items() if key),
             )
         return self._footprint
 

@@ -1,10 +1,12 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from op4ksr_core.errors import MemoryPlanError
 from op4ksr_core.geometry import Size, make_plan
 from op4ksr_core.memory import Footprint, estimate, make_memory_plan
 
@@ -29,6 +31,25 @@ def test_the_cpu_chooses_between_resident_and_reload(monkeypatch, free, residenc
     plan = make_memory_plan(make_plan(Size(256, 256)), big, 1, 16, torch.device("cpu"))
     assert plan.residency == residency and plan.peak <= plan.available
     assert residency in str(plan) and "GB" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("free", "host", "residency"),
+    [(80e9, 64e9, "resident"), (28e9, 64e9, "offload"), (12e9, 64e9, "stream"), (28e9, 16e9, "reload")],
+)
+def test_a_gpu_chooses_the_least_laborious_way(monkeypatch, free, host, residency):
+    monkeypatch.setattr("op4ksr_core.memory.host_bytes", lambda: host)
+    monkeypatch.setattr("op4ksr_core.memory.available_bytes", lambda device: free)
+    flux = replace(FLUX, stream_bytes=int(2.5e9))
+    plan = make_memory_plan(make_plan(Size(1024, 1024)), flux, 1, 16, torch.device("cuda"))
+    assert plan.residency == residency and plan.peak <= free
+
+
+def test_what_fits_in_no_way_is_an_error(monkeypatch):
+    monkeypatch.setattr("op4ksr_core.memory.host_bytes", lambda: 64e9)
+    monkeypatch.setattr("op4ksr_core.memory.available_bytes", lambda device: 6e9)
+    with pytest.raises(MemoryPlanError, match="does not fit.*stream"):
+        make_memory_plan(make_plan(Size(1024, 1024)), FLUX, 1, 16, torch.device("cuda"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
