@@ -20,6 +20,8 @@ bench: .venv/test-ready
 	$(BIN)/python benchmarks/bench_realsr.py
 	$(BIN)/python benchmarks/bench_embedded.py
 	$(BIN)/python benchmarks/bench_inspect.py
+	$(BIN)/python benchmarks/bench_startup.py
+	$(BIN)/python benchmarks/bench_full.py
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
