@@ -1,6 +1,6 @@
 """The embedded model against resampling on pairs of real photos: five metrics, the lattice, the time.
 
-    python benchmarks/bench_realsr.py [--pairs FOLDER] [--model FOLDER] [--fidelity 1 0.9 ...]
+    python benchmarks/bench_realsr.py [--pairs FOLDER] [--model FOLDER] [--fidelity 1 0.9 ...] [--compensation 0 1]
 
 FOLDER holds lr/ and hr/ of equal order; the default is the shared RealSR pairs. Prints a Markdown
 table and writes it as JSON with --json.
@@ -42,11 +42,13 @@ def projected(lr: Tensor, size: Size) -> Tensor:
     return back_project(resize(lr, size), lr, 1.0)
 
 
-def methods(model: Path, fidelities: list[float]) -> dict[str, Callable[[Tensor, Size], Tensor]]:
+def methods(
+    model: Path, fidelities: list[float], compensations: list[float]
+) -> dict[str, Callable[[Tensor, Size], Tensor]]:
     upscaler = Upscaler.from_pretrained(model, settings=PRESETS["embedded"])
 
-    def restored(fidelity: float) -> Callable[[Tensor, Size], Tensor]:
-        settings = replace(PRESETS["embedded"], fidelity=fidelity)
+    def restored(fidelity: float, compensation: float) -> Callable[[Tensor, Size], Tensor]:
+        settings = replace(PRESETS["embedded"], fidelity=fidelity, compensation=compensation)
         return lambda lr, size: upscaler(lr, long_side=max(size.height, size.width), settings=settings)
 
     rows = {
@@ -54,7 +56,11 @@ def methods(model: Path, fidelities: list[float]) -> dict[str, Callable[[Tensor,
         "Lanczos (Pillow)": pillow(Image.Resampling.LANCZOS),
         "back-projection, no model": projected,
     }
-    return rows | {f"OP4KSR embedded, fidelity {f:g}": restored(f) for f in fidelities}
+    return rows | {
+        f"OP4KSR embedded, fidelity {f:g}" + (f", compensation {c:g}" if c else ""): restored(f, c)
+        for f in fidelities
+        for c in compensations
+    }
 
 
 def measure(method: Callable[[Tensor, Size], Tensor], pairs: list[tuple[Path, Path]]) -> dict[str, float]:
@@ -75,12 +81,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, default=PAIRS)
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--fidelity", type=float, nargs="+", default=[PRESETS["embedded"].fidelity])
+    parser.add_argument("--compensation", type=float, nargs="+", default=[0.0, PRESETS["embedded"].compensation])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     pairs = list(zip(*(sorted((arguments.pairs / side).glob("*")) for side in ("lr", "hr")), strict=True))
     if not pairs:
         raise SystemExit(f"No pairs in {arguments.pairs}: give a folder with lr/ and hr/ by --pairs.")
-    table = {name: measure(method, pairs) for name, method in methods(arguments.model, arguments.fidelity).items()}
+    made = methods(arguments.model, arguments.fidelity, arguments.compensation)
+    table = {name: measure(method, pairs) for name, method in made.items()}
     truth = {"lattice_db": float(np.mean([lattice_decibels(read_picture(hr).rgb) for _, hr in pairs]))}
     print(
         f"{len(pairs)} pairs\n\n| method | PSNR-Y | SSIM-Y | MS-SSIM | VIF | GMSD | 32-px lattice dB | s |\n"

@@ -8,7 +8,7 @@ from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF
 from .prompt import LoadPrompt, SavePrompt
 from .sigma import EstimateSigma
 from .study import AnalyseRope, LatentView, ThetaSweep
-from .upscale import F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
+from .upscale import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
 
 NODES: list[type[io.ComfyNode]] = [
     SamplePhoto,
@@ -21,6 +21,7 @@ NODES: list[type[io.ComfyNode]] = [
     MidTimestepSampler,
     MidTimestepSigmas,
     F16Decode,
+    Compensate,
     UpscaleTo4K,
     SavePrompt,
     LoadPrompt,

@@ -59,6 +59,15 @@ COLOUR = io.Combo.Input(
     default="wavelet",
     tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), none.",
 )
+COMPENSATION = io.Float.Input(
+    "compensation",
+    default=1.0,
+    min=0.0,
+    max=2.0,
+    step=0.05,
+    optional=True,
+    tooltip="High-frequency compensation: adds fine detail that 16x compression loses. 0 leaves it out.",
+)
 FIDELITY = io.Float.Input(
     "fidelity",
     default=0.8,

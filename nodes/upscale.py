@@ -12,13 +12,14 @@ from torch import Tensor
 
 from ..op4ksr_core import flow
 from ..op4ksr_core.colour import finish
+from ..op4ksr_core.compensation import compensate, load_compensation
 from ..op4ksr_core.errors import ImageError, WeightsError
 from ..op4ksr_core.geometry import Plan, Size, make_plan
 from ..op4ksr_core.progress import Progress, watch
 from ..op4ksr_core.resample import pad_reflect, resize
 from ..op4ksr_core.rope import RopeSettings
 from .host import decode_whole, encode_whole, make_report, to_bchw, to_image
-from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, LONG_SIDE, NOISE, SCALE, SEED, SIGMA, STEPS, THETA
+from .inputs import COLOUR, COMPENSATION, FACTOR, FIDELITY, GUIDANCE, LONG_SIDE, NOISE, SCALE, SEED, SIGMA, STEPS, THETA
 from .models import (
     check_conditioning,
     check_flow,
@@ -122,6 +123,42 @@ def decode_picture(
     return to_image(
         finish(raw, raw if reference is None else reference, plan.target if plan else size, colour, fidelity)
     )
+
+
+def compensated(image: Tensor, lr: Tensor, strength: float) -> Tensor:
+    """High-frequency compensation of an IMAGE made from `lr` (B, 3, h, w), one by one, on the compute device."""
+    if not strength:
+        return image
+    device, module, report = comfy.model_management.get_torch_device(), load_compensation(), make_report()
+    pictures = [
+        compensate(x.to(device), y.to(device), strength, module, report).to(image.device)
+        for x, y in zip(to_bchw(image).clamp(0, 1).split(1), lr.split(1), strict=True)
+    ]
+    return to_image(torch.cat(pictures))
+
+
+class Compensate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return describe(
+            "Compensate",
+            "High-frequency compensation (OP4KSR)",
+            ["sharpen", "detail", "fine texture", "enhance"],
+            description="Adds the fine detail that 16x compression cannot carry, behind any upscaler: a small network "
+            "looks at the large picture and at the one it was made from.",
+            inputs=[
+                io.Image.Input("image", tooltip="The large picture."),
+                io.Image.Input("reference", tooltip="The small picture that it was made from; as many."),
+                COMPENSATION,
+            ],
+            outputs=[io.Image.Output(tooltip="The picture with its detail added.")],
+        )
+
+    @classmethod
+    def execute(cls, image, reference, compensation: float) -> io.NodeOutput:
+        if len(image) != len(reference):
+            raise ImageError(f"There are {len(image)} pictures and {len(reference)} references.")
+        return io.NodeOutput(compensated(image, to_bchw(reference).clamp(0, 1), compensation))
 
 
 class F16Encode(io.ComfyNode):
@@ -289,6 +326,7 @@ class UpscaleTo4K(io.ComfyNode):
                 io.Model.Input("model", optional=True, tooltip="FLUX or UltraFlux, perhaps with adapters."),
                 io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the MODEL."),
                 io.Conditioning.Input("conditioning", optional=True, tooltip="The MODEL's fixed prompt."),
+                COMPENSATION,
             ],
             outputs=[
                 io.Image.Output(tooltip="The large picture, without alpha."),
@@ -315,6 +353,7 @@ class UpscaleTo4K(io.ComfyNode):
         model=None,
         vae=None,
         conditioning=None,
+        compensation=0.0,  # of graphs from before it was there
     ) -> io.NodeOutput:
         hidden = transparency(image, mask)
         model, conditioning, vae = chosen_models(model, conditioning, vae)
@@ -324,7 +363,7 @@ class UpscaleTo4K(io.ComfyNode):
         preflight(title_of(plan), vae.device, phases | {"decode": vae_phase(vae, pixels, decoder=True)})
         latent = encode_picture(vae, lr, plan)
         latent = one_step(model, latent, conditioning, Step(sigma_mid, steps, guidance, theta, noise, seed))
-        large = decode_picture(vae, latent, lr, colour, fidelity)
+        large = compensated(decode_picture(vae, latent, lr, colour, fidelity), lr, compensation)
         if hidden is None:
             return io.NodeOutput(large, large.new_zeros(large.shape[:3]))
         return io.NodeOutput(large, resize(hidden[:, None].float(), plan.target)[:, 0].clamp(0, 1))

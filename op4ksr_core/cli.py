@@ -131,6 +131,7 @@ def _add_method_options(parser: argparse.ArgumentParser, swept: bool = False) ->
     method.add_argument("--seed", type=int, help="seed of the encoder's posterior (default: its mode) and of the noise")
     method.add_argument("--colour", "--color", help="colour fix: none, wavelet, adain")
     method.add_argument("--fidelity", type=float, help="how far the input's own band is kept, 0 to 1")
+    method.add_argument("--compensation", type=float, help="fine detail that 16x compression loses, 0 (none) to 2")
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:

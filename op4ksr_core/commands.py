@@ -31,7 +31,7 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     preset = PRESETS[name]
     rope = replace(preset.rope, **{k: given[k] for k in ("theta", "scheme") if k in given})
-    names = ("sigma", "steps", "guidance", "noise", "seed", "colour", "fidelity")
+    names = ("sigma", "steps", "guidance", "noise", "seed", "colour", "fidelity", "compensation")
     return replace(preset, rope=rope, **{k: given[k] for k in names if k in given})
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import flow
 from .colour import finish
+from .compensation import HighFrequencyCompensation, compensate, load_compensation
 from .errors import ImageError, MemoryPlanError, SettingError, WeightsError
 from .fp8 import bytes_of, has_fp8_products, to_fp8
 from .geometry import Plan, Size, make_plan
@@ -286,6 +287,10 @@ class Upscaler:
     def _load_vae(self) -> Any:
         return finish_vae(self.sources.load_vae(self.dtype)).to(memory_format=torch.channels_last)
 
+    @cached_property
+    def _compensation(self) -> HighFrequencyCompensation:
+        return load_compensation().to(self.device)
+
     @property
     def latent_factor(self) -> int:
         """Picture px per latent px: 16 or 8. Loads the VAE on first use."""
@@ -379,9 +384,11 @@ class Upscaler:
                     yield Variant(one, before, after, after.new_zeros(0))
                     continue
                 raw = self._decode(after, residency, report)
-                picture = finish(raw, lr, plan.target, one.colour, one.fidelity).to(image_bchw.device)
+                picture = finish(raw, lr, plan.target, one.colour, one.fidelity)
                 del raw
-                yield Variant(one, before, after, picture)
+                if one.compensation:
+                    picture = compensate(picture, lr, one.compensation, self._compensation, report)
+                yield Variant(one, before, after, picture.to(image_bchw.device))
 
     def _encode(self, lr: Tensor, plan: Plan, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
         with self._vae.use(residency) as vae, watch(_conv_blocks(vae.encoder), "encode", report):

@@ -27,6 +27,7 @@ NODES = {
     "OP4KSR_Encode": ["image", "vae", "scale", "long_side", "vae_factor"],
     "OP4KSR_Sampler": "model conditioning latent sigma_mid steps guidance theta noise seed".split(),
     "OP4KSR_Decode": ["latent", "vae", "colour", "fidelity", "reference"],
+    "OP4KSR_Compensate": ["image", "reference", "compensation"],
     "OP4KSR_SavePrompt": ["conditioning", "filename_prefix"],
     "OP4KSR_LoadPrompt": ["file"],
     "OP4KSR_EstimateSigma": ["vae", "low_resolution", "high_resolution", "model"],
@@ -38,7 +39,7 @@ NODES = {
     + ["noise", "seed", "vae_factor", "model", "vae", "conditioning"],
     "OP4KSR_LatentView": ["latent", "before"],
     "OP4KSR_Upscale": "image long_side scale sigma_mid steps guidance theta colour fidelity".split()
-    + ["noise", "seed", "vae_factor", "mask", "model", "vae", "conditioning"],
+    + ["noise", "seed", "vae_factor", "mask", "model", "vae", "conditioning", "compensation"],
 }
 """Frozen: saved workflows depend on these ids and on the order of the inputs. Append, never reorder."""
 
@@ -56,7 +57,7 @@ NO_NOISE = {"noise": 0.0, "seed": 0}
 def all_in_one(long_side=1024, image="1", **changes):
     options = {"long_side": long_side, "scale": 4.0, "colour": COLOUR, "fidelity": FIDELITY}
     options |= {"sigma_mid": 0.3, "steps": 1, "guidance": 1.0, "theta": 0.0} | NO_NOISE
-    options |= {"vae_factor": "16"} | changes
+    options |= {"vae_factor": "16", "compensation": PRESETS["embedded"].compensation} | changes
     return {
         "1": LOAD,
         "2": node("OP4KSR_Upscale", image=[image, 0], **options),
@@ -64,7 +65,7 @@ def all_in_one(long_side=1024, image="1", **changes):
     }
 
 
-def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour=COLOUR):
+def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour=COLOUR, compensation=0.0):
     graph = {
         "1": LOAD,
         "model": node("OP4KSR_LoadEmbedded"),
@@ -91,6 +92,9 @@ def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour
         ),
         "3": node("SaveImage", images=["decode", 0], filename_prefix="steps"),
     }
+    if compensation:
+        graph["more"] = node("OP4KSR_Compensate", image=["decode", 0], reference=["1", 0], compensation=compensation)
+        graph["3"]["inputs"]["images"] = ["more", 0]
     if rope:
         graph["rope"] = node("OP4KSR_RopeTheta", model=["model", 0], **rope)
     return graph
@@ -115,7 +119,7 @@ def test_ids_and_input_order_are_frozen(server):
     assert {name for name in info if name.startswith("OP4KSR_")} == set(NODES)
 
 
-@pytest.mark.parametrize("graph", [all_in_one(), step_by_step()], ids=["one node", "step by step"])
+@pytest.mark.parametrize("graph", [all_in_one(), step_by_step(compensation=1.0)], ids=["one node", "step by step"])
 def test_equals_the_headless_pipeline(server, headless, graph):
     assert _difference(server, graph, headless) <= 2
 
@@ -131,7 +135,7 @@ def test_adapters_act_as_headless(server, photo, single, tmp_path):
     if not folder.exists():
         write_omgsr_adapters(folder, load_transformer(EMBEDDED / "transformer"), load_vae(EMBEDDED / "vae"))
         save_adapters(loras / "both.safetensors", find_adapters(folder))
-    settings = replace(PRESETS["embedded"], fidelity=0.0)
+    settings = replace(PRESETS["embedded"], fidelity=0.0, compensation=0.0)
     expected = Upscaler.from_pretrained(EMBEDDED, adapters=[folder], adapter_scale=0.5, settings=settings)(
         photo, long_side=512
     )
@@ -412,9 +416,9 @@ def progress_of(server, graph, name):
 
 
 def test_progress_is_told_in_every_phase(server):
-    """The bar of the one node moves through the blocks of the encoder, the transformer and the decoder."""
+    """The bar of the one node moves through encoder, transformer and decoder, and the compensation's rows."""
     totals = {total for _, total in progress_of(server, all_in_one(long_side=352), "2")}
-    assert len(totals) == 3, totals
+    assert len(totals) == 4, totals
 
 
 def test_cancel_leaves_the_server_working(server, headless):
@@ -470,6 +474,13 @@ def test_the_inspector_and_the_suppressor_as_in_the_core(server):
     assert "whole numbers" in str(server.run(graph)["status"]["messages"])
 
 
+def test_compensation_wants_a_reference_for_each_picture(server):
+    graph = {"1": LOAD, "two": node("RepeatImageBatch", image=["1", 0], amount=2)}
+    graph["2"] = node("OP4KSR_Compensate", image=["1", 0], reference=["two", 0], compensation=1.0)
+    graph["3"] = node("PreviewImage", images=["2", 0])
+    assert "1 pictures and 2 references" in str(server.run(graph)["status"]["messages"])
+
+
 def sweep_node(**changes):
     options = {"thetas": "100, 10000", "sigmas": "0.3, 0.7", "long_side": 1024, "scale": 4.0, "steps": 1}
     options |= {"guidance": 1.0, "colour": "none", "fidelity": 0.0, "vae_factor": "16"} | NO_NOISE | changes
@@ -486,7 +497,9 @@ def test_the_sweep_as_in_the_core(server, embedded, photo):
     entry = server.run(graph)
     trials, frames = [], None
     for theta, sigma in sweep.settings_of([100, 10_000], [0.3, 0.7]):
-        settings = replace(PRESETS["embedded"], sigma=sigma, rope=RopeSettings(theta), colour="none", fidelity=0.0)
+        settings = replace(
+            PRESETS["embedded"], sigma=sigma, rope=RopeSettings(theta), colour="none", fidelity=0.0, compensation=0
+        )
         picture = embedded(photo, long_side=1024, settings=settings)[0]
         frames = frames or sweep.choose_frames(picture)
         trials.append(sweep.judge(theta, sigma, picture, frames, trials[0] if trials else None))
