@@ -80,9 +80,8 @@ def settings_of(variant: Variant, seed: int, arguments: argparse.Namespace) -> T
     )
 
 
-def trained(name: str, variant: Variant, seed: int, arguments: argparse.Namespace) -> Path:
-    """The folder of one fine-tune's checkpoints, trained where they are not there yet."""
-    run = arguments.out / f"{slug(name)}-{seed}"
+def train(variant: Variant, run: Path, seed: int, arguments: argparse.Namespace) -> None:
+    """One fine-tune in its folder, new or gone on with."""
     sources = Sources.find(arguments.prior)
     every = math.gcd(*arguments.at)
     settings = settings_of(variant, seed, arguments)
@@ -91,7 +90,6 @@ def trained(name: str, variant: Variant, seed: int, arguments: argparse.Namespac
         trainer.run()
     finally:
         trainer.close()
-    return run
 
 
 def slug(name: str) -> str:
@@ -165,6 +163,7 @@ def main() -> None:
     for name, value in (("l-ap", 1000.0), ("learning-rate", 3e-4)):
         parser.add_argument(f"--{name}", type=float, default=value)
     parser.add_argument("--at", type=int, nargs="+", default=[40, 120], help="steps after which to evaluate")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only the variants whose name has this in it")
     parser.add_argument("--sweep", action="store_true", help="thetas and sigmas in place of the four variants")
     parser.add_argument("--normalise", action="store_true", help="L_AP over the truth's variance")
     arguments = parser.parse_args()
@@ -172,15 +171,18 @@ def main() -> None:
         raise SystemExit(f"--at {arguments.at} needs more than the three checkpoints that a training keeps.")
     arguments.out.mkdir(parents=True, exist_ok=True)
     variants = SWEEP if arguments.sweep else ABLATION
+    variants = {name: variant for name, variant in variants.items() if arguments.only in name}
     results: dict[str, list[dict]] = {}
-    for name in variants if arguments.sweep else ["base"]:
+    for name in variants if arguments.sweep else {"base"} & variants.keys():
         untuned = evaluated(f"untuned-{slug(name)}", upscaler_of(arguments, variants[name], None), arguments)
         results[f"prior at {name}" if arguments.sweep else "prior"] = [untuned]
     sample = resize(read_picture(sorted((arguments.pairs / "lr").glob("*"))[0]).rgb, Size(256, 256))
     drawn = {}
     for seed in range(arguments.first_seed, arguments.seeds):  # a whole set of variants before the next seed
         for name, variant in variants.items():
-            run = trained(name, variant, seed, arguments)
+            run = arguments.out / f"{slug(name)}-{seed}"
+            if not folder_of(run, max(arguments.at)).exists():
+                train(variant, run, seed, arguments)
             for step in sorted(arguments.at):
                 upscaler = upscaler_of(arguments, variant, folder_of(run, step))
                 row = evaluated(f"{slug(name)}-{seed}-{step}", upscaler, arguments)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from ..errors import SettingError
+
 
 def shard(transformer: Any, device: torch.device) -> None:
     """Shards a FLUX transformer in place, block by block, over all processes; its parts come to lie on `device`."""
@@ -77,7 +79,10 @@ def optimizer_state(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> d
 def fill_optimizer(
     optimizer: Any, parameters: Mapping[str, nn.Parameter], state: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """What `optimizer_state` gave, put back."""
+    """What `optimizer_state` gave, put back. Raises SettingError where it names other parameters."""
+    odd = sorted(state.keys() - parameters.keys())
+    if odd:
+        raise SettingError(f"The checkpoint's optimizer is of another model: {', '.join(odd[:3])} ({len(odd)} differ).")
     for name, values in state.items():
         parameter = parameters[name]
         optimizer.state[parameter] = {
