@@ -155,7 +155,7 @@ class Compensate(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, reference, compensation: float) -> io.NodeOutput:
+    def execute(cls, image, reference, compensation: float = 1.0) -> io.NodeOutput:
         if len(image) != len(reference):
             raise ImageError(f"There are {len(image)} pictures and {len(reference)} references.")
         return io.NodeOutput(compensated(image, to_bchw(reference).clamp(0, 1), compensation))

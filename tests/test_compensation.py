@@ -8,6 +8,7 @@ from op4ksr_core.compensation import HighFrequencyCompensation, compensate, load
 from op4ksr_core.errors import ImageError, SettingError, WeightsError
 from op4ksr_core.geometry import Size
 from op4ksr_core.resample import resize
+from op4ksr_core.training import compensate as training
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,37 @@ def test_a_strength_outside_is_an_error(photo, strength):
 def test_numbers_of_pictures_must_agree(photo):
     with pytest.raises(ImageError, match="as many"):
         compensate(photo, photo.repeat(2, 1, 1, 1))
+
+
+def test_it_is_trained_on_what_lacks_detail_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("the crops to learn from are not to be compensated")
+
+    monkeypatch.setattr("op4ksr_core.pipeline.compensate", never)
+    runs = [tmp_path / name for name in ("whole", "stopped")]
+    for run in runs:
+        training.main(["crops", "--run", str(run), "--count", "4", "--scenes", "2"])
+    crops = torch.load(runs[0] / "crops.pt")
+    assert crops["lr"].shape == (4, 3, 48, 48) and crops["picture"].shape == crops["hr"].shape == (4, 3, 192, 192)
+    assert 0.001 < float((crops["picture"] - crops["hr"]).float().abs().mean()) < 0.1
+    for run, stop in ((runs[0], "3"), (runs[1], "1"), (runs[1], "3")):
+        training.main(["train", "--run", str(run), "--steps", "3", "--batch", "2", "--stop-after", stop])
+    whole, stopped = (torch.load(run / "train.pt") for run in runs)
+    assert whole["step"] == stopped["step"] == 3
+    for name, value in whole["ema"].items():
+        assert torch.equal(value, stopped["ema"][name])
+    training.main(["export", "--run", str(runs[0]), "--to", str(tmp_path / "c.safetensors")])
+    assert sum(p.numel() for p in load_compensation(tmp_path / "c.safetensors").parameters()) < 1_000_000
+
+
+def test_the_bundled_one_adds_detail_and_leaves_what_lacks_none(photo):
+    """A blurred photo comes nearer to the truth; the truth itself hardly moves."""
+    truth = photo[..., 100:356, 100:356]
+    lr = resize(truth, Size(64, 64)).clamp(0, 1)
+    soft = resize(lr, Size(256, 256)).clamp(0, 1)
+    better = compensate(soft, lr)
+    error = [float((x - truth).pow(2).mean().sqrt()) * 255 for x in (soft, better, compensate(truth, lr))]
+    assert error[1] < 0.99 * error[0] and error[2] < 2
 
 
 def test_weights_that_are_missing_or_foreign_are_named(tmp_path):

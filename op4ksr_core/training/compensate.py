@@ -14,6 +14,7 @@ import argparse
 import copy
 import math
 import random
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def restore_crops(models: Sequence[Path], count: int, scenes: int, seed: int) ->
         if n % 4 == 3:
             picture = finish(resize(lr, Size(whole, whole)), lr, Size(whole, whole), "none", fidelity)
         else:
-            settings = replace(PRESETS["embedded"], fidelity=fidelity)
+            settings = replace(PRESETS["embedded"], fidelity=fidelity, compensation=0.0)
             picture = upscalers[n % len(upscalers)](lr, scale=FACTOR, settings=settings)
         rows.append((lr[0, :, low, low].half(), picture[0, :, inner, inner].half(), hr[0, :, inner, inner].half()))
         if (n + 1) % 100 == 0:
@@ -102,8 +103,8 @@ def loss_of(restored: Tensor, hr: Tensor) -> Tensor:
     return 10 * F.mse_loss(restored, hr) + F.l1_loss(restored, hr) + 0.25 * wavelet_loss(restored, hr)
 
 
-def train(run: Path, steps: int, batch: int, rate: float, minutes: float, seed: int) -> None:
-    """Runs or continues the training to `steps`, or until the minutes are used up."""
+def train(run: Path, steps: int, batch: int, rate: float, minutes: float, seed: int, stop_after: int) -> None:
+    """Runs or continues the training to `steps` or `stop_after`, or until the minutes are used up."""
     crops, started, path = Crops(**torch.load(run / "crops.pt", weights_only=True)), time.time(), run / "train.pt"
     torch.manual_seed(seed)
     module = HighFrequencyCompensation()
@@ -116,7 +117,8 @@ def train(run: Path, steps: int, batch: int, rate: float, minutes: float, seed: 
             part.load_state_dict(state[name])  # type: ignore[attr-defined]
         step = state["step"]
     errors: list[tuple[float, float]] = []
-    while step < steps and time.time() - started < 60 * minutes:
+    last, out_of_time = min(steps, stop_after), False
+    while step < last and not out_of_time:
         lr, picture, hr = crops.batch(batch, seed * 10_000_019 + step)
         for group in optimizer.param_groups:
             share = 0.5 + 0.5 * math.cos(math.pi * step / steps)
@@ -134,7 +136,8 @@ def train(run: Path, steps: int, batch: int, rate: float, minutes: float, seed: 
             for a, b in zip(average.parameters(), module.parameters(), strict=True):
                 a.lerp_(b, 1 - min(EMA, step / (step + 10)))
             errors = [*errors[-99:], (float(F.mse_loss(picture, hr)), float(F.mse_loss(restored, hr)))]
-        if step % 100 == 0 or step == steps:
+        out_of_time = time.time() - started >= 60 * minutes
+        if step % 100 == 0 or step == last or out_of_time:
             before, after = (sum(error) for error in zip(*errors, strict=True))
             gain = f"gain {10 * math.log10(before / after):.3f} dB"
             print(f"{step}/{steps} {(time.time() - started) / 60:.1f} min {gain}", flush=True)
@@ -159,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, nargs="+", default=[EMBEDDED])
     parser.add_argument("--to", type=Path, default=WEIGHTS)
     parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--stop-after", type=int, default=sys.maxsize, help="stop at this step; run again to go on")
     parser.add_argument("--rate", type=float, default=5e-4)
     for name, value in (("count", 1200), ("scenes", 300), ("steps", 3000), ("batch", 4), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -168,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         crops = restore_crops(args.model, args.count, args.scenes, args.seed)
         save(args.run / "crops.pt", {"lr": crops.lr, "picture": crops.picture, "hr": crops.hr})
     elif args.stage == "train":
-        train(args.run, args.steps, args.batch, args.rate, args.minutes, args.seed)
+        train(args.run, args.steps, args.batch, args.rate, args.minutes, args.seed, args.stop_after)
     else:
         export(args.run, args.to)
 
