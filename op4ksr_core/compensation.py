@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .errors import ImageError, SettingError, WeightsError
 from .geometry import Size
 from .progress import Progress
-from .resample import crop, pad_reflect, resize
+from .resample import channels_last, crop, pad_reflect, resize
 
 FACTOR = 4
 WEIGHTS = Path(__file__).parent / "assets" / "compensation.safetensors"
@@ -109,7 +109,7 @@ def compensate(
         bottom = min(height, top + step)
         first, last = max(0, top - reach), min(height, bottom + reach)
         with_reach = picture[..., first * FACTOR : last * FACTOR, :]
-        detail = module(_nhwc(lr[..., first:last, :]), _nhwc(with_reach))
+        detail = module(channels_last(lr[..., first:last, :]), channels_last(with_reach))
         detail = detail[..., (top - first) * FACTOR : (bottom - first) * FACTOR, :]
         band = slice(top * FACTOR, bottom * FACTOR)
         out[..., band, :] = (picture[..., band, :] + strength * detail).clamp_(0, 1)
@@ -122,7 +122,3 @@ def check_strength(strength: Any) -> None:
     """Raises SettingError unless it lies in [0, 2]."""
     if not 0 <= strength <= 2:
         raise SettingError(f"The strength of the compensation must lie in [0, 2], got {strength}.")
-
-
-def _nhwc(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)

@@ -70,8 +70,7 @@ def to_fp8(transformer: Any, products: bool) -> Any:
     swapped = 0
     for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks):
         for name, layer in list(block.named_modules()):
-            fits = isinstance(layer, nn.Linear) and not (layer.in_features | layer.out_features) % _MULTIPLE
-            if fits:
+            if isinstance(layer, nn.Linear) and _fits(tuple(layer.weight.shape)):
                 owner, _, key = name.rpartition(".")
                 setattr(block.get_submodule(owner), key, Fp8Linear(layer, products))
                 swapped += 1
@@ -83,5 +82,10 @@ def to_fp8(transformer: Any, products: bool) -> Any:
 def bytes_of(name: str, shape: tuple[int, ...], itemsize: int, fp8: bool) -> int:
     """What one tensor of a transformer weighs, after `to_fp8` its scales included."""
     count = math.prod(shape)
-    inside = "blocks." in name and len(shape) == 2 and not (shape[0] | shape[1]) % _MULTIPLE
-    return count + 4 * shape[0] if fp8 and inside else itemsize * count
+    swapped = fp8 and "blocks." in name and _fits(shape)
+    return count + 4 * shape[0] if swapped else itemsize * count
+
+
+def _fits(shape: tuple[int, ...]) -> bool:
+    """Whether a weight of this shape can stand in a scaled product."""
+    return len(shape) == 2 and not any(side % _MULTIPLE for side in shape)

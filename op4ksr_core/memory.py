@@ -28,9 +28,8 @@ class Footprint:
     channels: tuple[int, ...]
     itemsize: int
     parameters: int = 0
-    stream_bytes: int = (
-        0  # of the transformer on the device while its blocks are streamed: three, and what is not in any
-    )
+    stream_bytes: int = 0
+    """Of the transformer on the device while its blocks are streamed: three of them, and what is in none."""
 
 
 @dataclass(frozen=True)

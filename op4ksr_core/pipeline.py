@@ -31,7 +31,7 @@ from .loading import (
 from .memory import Footprint, MemoryPlan, make_memory_plan
 from .presets import PRESETS, UpscaleSettings
 from .progress import Progress, watch
-from .resample import pad_reflect, resize
+from .resample import channels_last, pad_reflect, resize
 from .rope import RotaryEmbedding
 from .vae import decode, downscale_factor, encode
 from .weights import find_weights
@@ -393,7 +393,7 @@ class Upscaler:
     def _encode(self, lr: Tensor, plan: Plan, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
         with self._vae.use(residency) as vae, watch(_conv_blocks(vae.encoder), "encode", report):
             padded = pad_reflect(resize(lr, plan.target), plan.padded)
-            return encode(vae, _nhwc(padded.to(self.dtype)), settings.seed).float().contiguous()
+            return encode(vae, channels_last(padded.to(self.dtype)), settings.seed).float().contiguous()
 
     def _transform(self, z: Tensor, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
         with self._transformer.use(residency) as model:
@@ -416,7 +416,7 @@ class Upscaler:
 
     def _decode(self, z: Tensor, residency: str, report: Progress) -> Tensor:
         with self._vae.use(residency) as vae, watch(_conv_blocks(vae.decoder), "decode", report):
-            return decode(vae, _nhwc(z.to(self.dtype)))
+            return decode(vae, channels_last(z.to(self.dtype)))
 
 
 def check_image(image_bchw: Tensor) -> None:
@@ -428,10 +428,6 @@ def check_image(image_bchw: Tensor) -> None:
     low, high = (float(v) for v in image_bchw.aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ImageError(f"Pixels must lie in [0, 1], got {low:g} to {high:g} (NaN counts as outside).")
-
-
-def _nhwc(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _conv_blocks(half: nn.Module) -> list[nn.Module]:

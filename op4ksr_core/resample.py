@@ -71,6 +71,11 @@ def pad_reflect(x_bchw: Tensor, size: Size) -> Tensor:
     return x_bchw.index_select(-2, rows).index_select(-1, columns)
 
 
+def channels_last(x_bchw: Tensor) -> Tensor:
+    """The same values in the memory layout in which convolutions are fastest."""
+    return x_bchw.contiguous(memory_format=torch.channels_last)
+
+
 def crop(x_bchw: Tensor, size: Size) -> Tensor:
     """The top left `size` of the picture: undoes `pad_reflect`."""
     return x_bchw[..., : size.height, : size.width]

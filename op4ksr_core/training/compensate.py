@@ -33,7 +33,7 @@ from ..presets import PRESETS
 from ..resample import resize
 from .degradation import EMBEDDED as MILD
 from .degradation import degrade
-from .embedded import save
+from .embedded import save, update_average
 from .pictures import PicturePool
 
 SIDE, MARGIN = 192, 16
@@ -132,15 +132,13 @@ def train(run: Path, steps: int, batch: int, rate: float, minutes: float, seed: 
             raise SystemExit(f"Step {step}: the gradient is {norm}; the last good checkpoint is {path}.")
         optimizer.step()
         step += 1
-        with torch.no_grad():
-            for a, b in zip(average.parameters(), module.parameters(), strict=True):
-                a.lerp_(b, 1 - min(EMA, step / (step + 10)))
-            errors = [*errors[-99:], (float(F.mse_loss(picture, hr)), float(F.mse_loss(restored, hr)))]
+        update_average(average, module, min(EMA, step / (step + 10)))
+        errors = [*errors[-99:], (float(F.mse_loss(picture, hr)), float(F.mse_loss(restored.detach(), hr)))]
         out_of_time = time.time() - started >= 60 * minutes
         if step % 100 == 0 or step == last or out_of_time:
             before, after = (sum(error) for error in zip(*errors, strict=True))
-            gain = f"gain {10 * math.log10(before / after):.3f} dB"
-            print(f"{step}/{steps} {(time.time() - started) / 60:.1f} min {gain}", flush=True)
+            gain = 10 * math.log10(before / after) if before and after else 0.0  # all of them may be the truth itself
+            print(f"{step}/{steps} {(time.time() - started) / 60:.1f} min gain {gain:.3f} dB", flush=True)
             parts = {"model": module, "ema": average, "optimizer": optimizer}
             save(path, {"step": step} | {name: part.state_dict() for name, part in parts.items()})  # type: ignore[attr-defined]
 

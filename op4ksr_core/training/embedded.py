@@ -317,7 +317,7 @@ class StageRun:
                 f"{self.stage} step {self.step}: the gradient is {norm}; the last good checkpoint is {self.checkpoint}."
             )
         self.optimizer.step()
-        _update_average(self.average, self.model, min(recipe.ema, (self.step + 1) / (self.step + 10)))
+        update_average(self.average, self.model, min(recipe.ema, (self.step + 1) / (self.step + 10)))
         self.step += 1
         return loss.item(), norm
 
@@ -343,7 +343,7 @@ def train(stage: str, recipe: Recipe, run: Path, minutes: float, device: torch.d
     state.save()
 
 
-def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Exponential moving average of every weight."""
     with torch.no_grad():
         for a, b in zip(average.parameters(), model.parameters(), strict=True):
