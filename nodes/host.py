@@ -1,7 +1,5 @@
 """Between ComfyUI and the core: layouts, progress, cancelling, and VAE passes that never fall back to tiles."""
 
-import logging
-
 import comfy.model_management
 import comfy.utils
 import torch
@@ -9,9 +7,9 @@ from comfy.sd import VAE
 from torch import Tensor, nn
 
 from ..op4ksr_core.errors import MemoryPlanError
-from ..op4ksr_core.progress import Progress, watch
-
-log = logging.getLogger("op4ksr")
+from ..op4ksr_core.progress import Progress
+from ..op4ksr_core.vae_strips import passing
+from .plan import vae_pass
 
 
 def to_bchw(image_bhwc: Tensor) -> Tensor:
@@ -57,27 +55,23 @@ class Parts:
         self(phase, 0, 1)
 
 
-def vae_blocks(half: nn.Module) -> list[nn.Module]:
-    """Residual blocks and resamplers of an encoder or decoder in ComfyUI's layout."""
-    names = ("ResnetBlock", "Upsample", "Downsample", "PhaseUpsample")
-    return [module for module in half.modules() if type(module).__name__ in names]
-
-
 def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Tensor:
     """Pictures in [0, 1] -> latents as ComfyUI keeps them (not shifted or scaled), one picture at a time, no tiles.
 
     Without a `report` the node's bar shows this phase alone.
     """
-    model = _load(vae, vae.memory_used_encode((1, *x_bchw.shape[1:]), vae.vae_dtype))
-    with watch(vae_blocks(model.encoder), "encode", report or make_report(), len(x_bchw)), _named_shortage(x_bchw):
+    how, work = vae_pass(vae, x_bchw.shape[2] * x_bchw.shape[3], decoder=False)
+    model = _load(vae, work)
+    with passing(model.encoder, how, "encode", report or make_report(), len(x_bchw)), _named_shortage(x_bchw):
         parts = [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
     return torch.cat(parts).to(vae.output_device)
 
 
 def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> Tensor:
     """Latents -> pictures about [0, 1], not clamped, (B, 3, H, W), one at a time, no tiles."""
-    model = _load(vae, vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype))
-    with watch(vae_blocks(model.decoder), "decode", report or make_report(), len(samples)), _named_shortage(samples):
+    how, work = vae_pass(vae, samples.shape[2] * samples.shape[3] * vae.downscale_ratio**2, decoder=True)
+    model = _load(vae, work)
+    with passing(model.decoder, how, "decode", report or make_report(), len(samples)), _named_shortage(samples):
         parts = [model.decode(z.to(vae.vae_dtype).to(vae.device)).float() * 0.5 + 0.5 for z in samples.split(1)]
     return torch.cat(parts).to(vae.output_device)
 

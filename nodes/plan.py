@@ -1,5 +1,7 @@
 """What a phase will need, said in the log before it starts, and refused where it cannot fit."""
 
+import logging
+
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -7,7 +9,9 @@ from comfy.sd import VAE
 
 from ..op4ksr_core.errors import MemoryPlanError
 from ..op4ksr_core.memory import GB, MARGIN, transformer_work, vae_work
-from .host import log
+from ..op4ksr_core.vae_strips import PASSES, WHOLE
+
+log = logging.getLogger("op4ksr")
 
 # ComfyUI's layers hold more at once than the core's lean ones. Full-width F16 FLUX VAE, float32, CPU: 1.22 to 1.31
 # times the core's estimate at 1024 and 2048 px.
@@ -19,16 +23,30 @@ def vae_channels(stage: torch.nn.Module) -> tuple[int, ...]:
     return tuple(level.block[-1].out_channels for level in stage.encoder.down)
 
 
-def vae_bytes(stage: torch.nn.Module, pixels: int, dtype: torch.dtype, factor: int, decoder: bool) -> float:
+def vae_bytes(
+    stage: torch.nn.Module, pixels: int, dtype: torch.dtype, factor: int, decoder: bool, how: str = WHOLE
+) -> float:
     """Working memory of one encode or decode of `pixels` of picture, weights not counted."""
     itemsize = comfy.model_management.dtype_size(dtype)
-    return _STOCK_LAYERS * MARGIN * vae_work(pixels, vae_channels(stage), itemsize, factor, decoder)
+    layers = _STOCK_LAYERS if how == WHOLE else 1.0
+    return layers * MARGIN * vae_work(pixels, vae_channels(stage), itemsize, factor, decoder, how)
+
+
+def vae_pass(vae: VAE, pixels: int, decoder: bool) -> tuple[str, float]:
+    """How one picture is encoded or decoded here, one of the core's `vae_strips.PASSES`, and its working bytes.
+
+    The first whose work fits into all of the device's memory, else the last.
+    """
+    total = comfy.model_management.get_total_memory(vae.device)
+    stage, dtype, factor = vae.first_stage_model, vae.vae_dtype, vae.downscale_ratio
+    ways = {how: vae_bytes(stage, pixels, dtype, factor, decoder, how) for how in PASSES}
+    how = next((how for how, work in ways.items() if work <= total), list(ways)[-1])
+    return how, ways[how]
 
 
 def vae_phase(vae: VAE, pixels: int, decoder: bool) -> tuple[float, float]:
     """(working bytes, weight bytes) of encoding or decoding one picture."""
-    work = vae_bytes(vae.first_stage_model, pixels, vae.vae_dtype, vae.downscale_ratio, decoder)
-    return work, float(vae.patcher.model_size())
+    return vae_pass(vae, pixels, decoder)[1], float(vae.patcher.model_size())
 
 
 def transformer_phase(model: ModelPatcher, tokens: int) -> tuple[float, float]:

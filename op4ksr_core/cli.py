@@ -113,6 +113,12 @@ def _add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     ):
         model.add_argument(f"--{name}", help=text)
     model.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where the VAE's config is silent")
+    model.add_argument(
+        "--vae-pass",
+        choices=("auto", "whole", "strips"),
+        default="auto",
+        help="VAE in one pass, or in strips: less memory, more time, the same picture (default: by the memory plan)",
+    )
     model.add_argument("--head", choices=("centered", "partitioned"), default="centered", help="F16 decoder head")
     model.add_argument("--adapter", action="append", default=[], help="PEFT adapter folder or single file; repeatable")
     model.add_argument("--adapter-scale", type=float, default=1.0, help="strength of the adapters (default 1)")

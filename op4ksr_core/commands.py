@@ -54,7 +54,8 @@ def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> U
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
     check = not arguments.no_memory_check
     sources = find_sources(arguments)
-    return Upscaler(sources, settings, arguments.device, dtype, check, arguments.fp8, arguments.compile)
+    vae_pass = None if arguments.vae_pass == "auto" else arguments.vae_pass
+    return Upscaler(sources, settings, arguments.device, dtype, check, arguments.fp8, arguments.compile, vae_pass)
 
 
 def upscale(arguments: argparse.Namespace) -> int:
@@ -136,6 +137,7 @@ def _write_summary(
         "dtype": str(upscaler.dtype).removeprefix("torch."),
         "fp8": upscaler.fp8,
         "compiled": upscaler.compiled,
+        "vae_pass": upscaler.vae_pass or "auto",
         "settings": asdict(batch),
         "memory_plan": asdict(plan) if plan else None,
         "interrupted": interrupted,

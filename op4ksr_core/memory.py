@@ -1,12 +1,15 @@
 """Peak memory, estimated before the work starts, and what follows from it."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from .errors import MemoryPlanError
 from .geometry import Plan
+from .group_norm import STRIP_BYTES
+from .vae_strips import PASSES, WHOLE
 
 log = logging.getLogger("op4ksr")
 
@@ -48,20 +51,25 @@ class MemoryPlan:
     available: float
     residency: str
     peak: float
+    vae_pass: str = WHOLE
+    """How the VAE runs: `whole`, or in `strips`."""
 
     def __str__(self) -> str:
         phases = ", ".join(f"{n} {getattr(self, n) / GB:.1f}" for n in ("encode", "transform", "decode"))
         return (
             f"memory plan: weights {self.weights / GB:.1f} GB, work {phases} GB, peak {self.peak / GB:.1f} GB "
-            f"of {self.available / GB:.1f} GB available -> {self.residency}"
+            f"of {self.available / GB:.1f} GB available -> {self.residency}, VAE {self.vae_pass}"
         )
 
 
-def vae_work(pixels: int, channels: tuple[int, ...], itemsize: int, latent_factor: int, decoder: bool) -> float:
+def vae_work(
+    pixels: int, channels: tuple[int, ...], itemsize: int, latent_factor: int, decoder: bool, how: str = WHOLE
+) -> float:
     """Bytes of the widest moment in one pass of the encoder or decoder over `pixels` of (padded) picture.
 
-    At the first convolution of a residual block its input, the normalised copy and the result live
-    at once: 2 in + out channels at that level's resolution.
+    At the first convolution of a residual block its input, the normalised copy and the result live at once: 2 in + out
+    channels at that level's resolution. In strips there is the result and what it is made from, which in a decoder has
+    a quarter of the pixels, or is overwritten.
     """
     levels = len(channels)
     full = pixels / (latent_factor / 2 ** (levels - 1)) ** 2
@@ -69,8 +77,10 @@ def vae_work(pixels: int, channels: tuple[int, ...], itemsize: int, latent_facto
     for level, out in enumerate(channels):
         neighbour = level + 1 if decoder else level - 1
         into = channels[neighbour] if 0 <= neighbour < levels else out
-        widest = max(widest, full / 4**level * (2 * into + out))
-    return widest * itemsize
+        beside = into / 4 if decoder else into if into != out else out / 4
+        maps = 2 * into + out if how == WHOLE else out + beside
+        widest = max(widest, full / 4**level * maps)
+    return widest * itemsize + (0 if how == WHOLE else STRIP_BYTES)
 
 
 def transformer_work(tokens: int, width: int, itemsize: int) -> float:
@@ -78,11 +88,13 @@ def transformer_work(tokens: int, width: int, itemsize: int) -> float:
     return tokens * width * _TRANSFORMER_COPIES * itemsize
 
 
-def estimate(plan: Plan, footprint: Footprint, batch: int, latent_factor: int) -> tuple[float, float, float]:
+def estimate(
+    plan: Plan, footprint: Footprint, batch: int, latent_factor: int, how: str = WHOLE
+) -> tuple[float, float, float]:
     """Bytes of work, weights not counted, of encode, transform and decode (colour and fidelity included)."""
     picture = 3 * 4 * plan.padded.pixels
     pixels, channels, itemsize = plan.padded.pixels, footprint.channels, footprint.itemsize
-    encoder, decoder = (vae_work(pixels, channels, itemsize, latent_factor, side) for side in (False, True))
+    encoder, decoder = (vae_work(pixels, channels, itemsize, latent_factor, side, how) for side in (False, True))
     encode = encoder + _PICTURES_IN * picture
     transform = transformer_work(plan.tokens, footprint.width, itemsize)
     decode = max(decoder + picture, _PICTURES_OUT * picture)
@@ -90,13 +102,39 @@ def estimate(plan: Plan, footprint: Footprint, batch: int, latent_factor: int) -
 
 
 def make_memory_plan(
-    plan: Plan, footprint: Footprint, batch: int, latent_factor: int, device: torch.device, held: float = 0.0
+    plan: Plan,
+    footprint: Footprint,
+    batch: int,
+    latent_factor: int,
+    device: torch.device,
+    held: float = 0.0,
+    passes: Sequence[str] = PASSES,
 ) -> MemoryPlan:
-    """Picks the least laborious residency that fits `device`; `held` bytes of weights are loaded already.
+    """Picks the least laborious way that fits `device`; `held` bytes of weights are loaded already.
 
-    Raises MemoryPlanError, with the estimate, when nothing fits.
+    `passes` are the ways that the VAE may go; all ways to hold the models are tried with the first before the next.
+    Raises MemoryPlanError, with the last estimate, when nothing fits.
     """
-    encode, transform, decode = estimate(plan, footprint, batch, latent_factor)
+    plans = [
+        candidate
+        for how in passes
+        for candidate in _candidates(plan, footprint, batch, latent_factor, device, held, how)
+    ]
+    chosen = next((candidate for candidate in plans if candidate.peak <= candidate.available), plans[-1])
+    if chosen.peak > chosen.available:
+        raise MemoryPlanError(
+            f"{plan.source} -> {plan.target} does not fit: {chosen}. Ask for a smaller scale or long side, free some "
+            "memory, or skip this check (--no-memory-check)."
+        )
+    log.log(logging.INFO if chosen is plans[0] else logging.WARNING, "%s", chosen)
+    return chosen
+
+
+def _candidates(
+    plan: Plan, footprint: Footprint, batch: int, latent_factor: int, device: torch.device, held: float, how: str
+) -> list[MemoryPlan]:
+    """One plan for each way to hold the models, with the VAE run one way."""
+    encode, transform, decode = estimate(plan, footprint, batch, latent_factor, how)
     weights = footprint.transformer_bytes + footprint.vae_bytes
     pictures = footprint.vae_bytes + max(encode, decode)
     phased = max(pictures, footprint.transformer_bytes + transform)
@@ -107,15 +145,10 @@ def make_memory_plan(
         ways |= {"offload": phased, "stream": max(pictures, footprint.stream_bytes + transform)}
     else:
         ways |= {"reload": phased}
-    residency = next((way for way, work in ways.items() if work + runtime <= available), list(ways)[-1])
-    chosen = MemoryPlan(encode, transform, decode, weights, available, residency, ways[residency] + runtime)
-    if chosen.peak > available:
-        raise MemoryPlanError(
-            f"{plan.source} -> {plan.target} does not fit: {chosen}. Ask for a smaller scale or long side, free some "
-            "memory, or skip this check (--no-memory-check)."
-        )
-    log.log(logging.INFO if residency == "resident" else logging.WARNING, "%s", chosen)
-    return chosen
+    return [
+        MemoryPlan(encode, transform, decode, weights, available, way, work + runtime, how)
+        for way, work in ways.items()
+    ]
 
 
 def available_bytes(device: torch.device) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import flow
 from .colour import finish
@@ -34,6 +34,7 @@ from .progress import Progress, watch
 from .resample import channels_last, pad_reflect, resize
 from .rope import RotaryEmbedding
 from .vae import decode, downscale_factor, encode
+from .vae_strips import PASSES, WHOLE, passing
 from .weights import find_weights
 
 log = logging.getLogger("op4ksr")
@@ -198,6 +199,8 @@ class Upscaler:
     `settings` are the defaults of every call. `device` is CUDA where there is one, `dtype` bfloat16
     on CUDA and float32 elsewhere, unless given. `fp8` keeps the transformer's weights in 8 bits, and multiplies
     in 8 bits where the card can; `compiled` runs its blocks through torch.compile, which takes minutes at first.
+    `vae_pass` is how the VAE runs: `whole`, or in `strips`, which takes less memory and more time for the same
+    picture; None leaves it to the memory plan.
     """
 
     def __init__(
@@ -209,11 +212,14 @@ class Upscaler:
         check_memory: bool = True,
         fp8: bool = False,
         compiled: bool = False,
+        vae_pass: str | None = None,
     ):
+        if vae_pass not in (None, *PASSES):
+            raise SettingError(f"The VAE's pass must be one of {', '.join(PASSES)}, got {vae_pass!r}.")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.settings, self.sources, self.check_memory = settings, sources, check_memory
-        self.fp8, self.compiled = fp8, compiled
+        self.fp8, self.compiled, self.vae_pass = fp8, compiled, vae_pass
         _ = sources.found_adapters  # what is wrong with them is said now, not at the first picture
         self.prompt, self.pooled = sources.load_prompt()
         self._transformer = _Part(self._load_transformer, self.device, can_stream=True)
@@ -231,10 +237,11 @@ class Upscaler:
         check_memory: bool = True,
         fp8: bool = False,
         compiled: bool = False,
+        vae_pass: str | None = None,
     ) -> "Upscaler":
         """The bundled small model."""
         settings = settings or PRESETS["embedded"]
-        return cls(Sources.find(EMBEDDED), settings, device, dtype, check_memory, fp8, compiled)
+        return cls(Sources.find(EMBEDDED), settings, device, dtype, check_memory, fp8, compiled, vae_pass)
 
     @classmethod
     def from_pretrained(
@@ -254,6 +261,7 @@ class Upscaler:
         check_memory: bool = True,
         fp8: bool = False,
         compiled: bool = False,
+        vae_pass: str | None = None,
     ) -> "Upscaler":
         """A model from a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), or from files.
 
@@ -272,7 +280,7 @@ class Upscaler:
             adapters=adapters,
             adapter_scale=adapter_scale,
         )
-        return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory, fp8, compiled)
+        return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory, fp8, compiled, vae_pass)
 
     def _load_transformer(self) -> Any:
         model = self.sources.load_transformer(self.dtype)
@@ -332,7 +340,8 @@ class Upscaler:
     def memory_plan(self, plan: Plan, batch: int = 1) -> MemoryPlan:
         """The estimate for one call. Raises MemoryPlanError where nothing fits."""
         held = self._transformer.held_bytes + self._vae.held_bytes
-        return make_memory_plan(plan, self.footprint, batch, self.latent_factor, self.device, held)
+        passes = (self.vae_pass,) if self.vae_pass else PASSES
+        return make_memory_plan(plan, self.footprint, batch, self.latent_factor, self.device, held, passes)
 
     def __call__(
         self,
@@ -368,30 +377,32 @@ class Upscaler:
         if len({one.seed for one in settings}) != 1:
             raise SettingError("Variants of one picture are encoded once: give settings of one and the same seed.")
         plan = self.plan(Size(*image_bchw.shape[-2:]), scale, long_side)
-        residency = "resident"
+        residency, how = "resident", self.vae_pass or WHOLE
         if self.check_memory:
             self.last_memory_plan = self.memory_plan(plan, len(image_bchw))
-            residency = self.last_memory_plan.residency
+            residency, how = self.last_memory_plan.residency, self.last_memory_plan.vae_pass
         for part in (self._transformer, self._vae):
             part.make_room(residency)
         report = progress or (lambda phase, done, total: None)
         lr = image_bchw.to(self.device, torch.float32)
         with _named_shortage(plan):
-            before = self._encode(lr, plan, settings[0], residency, report)
+            before = self._encode(lr, plan, settings[0], residency, how, report)
             for one in settings:
                 after = self._transform(before, one, residency, report)
                 if not decode:
                     yield Variant(one, before, after, after.new_zeros(0))
                     continue
-                raw = self._decode(after, residency, report)
+                raw = self._decode(after, residency, how, report)
                 picture = finish(raw, lr, plan.target, one.colour, one.fidelity)
                 del raw
                 if one.compensation:
                     picture = compensate(picture, lr, one.compensation, self._compensation, report)
                 yield Variant(one, before, after, picture.to(image_bchw.device))
 
-    def _encode(self, lr: Tensor, plan: Plan, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
-        with self._vae.use(residency) as vae, watch(_conv_blocks(vae.encoder), "encode", report):
+    def _encode(
+        self, lr: Tensor, plan: Plan, settings: UpscaleSettings, residency: str, how: str, report: Progress
+    ) -> Tensor:
+        with self._vae.use(residency) as vae, passing(vae.encoder, how, "encode", report):
             padded = pad_reflect(resize(lr, plan.target), plan.padded)
             return encode(vae, channels_last(padded.to(self.dtype)), settings.seed).float().contiguous()
 
@@ -414,8 +425,8 @@ class Upscaler:
         at = torch.full((len(z),), sigma, device=self.device)
         return flow.transformer_velocity(model, z, at, self.prompt, self.pooled, guidance)
 
-    def _decode(self, z: Tensor, residency: str, report: Progress) -> Tensor:
-        with self._vae.use(residency) as vae, watch(_conv_blocks(vae.decoder), "decode", report):
+    def _decode(self, z: Tensor, residency: str, how: str, report: Progress) -> Tensor:
+        with self._vae.use(residency) as vae, passing(vae.decoder, how, "decode", report):
             return decode(vae, channels_last(z.to(self.dtype)))
 
 
@@ -428,12 +439,6 @@ def check_image(image_bchw: Tensor) -> None:
     low, high = (float(v) for v in image_bchw.aminmax())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ImageError(f"Pixels must lie in [0, 1], got {low:g} to {high:g} (NaN counts as outside).")
-
-
-def _conv_blocks(half: nn.Module) -> list[nn.Module]:
-    """The residual blocks and upsamplers of an encoder or decoder: what progress counts."""
-    names = ("ResnetBlock2D", "PhaseUpsample", "Downsample2D")
-    return [module for module in half.modules() if type(module).__name__ in names]
 
 
 @contextmanager

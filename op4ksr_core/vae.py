@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .errors import SettingError
+from .group_norm import make_exact
 
 HEADS = ("centered", "partitioned")
 
@@ -40,18 +41,25 @@ class PhaseUpsample(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor, *_args: object) -> Tensor:
+        # One row and column more than is wanted: cheaper than a padded copy of the input or windows of it.
+        return self._phases(x, 1, x.shape[2])
+
+    def rows(self, window: Tensor) -> Tensor:
+        """The same for a strip that brings one row above and one below: (B, C, h + 2, w) -> (B, D, 2h, 2w)."""
+        return self._phases(window, 0, window.shape[2] - 2)
+
+    def _phases(self, x: Tensor, padding: int, height: int) -> Tensor:
         weight, bias = self.conv.weight, self.conv.bias
         fold = weight.new_tensor(_FOLD_2)
         phases = torch.einsum("atd,bue,ocde->aboctu", fold, fold, weight)
-        batch, _, height, width = x.shape
+        batch, _, _, width = x.shape
         channels_last = x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if channels_last else torch.contiguous_format
         size = (batch, weight.shape[0], 2 * height, 2 * width)
         out = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout)
         for a in range(2):
             for b in range(2):
-                # One row and column more than is wanted: cheaper than a padded copy of the input or windows of it.
-                whole = F.conv2d(x, phases[a, b].contiguous(memory_format=layout), bias, padding=1)
+                whole = F.conv2d(x, phases[a, b].contiguous(memory_format=layout), bias, padding=(padding, 1))
                 out[:, :, a::2, b::2] = whole[:, :, a : a + height, b : b + width]
         return out
 
@@ -69,15 +77,48 @@ class SubPixelHead(nn.Module):
             raise SettingError(f"The F16 head must be one of {', '.join(HEADS)}, got {mode!r}.")
         self.weight, self.bias, self.mode = conv.weight, conv.bias, mode
 
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows that a strip must bring along, above and below."""
+        return (1, 1) if self.mode == "centered" else (2, 1)
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.mode == "centered":
+            return self._shuffled(x, (1, 1))
+        return self.rows(F.pad(x, (0, 0, *self.reach)))
+
+    def rows(self, window: Tensor) -> Tensor:
+        """The same for a strip that brings `reach` rows along."""
+        if self.mode == "centered":
+            return self._shuffled(window, (0, 1))
+        height, width = 2 * (window.shape[-2] - sum(self.reach)), 2 * window.shape[-1]
+        shuffled = self._shuffled(F.pad(window, self.reach), (0, 0))
+        return shuffled[..., 1 : height + 1, 1 : width + 1]
+
+    def _shuffled(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         fold = self.weight.new_tensor(_FOLD_3)
         kernel = torch.einsum("atd,bue,ocde->oabctu", fold, fold, self.weight).flatten(0, 2)
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        if self.mode == "centered":
-            return F.pixel_shuffle(F.conv2d(x, kernel, bias, padding=1), 2)
-        height, width = 2 * x.shape[-2], 2 * x.shape[-1]
-        shuffled = F.pixel_shuffle(F.conv2d(F.pad(x, (2, 1, 2, 1)), kernel, bias), 2)
-        return shuffled[..., 1 : height + 1, 1 : width + 1]
+        return F.pixel_shuffle(F.conv2d(x, kernel, bias, padding=padding), 2)
+
+
+class LeanResidual(nn.Module):
+    """A residual block of an autoencoder without its copies: the sum is written over the second convolution's result.
+
+    (B, C, h, w) -> (B, D, h, w). Takes over the layers of diffusers' block, under their names.
+    """
+
+    conv_shortcut: nn.Module | None
+
+    def __init__(self, block: Any):
+        super().__init__()
+        self.norm1, self.conv1, self.norm2, self.conv2 = block.norm1, block.conv1, block.norm2, block.conv2
+        self.nonlinearity, self.conv_shortcut = block.nonlinearity, block.conv_shortcut
+
+    def forward(self, x: Tensor, temb: None = None) -> Tensor:
+        hidden = self.conv1(self.nonlinearity(self.norm1(x)))
+        hidden = self.conv2(self.nonlinearity(self.norm2(hidden)))
+        return hidden.add_(x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
 class LeanAttention:
@@ -131,11 +172,16 @@ def is_f16(vae: Any) -> bool:
 
 
 def make_lean(vae: Any) -> Any:
-    """Swaps a VAE's upsamplers and mid attention for their exact lighter forms, in place."""
+    """Swaps a VAE's upsamplers, residual blocks and mid attention for their exact lighter forms, in place."""
     for block in vae.decoder.up_blocks:
         for i, upsampler in enumerate(block.upsamplers or []):
             if not isinstance(upsampler, PhaseUpsample):
                 block.upsamplers[i] = PhaseUpsample(upsampler.conv)
+    levels = (*vae.encoder.down_blocks, vae.encoder.mid_block, vae.decoder.mid_block, *vae.decoder.up_blocks)
+    for block in levels:
+        for i, resnet in enumerate(block.resnets):
+            if not isinstance(resnet, LeanResidual) and resnet.output_scale_factor == 1:
+                block.resnets[i] = LeanResidual(resnet)
     for part in (vae.encoder, vae.decoder):
         for attention in part.mid_block.attentions:
             if attention is not None:
@@ -144,8 +190,12 @@ def make_lean(vae: Any) -> Any:
 
 
 def make_inference_only(vae: Any) -> Any:
-    """Freezes a VAE and lets its activations overwrite their input, which saves one full-size tensor."""
+    """Freezes a VAE, makes its group norms exact, and lets its activations overwrite their input.
+
+    That saves one full-size tensor.
+    """
     vae.requires_grad_(False).eval()
+    make_exact(vae)
     for module in vae.modules():
         if isinstance(module, nn.SiLU):
             module.inplace = True

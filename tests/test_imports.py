@@ -14,6 +14,8 @@ LEAVES = [
     "resample",
     "colour",
     "vae",
+    "vae_strips",
+    "group_norm",
     "layouts",
     "errors",
     "presets",

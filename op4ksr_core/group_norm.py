@@ -1,0 +1,100 @@
+"""Group norm from sums over strips of rows: exact for large maps, and able to see a map piece by piece."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Affine = tuple[Tensor, Tensor]
+"""Factor and summand per channel, each (B, C, 1, 1) in float32."""
+
+_ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
+"""Numbers in one strip: on a CPU what stays in the cache, on a GPU enough to fill it."""
+
+STRIP_BYTES = 6 * 4 * _ELEMENTS["cuda"]
+"""What work in strips takes beside its maps, at most: about six at once, in float32."""
+
+
+def strip_rows(x: Tensor) -> int:
+    """Rows of a map (B, C, H, W) in one strip, at least two."""
+    return max(2, _ELEMENTS.get(x.device.type, _ELEMENTS["cuda"]) // (x.shape[0] * x.shape[1] * x.shape[3]))
+
+
+def strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
+    """First and last row (not included) of each strip of a map."""
+    return ((top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+class Moments:
+    """Sums over all strips of a map, from which a group norm's mean and variance follow (float64).
+
+    Summed about the first strip's mean, so that a large mean does not drown a small deviation.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.origin = 0, torch.zeros(())
+        self.sums, self.squares = torch.zeros(()), torch.zeros(())
+
+    def add(self, x: Tensor) -> None:
+        """Counts a strip (B, C, rows, W)."""
+        rows = x.float().permute(0, 2, 3, 1).flatten(1, 2)
+        if not self.count:
+            self.origin = rows.mean(1, keepdim=True)
+            self.sums = self.squares = torch.zeros_like(self.origin[:, 0], dtype=torch.float64)
+        self.count += rows.shape[1]
+        rows = rows - self.origin
+        self.sums = self.sums + rows.sum(1).double()
+        self.squares = self.squares + rows.square_().sum(1).double()
+
+    def affine(self, norm: nn.GroupNorm) -> Affine:
+        """What `norm` does to the map that was counted."""
+        batch, channels = self.sums.shape
+        each = channels // norm.num_groups
+        means = self.sums / self.count
+        variances = self.squares / self.count - means.square()
+        means = (means + self.origin[:, 0]).view(batch, -1, each)
+        mean = means.mean(2)
+        variance = variances.view(batch, -1, each).mean(2) + (means - mean[..., None]).square().mean(2)
+        deviation = (variance.clamp_min(0) + norm.eps).sqrt()
+        mean, deviation = (v.repeat_interleave(each, 1) for v in (mean, deviation))
+        scale, shift = 1 / deviation, -mean / deviation
+        if norm.affine:
+            scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
+        return scale.float()[..., None, None], shift.float()[..., None, None]
+
+
+def normalised(x: Tensor, affine: Affine) -> Tensor:
+    """scale x + shift, float32, a tensor of its own."""
+    scale, shift = affine
+    return torch.addcmul(shift, x.float(), scale)
+
+
+class ExactGroupNorm(nn.GroupNorm):
+    """`nn.GroupNorm` for inference, exact for large maps on a CPU too.
+
+    PyTorch's own sums a channels-last map there in float32: at 2048 x 2048 x 32 and a mean of half a deviation it is
+    off by 0.016 deviations, and an embedded model's picture of 4096 px by 0.4/255.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or x.ndim != 4:
+            return super().forward(x)
+        moments, out, rows = Moments(), torch.empty_like(x), strip_rows(x)
+        for first, last in strips(x.shape[2], rows):
+            moments.add(x[:, :, first:last])
+        affine = scale, shift = moments.affine(self)
+        for first, last in strips(x.shape[2], rows):
+            part, place = x[:, :, first:last], out[:, :, first:last]
+            if x.dtype == torch.float32:
+                torch.addcmul(shift, part, scale, out=place)
+            else:
+                place.copy_(normalised(part, affine))
+        return out
+
+
+def make_exact(module: Any) -> None:
+    """Turns every group norm in a module into an `ExactGroupNorm`, in place; parameters and their names stay."""
+    for norm in module.modules():
+        if type(norm) is nn.GroupNorm:
+            norm.__class__ = ExactGroupNorm
