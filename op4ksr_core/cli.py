@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     """Runs the named command; only here is torch imported."""
     from . import commands, inspect_files, study_files
+    from .evaluation import commands as evaluation
     from .training import commands as training
 
     runs = {
@@ -39,6 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "demo": commands.upscale,
         "info": commands.info,
         "inspect": inspect_files.inspect_files,
+        "evaluate": evaluation.evaluate_folders,
         "rope": study_files.rope,
         "sweep": study_files.sweep_files,
         "latents": study_files.latent_files,
@@ -70,6 +72,7 @@ def _parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
         _add_output_options(command)
     demo.set_defaults(long_side=4096, strip=True)
     _add_inspect(commands.add_parser("inspect", help="find a lattice in pictures, measure it, take it away"))
+    _add_evaluate(commands.add_parser("evaluate", help="judge results against their ground truth: tables, tests, page"))
     _add_rope(commands.add_parser("rope", help="what RoPE bases do to token positions: numbers and a picture"))
     _add_sweep(commands.add_parser("sweep", help="one picture under several thetas and sigmas, judged and compared"))
     latents = commands.add_parser("latents", help="latents before and after the transformer, as colours and numbers")
@@ -159,6 +162,26 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--report", metavar="DIR", help="write a report picture of each")
     parser.add_argument("--suppress", metavar="DIR", help="write each picture without its lattice")
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a method's results; NAME=FOLDER gives it a name")
+    parser.add_argument("--gt", metavar="FOLDER", help="ground truth; without it only metrics that need none run")
+    parser.add_argument("--metrics", default="local", help="comma list, local (no download, the default) or all")
+    parser.add_argument("--pairs", default="name", help="name (default), order, or a file with a pair per line")
+    parser.add_argument("--tile", type=int, default=512, help="px of the tiles that deep metrics see (default 512)")
+    parser.add_argument("--stride", type=int, default=0, help="px from tile to tile (default: the tile)")
+    parser.add_argument("--aggregate", default="mean", help="of the tiles: mean (default), median, min")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the pictures (default 1)")
+    for kind, text in (
+        ("json", "count, mean, interval and per_image by metric"),
+        ("csv", "a line per picture"),
+        ("markdown", "the table that is printed"),
+        ("html", "a page with sliders and zoom, complete in itself"),
+    ):
+        parser.add_argument(f"--{kind}", metavar="FILE", help=text)
+    parser.add_argument("--page-side", type=int, default=512, help="px of a picture on the page (default 512; 0: none)")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew, not where a stopped run was")
 
 
 def _add_rope(parser: argparse.ArgumentParser) -> None:

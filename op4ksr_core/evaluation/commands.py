@@ -1,0 +1,70 @@
+"""What `op4ksr evaluate` does."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..batch import check_folders
+from ..errors import SettingError
+from ..images import write_atomically
+from .metrics import Tiles, find_metrics
+from .pairing import find_methods
+from .run import Row, evaluate
+from .tables import as_csv, as_json, as_markdown, unavailable_sentences
+
+
+def evaluate_folders(arguments: argparse.Namespace) -> int:
+    """Prints the Markdown table and writes what was asked for; 1 if a picture could not be judged, else 0."""
+    metrics, unavailable = find_metrics(_names(arguments.metrics), arguments.gt is not None)
+    methods = find_methods(arguments.folders, arguments.gt, arguments.pairs)
+    tiles = Tiles(arguments.tile, arguments.stride, arguments.aggregate)
+    asked = {kind: getattr(arguments, kind) for kind in ("json", "csv", "markdown", "html")}
+    places = {kind: Path(place).expanduser() for kind, place in asked.items() if place}
+    check_folders(list(places.values()))
+    first = next(iter(places.values()), None)
+    keep = first.with_name(f".{first.name}.rows") if first else None
+    if keep and arguments.overwrite:
+        keep.unlink(missing_ok=True)
+    for sentence in unavailable_sentences(unavailable):
+        print(f"op4ksr: {sentence}", file=sys.stderr)
+    outcome = evaluate(methods, metrics, tiles, keep, arguments.workers, unavailable, _bar())
+    contents = {"json": json.dumps(as_json(outcome), indent=1) + "\n", "csv": as_csv(outcome)}
+    contents["markdown"] = as_markdown(outcome)
+    if "html" in places:
+        from .page import as_html
+
+        contents["html"] = as_html(outcome, arguments.page_side)
+    for kind, path in places.items():
+        _write(path, contents[kind])
+    print(contents["markdown"], end="")
+    if keep:
+        keep.unlink(missing_ok=True)
+    return int(bool(outcome.failed))
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise SettingError("--metrics names none: give a list such as psnr,ssim, or local, or all.")
+    return names
+
+
+def _bar():  # noqa: ANN202
+    """A progress bar on stderr."""
+    from tqdm import tqdm
+
+    bar = tqdm(total=0, unit="picture", disable=None)
+
+    def report(done: int, total: int, row: Row) -> None:
+        bar.total, bar.n = total, done
+        bar.set_postfix_str(row.name[-24:], refresh=False)
+        bar.refresh()
+        if done == total:
+            bar.close()
+
+    return report
