@@ -35,6 +35,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from .evaluation import commands as evaluation
     from .training import commands as training
 
+    if arguments.command == "curate":  # its libraries are an extra
+        from .curation import commands as curation
+
+        return curation.curate(arguments)
     runs = {
         "upscale": commands.upscale,
         "demo": commands.upscale,
@@ -61,9 +65,11 @@ def _parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     upscale = commands.add_parser("upscale", help="enlarge pictures, folders and globs")
     _add_inputs(upscale)
     upscale.add_argument("-o", "--output", required=True, help="output folder, or a file for a single picture")
+    upscale.add_argument("--engine", choices=("here", "ray"), default="here", help="ray: a model in each of --workers")
+    upscale.add_argument("--workers", type=int, default=1, help="models at once with --engine ray (default 1)")
     demo = commands.add_parser("demo", help="enlarge the bundled photo to 4096 px, with a before/after strip")
     demo.add_argument("-o", "--output", default="output", help="output folder (default: output)")
-    demo.set_defaults(inputs=[str(DEMO)])
+    demo.set_defaults(inputs=[str(DEMO)], engine="here")
     info = commands.add_parser("info", help="model, versions, device and memory plan")
     info.add_argument("--size", default="1024x1024", metavar="WxH", help="input size to plan for (default 1024x1024)")
     for command in (upscale, demo, info):
@@ -73,6 +79,7 @@ def _parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     demo.set_defaults(long_side=4096, strip=True)
     _add_inspect(commands.add_parser("inspect", help="find a lattice in pictures, measure it, take it away"))
     _add_evaluate(commands.add_parser("evaluate", help="judge results against their ground truth: tables, tests, page"))
+    _add_curate(commands.add_parser("curate", help="choose training pictures by their scores"))
     _add_rope(commands.add_parser("rope", help="what RoPE bases do to token positions: numbers and a picture"))
     _add_sweep(commands.add_parser("sweep", help="one picture under several thetas and sigmas, judged and compared"))
     latents = commands.add_parser("latents", help="latents before and after the transformer, as colours and numbers")
@@ -182,6 +189,34 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{kind}", metavar="FILE", help=text)
     parser.add_argument("--page-side", type=int, default=512, help="px of a picture on the page (default 512; 0: none)")
     parser.add_argument("--overwrite", action="store_true", help="begin anew, not where a stopped run was")
+
+
+def _add_curate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="folder, picture, list, or table with a column path")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of scores and decisions")
+    parser.add_argument(
+        "--stage", type=int, nargs="+", choices=(1, 2, 3), default=[1], help="what to score (default 1)"
+    )
+    parser.add_argument("--decide-only", action="store_true", help="score nothing, decide anew from what is there")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="ray: over many machines")
+    parser.add_argument("--shard-size", type=int, default=256, help="pictures in a file of scores (default 256)")
+    rules = parser.add_argument_group("rules")
+    rules.add_argument(
+        "--keep", type=float, nargs="+", default=[0.5], metavar="SHARE", help="of stage 1, of stage 2 (default 0.5 0.5)"
+    )
+    rules.add_argument("--vision-score", type=float, default=60, help="least score of stage 3, 0 to 100 (default 60)")
+    rules.add_argument("--side", type=int, default=1024, help="least px of the shorter side (default 1024)")
+    rules.add_argument("--duplicate-bits", type=int, default=4, help="of 64 bits of hash (default 4; -1: keep all)")
+    rules.add_argument("--licences", metavar="A,B", help="only pictures of these licences")
+    rules.add_argument("--allowed", metavar="FILE", help="only pictures of this list, such as one without watermarks")
+    models = parser.add_argument_group("models of stages 2 and 3; none is downloaded")
+    models.add_argument("--degradation", metavar="FILE", help="torch.export program: picture to degradation")
+    models.add_argument("--clip", metavar="DIR", help="transformers CLIP folder (LAION's scores want ViT-L/14)")
+    models.add_argument("--aesthetic", metavar="FILE", help="LAION's aesthetic layers, as safetensors")
+    models.add_argument("--vision", metavar="DIR", help="transformers chat model with pictures, such as Qwen3-VL")
+    models.add_argument("--vision-prompt", metavar="FILE", help="text in place of the built-in question")
+    models.add_argument("--device", help="cpu (default), cuda ...")
 
 
 def _add_rope(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import argparse
 import json
 import platform
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def upscale(arguments: argparse.Namespace) -> int:
     interrupted = False
     with Display(len(jobs)) as display:
         try:
-            for result in run_jobs(upscaler, jobs, batch, display.start):
+            for result in _results(arguments, settings, batch, upscaler, jobs, display):
                 results.append(result)
                 display.finish(result)
         except KeyboardInterrupt:
@@ -79,6 +80,21 @@ def upscale(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _write_summary(Path(arguments.json), arguments, batch, upscaler, results, interrupted)
     return INTERRUPTED if interrupted else int(any(r.status == "failed" for r in results))
+
+
+def _results(
+    arguments: argparse.Namespace,
+    settings: UpscaleSettings,
+    batch: BatchSettings,
+    upscaler: Upscaler,
+    jobs: Sequence[Job],
+    display: "Display",
+) -> Iterator[Result]:
+    if arguments.engine == "here":
+        return run_jobs(upscaler, jobs, batch, display.start)
+    from .ray_engine import upscale_by_ray
+
+    return upscale_by_ray(arguments, settings, batch, jobs)
 
 
 class Display:

@@ -1,0 +1,153 @@
+"""Decisions from scores alone: made anew in seconds, with nothing measured again."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import SettingError
+from .shards import SCORES_OF
+
+KEPT = "kept"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is kept. `keep`: share of each of stages 1 and 2 by rank aggregate, in (0, 1]; the paper keeps 0.5 in
+    stage 1. `vision`: least score of stage 3, 0 to 100. `side`: least px. `bits`: pictures whose perceptual hashes
+    differ in so many bits or fewer are duplicates, the largest stays; -1 keeps them all. `licences`, `allowed`:
+    licences and paths to be kept, all if None."""
+
+    keep: tuple[float, float] = (0.5, 0.5)
+    vision: float = 60.0
+    side: int = 1024
+    bits: int = 4
+    licences: tuple[str, ...] | None = None
+    allowed: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not all(0 < share <= 1 for share in self.keep):
+            raise SettingError(f"The share to be kept must lie in (0, 1], got {self.keep}.")
+        if not 0 <= self.vision <= 100:
+            raise SettingError(f"The least vision score must lie in 0 to 100, got {self.vision}.")
+        if self.side < 1 or not -1 <= self.bits <= 16:
+            raise SettingError(f"Wanted a side of 1 px or more and -1 to 16 bits, got {self.side} and {self.bits}.")
+
+
+@dataclass
+class Decisions:
+    """For each picture: `kept`, or why not; and the rank aggregates of the stages by path."""
+
+    reasons: dict[str, str]
+    aggregates: dict[int, dict[str, float]] = field(default_factory=dict)
+    cuts: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> list[str]:
+        """Paths, in the order of the listing."""
+        return [path for path, reason in self.reasons.items() if reason == KEPT]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pictures by reason; details in brackets are left out."""
+        return dict(Counter(reason.split(" (")[0] for reason in self.reasons.values()))
+
+
+def decide(listing: Sequence[dict[str, Any]], scores: dict[int, dict[str, dict[str, Any]]], rules: Rules) -> Decisions:
+    """Goes through the stages that have scores. `listing` rows have `path` and `licence`; `scores` are by stage, path.
+
+    A picture without a score of stage 1 is `not scored`, one that cannot be read `unreadable`.
+    """
+    found = Decisions({row["path"]: KEPT for row in listing})
+    first = scores.get(1, {})
+    for row in listing:
+        found.reasons[row["path"]] = _basic(row, first.get(row["path"]), rules)
+    _mark_duplicates(found, first, rules.bits)
+    for stage in (1, 2):
+        if scores.get(stage):
+            _cut(found, scores[stage], stage, rules.keep[stage - 1])
+    if scores.get(3):
+        _by_vision(found, scores[3], rules.vision)
+    return found
+
+
+def _basic(row: dict[str, Any], score: dict[str, Any] | None, rules: Rules) -> str:
+    if score is None:
+        return "not scored"
+    if score["error"]:
+        return f"unreadable ({score['error']})"
+    if min(score["width"], score["height"]) < rules.side:
+        return f"below the least side ({score['width']}x{score['height']} px)"
+    if rules.licences is not None and row["licence"] not in rules.licences:
+        return f"licence ({row['licence'] or 'none'})"
+    if rules.allowed is not None and row["path"] not in rules.allowed:
+        return "not in the list of allowed pictures"
+    return KEPT
+
+
+def _mark_duplicates(found: Decisions, scores: dict[str, dict[str, Any]], bits: int) -> None:
+    """Of each group the picture with the most pixels stays, the first by name among equals."""
+    if bits < 0:
+        return
+    order = sorted(found.kept, key=lambda p: (-scores[p]["width"] * scores[p]["height"], p))
+    bands: dict[tuple[int, int], list[tuple[str, int]]] = {}
+    for path in order:
+        value = int(scores[path]["phash"], 16)
+        keys = list(_bands(value, bits + 1))
+        near = (other for key in keys for other, hashed in bands.get(key, ()) if (value ^ hashed).bit_count() <= bits)
+        original = next(near, None)
+        if original is not None:
+            found.reasons[path] = f"duplicate ({original})"
+            continue
+        for key in keys:
+            bands.setdefault(key, []).append((path, value))
+
+
+def _bands(value: int, count: int) -> Iterable[tuple[int, int]]:
+    """64 bits in `count` pieces: hashes that differ in fewer bits than that share one of them."""
+    edges = [64 * n // count for n in range(count + 1)]
+    for n, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        yield n, (value >> low) & ((1 << (high - low)) - 1)
+
+
+def aggregate(rows: Sequence[dict[str, Any]], weights: dict[str, float]) -> np.ndarray:
+    """Mean over the scores of each row's rank among all, 0 (worst) to 1; equal scores share the mean of their ranks."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata([sign * row[name] for row in rows]) for name, sign in weights.items()]
+    return (np.mean(ranks, 0) - 1) / max(1, len(rows) - 1)
+
+
+def _cut(found: Decisions, scores: dict[str, dict[str, Any]], stage: int, share: float) -> None:
+    here = [path for path in found.kept if path in scores]
+    for path in here:
+        if scores[path]["error"]:
+            found.reasons[path] = f"unreadable ({scores[path]['error']})"
+    for path in found.kept:
+        if path not in scores:
+            found.reasons[path] = f"not scored in stage {stage}"
+    here = found.kept
+    if not here:
+        return
+    values = aggregate([scores[path] for path in here], SCORES_OF[stage])
+    order = sorted(range(len(here)), key=lambda n: (-values[n], here[n]))
+    last = max(1, round(share * len(here)))
+    for n in order[last:]:
+        found.reasons[here[n]] = f"below the cut of stage {stage}"
+    found.aggregates[stage] = dict(zip(here, values.tolist(), strict=True))
+    found.cuts[stage] = float(values[order[last - 1]])
+
+
+def _by_vision(found: Decisions, scores: dict[str, dict[str, Any]], least: float) -> None:
+    for path in found.kept:
+        row = scores.get(path)
+        if row is None:
+            found.reasons[path] = "not scored in stage 3"
+        elif row["error"]:
+            found.reasons[path] = f"unreadable ({row['error']})"
+        elif row["vision"] != row["vision"]:
+            found.reasons[path] = "no score in the vision model's answer"
+        elif row["vision"] < least:
+            found.reasons[path] = "below the least score of stage 3"
