@@ -39,6 +39,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from .curation import commands as curation
 
         return curation.curate(arguments)
+    if arguments.command == "benchmark":
+        from .benchmark import commands as suite
+
+        return suite.benchmark(arguments)
     runs = {
         "upscale": commands.upscale,
         "demo": commands.upscale,
@@ -80,6 +84,7 @@ def _parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     _add_inspect(commands.add_parser("inspect", help="find a lattice in pictures, measure it, take it away"))
     _add_evaluate(commands.add_parser("evaluate", help="judge results against their ground truth: tables, tests, page"))
     _add_curate(commands.add_parser("curate", help="choose training pictures by their scores"))
+    _add_benchmark(commands.add_parser("benchmark", help="make the paper's benchmarks, check them, run them"))
     _add_rope(commands.add_parser("rope", help="what RoPE bases do to token positions: numbers and a picture"))
     _add_sweep(commands.add_parser("sweep", help="one picture under several thetas and sigmas, judged and compared"))
     latents = commands.add_parser("latents", help="latents before and after the transformer, as colours and numbers")
@@ -174,12 +179,7 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a method's results; NAME=FOLDER gives it a name")
     parser.add_argument("--gt", metavar="FOLDER", help="ground truth; without it only metrics that need none run")
-    parser.add_argument("--metrics", default="local", help="comma list, local (no download, the default) or all")
     parser.add_argument("--pairs", default="name", help="name (default), order, or a file with a pair per line")
-    parser.add_argument("--tile", type=int, default=512, help="px of the tiles that deep metrics see (default 512)")
-    parser.add_argument("--stride", type=int, default=0, help="px from tile to tile (default: the tile)")
-    parser.add_argument("--aggregate", default="mean", help="of the tiles: mean (default), median, min")
-    parser.add_argument("--workers", type=int, default=1, help="processes that share the pictures (default 1)")
     for kind, text in (
         ("json", "count, mean, interval and per_image by metric"),
         ("csv", "a line per picture"),
@@ -187,7 +187,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         ("html", "a page with sliders and zoom, complete in itself"),
     ):
         parser.add_argument(f"--{kind}", metavar="FILE", help=text)
-    parser.add_argument("--page-side", type=int, default=512, help="px of a picture on the page (default 512; 0: none)")
+    _add_measures(parser)
     parser.add_argument("--overwrite", action="store_true", help="begin anew, not where a stopped run was")
 
 
@@ -217,6 +217,35 @@ def _add_curate(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--vision", metavar="DIR", help="transformers chat model with pictures, such as Qwen3-VL")
     models.add_argument("--vision-prompt", metavar="FILE", help="text in place of the built-in question")
     models.add_argument("--device", help="cpu (default), cuda ...")
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(required=True, dest="step", metavar="STEP")
+    make = steps.add_parser("make", help="a benchmark from pictures of yours, with a manifest")
+    make.add_argument("kind", choices=("syn", "square", "vary", "div4k"), help="4KSR-Syn, RealSquare ...")
+    _add_inputs(make)
+    make.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to make it in")
+    make.add_argument("--seed", type=int, default=0, help="of the degradations (default 0)")
+    make.add_argument("--manifest", metavar="FILE", help="somebody's manifest: say what comes out otherwise")
+    check = steps.add_parser("check", help="whether the files are as the manifest has them")
+    check.add_argument("folder", help="a benchmark")
+    check.add_argument("--manifest", metavar="FILE", help="another manifest than the folder's own")
+    run = steps.add_parser("run", help="enlarge, evaluate, and write the paper's tables with a row more")
+    run.add_argument("folder", help="a benchmark")
+    run.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of pictures and tables")
+    run.add_argument("--name", default="ours", help="of the row (default ours)")
+    _add_measures(run)
+    _add_model_options(run)
+    _add_method_options(run)
+
+
+def _add_measures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metrics", default="local", help="comma list, local (no download, the default) or all")
+    parser.add_argument("--tile", type=int, default=512, help="px of the tiles that deep metrics see (default 512)")
+    parser.add_argument("--stride", type=int, default=0, help="px from tile to tile (default: the tile)")
+    parser.add_argument("--aggregate", default="mean", help="of the tiles: mean (default), median, min")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the pictures (default 1)")
+    parser.add_argument("--page-side", type=int, default=512, help="px of a picture on the page (default 512; 0: none)")
 
 
 def _add_rope(parser: argparse.ArgumentParser) -> None:
