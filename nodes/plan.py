@@ -44,6 +44,14 @@ def vae_pass(vae: VAE, pixels: int, decoder: bool) -> tuple[str, float]:
     return how, ways[how]
 
 
+def tell_pass(phase: str, how: str) -> None:
+    """Says in the log where a VAE does not run in one pass."""
+    if how != WHOLE:
+        log.warning(
+            "OP4KSR %s: one pass does not fit the device, so it runs in strips of rows: slower, same picture", phase
+        )
+
+
 def vae_phase(vae: VAE, pixels: int, decoder: bool) -> tuple[float, float]:
     """(working bytes, weight bytes) of encoding or decoding one picture."""
     return vae_pass(vae, pixels, decoder)[1], float(vae.patcher.model_size())

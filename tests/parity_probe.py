@@ -15,6 +15,7 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import comfy.model_management  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.samplers  # noqa: E402
 import torch  # noqa: E402
@@ -25,7 +26,7 @@ from comfy.taesd.taesd import Decoder, Encoder  # noqa: E402
 from op4ksr.nodes.adapters import transformer_targets  # noqa: E402
 from op4ksr.nodes.host import decode_whole, encode_whole  # noqa: E402
 from op4ksr.nodes.models import PositionEmbedding, check_vae, load_folder, to_f16, with_rope  # noqa: E402
-from op4ksr.nodes.plan import preflight  # noqa: E402
+from op4ksr.nodes.plan import preflight, vae_pass  # noqa: E402
 from op4ksr.nodes.upscale import Step, decode_picture, one_step, plan_picture  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.rope import RopeSettings  # noqa: E402
@@ -54,6 +55,15 @@ with torch.inference_mode():
     found["stock_sampler"] = sampler.sample(none, guided, guided, 1.0, given["z"], sigmas=sigmas)
     again = to_f16(load_folder(Path(folder) / "f8")[1], "partitioned")
     found["partitioned"] = decode_whole(again, given["z"])
+    # A device that holds no whole pass: the same in strips of rows.
+    total = comfy.model_management.get_total_memory
+    comfy.model_management.get_total_memory = lambda *_, **__: 1e6
+    passes = [vae_pass(vae, 96 * 160, decoder)[0] for decoder in (False, True)]
+    found |= {"strips_encode": encode_whole(vae, x), "strips_decode": decode_whole(vae, given["z"])}
+    found["strips_partitioned"] = decode_whole(again, given["z"])
+    comfy.model_management.get_total_memory = total
+    found["in_strips"] = torch.tensor(passes == ["strips", "strips"])
+    found["stock_after_strips"] = vae.decode(given["z"]).movedim(-1, 1)
 
 
 def message(call, *arguments):

@@ -101,6 +101,14 @@ def test_f16_decodes_as_diffusers(found):
     assert relative(there["stock_decode"], expected.clamp(0, 1)) < 1e-4
 
 
+def test_strips_where_one_pass_does_not_fit_give_the_same(found):
+    there, _, _, _ = found
+    assert bool(there["in_strips"])
+    for name in ("encode", "decode", "partitioned"):
+        assert relative(there[f"strips_{name}"], there[name]) < 1e-5
+    assert torch.equal(there["stock_after_strips"], there["stock_decode"])
+
+
 def test_the_partitioned_head_is_one_pixel_down_and_right(found):
     there, _, _, _ = found
     assert relative(there["partitioned"][..., 1:, 1:], there["decode"][..., :-1, :-1]) < 1e-4
