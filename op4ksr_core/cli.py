@@ -33,9 +33,11 @@ def _run(arguments: argparse.Namespace) -> int:
     """Runs the named command; only here is torch imported."""
     from . import commands, inspect_files, study_files
     from .evaluation import commands as evaluation
+    from .extras import require
     from .training import commands as training
 
     if arguments.command == "curate":  # its libraries are an extra
+        require("curate")
         from .curation import commands as curation
 
         return curation.curate(arguments)

@@ -21,7 +21,7 @@ def psnr(a, b):
 
 
 def ssim(a, b):
-    x, y, side = luma(a), luma(b), 11
+    x, y, side = luma(a).round(), luma(b).round(), 11
     at = np.arange(side) - side // 2
     line = np.exp(-(at**2) / (2 * 1.5**2))
     window = np.outer(line, line) / line.sum() ** 2
@@ -32,7 +32,8 @@ def ssim(a, b):
             mp, mq = (window * p).sum(), (window * q).sum()
             vp, vq = (window * p * p).sum() - mp**2, (window * q * q).sum() - mq**2
             cov = (window * p * q).sum() - mp * mq
-            values.append((2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2)))
+            value = (2 * mp * mq + c1) * (2 * cov + c2) / ((mp**2 + mq**2 + c1) * (vp + vq + c2))
+            values.append(max(0, value))
     return np.mean(values)
 
 
@@ -114,7 +115,7 @@ def test_a_tiled_metric_sees_every_tile():
 
 
 def test_metrics_by_name_and_what_is_missing(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "pyiqa" else object())
+    monkeypatch.setattr("op4ksr_core.evaluation.metrics.is_installed", lambda name: name != "pyiqa")
     chosen, absent = find_metrics(["all"], True)
     assert [metric.name for metric in chosen] == list(LOCAL)
     assert "pip install" in absent["lpips"] and set(absent) == set(METRICS) - set(LOCAL)

@@ -14,6 +14,7 @@ from ..evaluation.page import as_html
 from ..evaluation.pairing import Method, Pair
 from ..evaluation.run import Outcome, evaluate
 from ..evaluation.tables import as_csv, as_json, as_markdown, mean_of, shown
+from ..extras import require
 from ..images import write_atomically
 from . import published
 from .make import MANIFEST, SCALE, differences, make, read_manifest
@@ -56,6 +57,7 @@ def _compared(folder: Path, manifest: dict[str, Any]) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Enlarges, evaluates, writes; 1 if a picture failed or could not be judged. Raises Op4ksrError before any work."""
+    require("evaluate")
     folder, out = Path(arguments.folder).expanduser(), Path(arguments.output).expanduser()
     manifest = read_manifest(folder)
     wrong = list(differences(folder, manifest))

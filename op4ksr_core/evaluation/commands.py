@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..batch import check_folders
 from ..errors import SettingError
+from ..extras import require
 from ..images import write_atomically
 from .metrics import Tiles, find_metrics
 from .pairing import find_methods
@@ -16,6 +17,7 @@ from .tables import as_csv, as_json, as_markdown, unavailable_sentences
 
 def evaluate_folders(arguments: argparse.Namespace) -> int:
     """Prints the Markdown table and writes what was asked for; 1 if a picture could not be judged, else 0."""
+    require("evaluate")
     metrics, unavailable = find_metrics(_names(arguments.metrics), arguments.gt is not None)
     methods = find_methods(arguments.folders, arguments.gt, arguments.pairs)
     tiles = Tiles(arguments.tile, arguments.stride, arguments.aggregate)

@@ -35,13 +35,18 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def ssim(a: Tensor, b: Tensor) -> float:
-    """Structural similarity of luma (Wang et al. 2004): Gaussian window of 11 px, sigma 1.5, inside only."""
+    """Structural similarity of luma (Wang et al. 2004): Gaussian window of 11 px, sigma 1.5, where it lies inside.
+
+    As in pyiqa, with which the field's tables are made, luma is rounded to 8 bits as by MATLAB, and places where it is
+    negative count as 0.
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     _check_side(a, _SSIM_WINDOW, "SSIM")
-    full = structural_similarity_index_measure(luma(a), luma(b), data_range=1.0, return_full_image=True)[1]
+    a, b = (quantised(luma(x)) for x in (a, b))
+    full = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)[1]
     edge = _SSIM_WINDOW // 2  # torchmetrics pads by reflection and averages over that too
-    return float(full[..., edge:-edge, edge:-edge].mean())
+    return float(full[..., edge:-edge, edge:-edge].clamp_min(0).mean())
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> float:

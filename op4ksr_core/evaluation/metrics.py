@@ -1,6 +1,5 @@
 """The metrics by name: what they need, which way is better, and over what they are computed."""
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError
+from ..extras import is_installed
 from . import measures
 
 PAIR, SINGLE, SET = "pair", "single", "set"
@@ -66,7 +66,7 @@ class Metric:
 
     def missing(self) -> str:
         """Why it cannot run here and what to install, or nothing."""
-        if self.library and importlib.util.find_spec(self.library) is None:
+        if self.library and not is_installed(self.library):
             remedy = {
                 "torchmetrics": "pip install 'op4ksr[evaluate]'",
                 "pyiqa": "pip install 'op4ksr[iqa]', which brings torchvision; its weights are downloaded at first use",

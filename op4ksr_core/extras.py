@@ -1,0 +1,29 @@
+"""Libraries that only some commands need."""
+
+import pkgutil
+from functools import lru_cache
+
+from .errors import SettingError
+
+LIBRARIES = {
+    "evaluate": ("scipy", "tqdm"),
+    "curate": ("pyarrow", "skimage", "imagehash", "scipy", "tqdm"),
+}
+"""Modules by extra of pyproject.toml."""
+
+
+@lru_cache(maxsize=1)
+def _installed() -> frozenset[str]:
+    return frozenset(module.name for module in pkgutil.iter_modules())
+
+
+def is_installed(library: str) -> bool:
+    """Whether a library is there; it is not imported."""
+    return library in _installed()
+
+
+def require(extra: str) -> None:
+    """Raises SettingError, with what to install, unless the extra's libraries are there."""
+    missing = [name for name in LIBRARIES[extra] if not is_installed(name)]
+    if missing:
+        raise SettingError(f"{', '.join(missing)} is not installed: pip install 'op4ksr[{extra}]'.")
