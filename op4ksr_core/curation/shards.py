@@ -1,19 +1,17 @@
 """Scores by stage and shard, one Parquet file each: many processes, or Ray; what is there is not computed again."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from ..errors import ImageError, SettingError
 from ..images import write_atomically
+from ..processes import single_thread, spread
 from .features import SCORES, measure
 from .models import STAGE_2, STAGE_3, Models, judge_by_models, judge_by_vision
 
@@ -103,21 +101,7 @@ def _engine(name: str) -> Callable[[Sequence[Shard], int], Iterator[tuple[int, i
 
 
 def _by_processes(shards: Sequence[Shard], workers: int) -> Iterator[tuple[int, int]]:
-    if workers <= 1 or len(shards) <= 1:
-        yield from map(score_shard, shards)
-        return
-    with ProcessPoolExecutor(min(workers, len(shards)), get_context("spawn"), single_thread) as pool:
-        try:
-            for future in as_completed([pool.submit(score_shard, shard) for shard in shards]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def single_thread() -> None:
-    """One core for each of many processes."""
-    torch.set_num_threads(1)
+    return spread(score_shard, shards, workers)
 
 
 def _by_ray(shards: Sequence[Shard], workers: int) -> Iterator[tuple[int, int]]:

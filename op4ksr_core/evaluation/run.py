@@ -1,16 +1,16 @@
 """Evaluates methods picture by picture; what is done is kept, so that a stopped run goes on."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..errors import ImageError, Op4ksrError
 from ..images import Picture, read_picture
+from ..processes import spread
 from .measures import quantised
 from .metrics import METRICS, SET, Metric, Tiles, pyiqa_fid
 from .pairing import Method, Pair
@@ -89,6 +89,10 @@ def judge(method: str, pair: Pair, metrics: Sequence[str], tiles: Tiles) -> Row:
     return Row(method, pair.name, size, values, errors, notes, key)
 
 
+def _judge_job(job: tuple[str, Pair], metrics: Sequence[str], tiles: Tiles) -> Row:
+    return judge(*job, metrics, tiles)
+
+
 def _read(pair: Pair) -> tuple[torch.Tensor, torch.Tensor | None, tuple[str, ...]]:
     picture = read_picture(pair.picture)
     if pair.truth is None:
@@ -136,8 +140,8 @@ def evaluate(
         if row is not None and row.key == key_of(pair, singles, tiles):
             rows[n] = row
     left = [n for n in range(len(jobs)) if n not in rows]
-    names = [metric.name for metric in singles]
-    for n, row in zip(left, _judged([jobs[n] for n in left], names, tiles, workers), strict=True):
+    judging = partial(_judge_job, metrics=[metric.name for metric in singles], tiles=tiles)
+    for n, row in zip(left, spread(judging, [jobs[n] for n in left], workers), strict=True):
         rows[n] = row
         if keep is not None:
             with open(keep, "a", encoding="utf-8") as file:
@@ -147,24 +151,6 @@ def evaluate(
     sets, absent = _whole_sets(methods, [metric for metric in metrics if metric.kind == SET])
     ordered = tuple(rows[n] for n in range(len(jobs)))
     return Outcome(tuple(methods), tuple(metrics), ordered, sets, (unavailable or {}) | absent, tiles)
-
-
-def _judged(jobs: list[tuple[str, Pair]], names: list[str], tiles: Tiles, workers: int) -> Iterator[Row]:
-    """In order, here or in processes of their own."""
-    if workers <= 1 or len(jobs) <= 1:
-        yield from (judge(method, pair, names, tiles) for method, pair in jobs)
-        return
-    with ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _single_thread) as pool:
-        try:
-            for future in [pool.submit(judge, method, pair, names, tiles) for method, pair in jobs]:
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _single_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _kept(path: Path | None) -> dict[tuple[str, str], Row]:
