@@ -317,6 +317,51 @@ def test_pictures_without_a_vision_score_are_told():
     ]
 
 
+@pytest.fixture
+def vision(tmp_path):
+    """A chat model with pictures of a few thousand random weights, saved as any other is."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["<unk>", "<pad>", "<s>", "</s>", "<image>", "Score", "87"]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] }}"
+    )
+    processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, additional_special_tokens=["<image>"], **names
+        ),
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template + "{% endfor %}{% endfor %}",
+    )
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    seeing = transformers.CLIPVisionConfig(image_size=32, patch_size=8, num_hidden_layers=2, **shape)
+    writing = transformers.LlamaConfig(
+        vocab_size=len(words), num_hidden_layers=1, num_key_value_heads=2, eos_token_id=3, pad_token_id=1, **shape
+    )
+    torch.manual_seed(0)
+    config = transformers.LlavaConfig(vision_config=seeing, text_config=writing, image_token_index=4)
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "vlm")
+    processor.save_pretrained(tmp_path / "vlm")
+    return tmp_path / "vlm"
+
+
+def test_stage_3_asks_a_vision_model(folder, vision, capsys):
+    """A model of random weights gives no score, which is told and not guessed."""
+    assert curate(folder, "--stage", "1", "3", "--keep", "0.25", "1", "--vision", str(vision)) == 0
+    assert "stage 3: 2 pictures, 2 scored now" in capsys.readouterr().out and kept(folder) == []
+    rows = pq.read_table(folder / "out" / "scores" / "stage3" / "000000.parquet").to_pylist()
+    assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png"] and all(row["error"] is None for row in rows)
+    decisions = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
+    assert decisions[0]["decision"] == "no score in the vision model's answer"
+
+
 def test_a_folder_that_is_no_vision_model_is_an_error(folder, capsys):
     (folder / "vlm").mkdir()
     assert curate(folder, "--stage", "1", "3", "--vision", str(folder / "vlm")) == 2
