@@ -19,6 +19,7 @@ from .images import (
     check_writable,
     fill_hidden,
     format_of,
+    pictures_below,
     read_picture,
     write_picture,
 )
@@ -89,9 +90,8 @@ def _expand(text: str, out: Path) -> Iterator[tuple[Path, Path]]:
     """(file, its place below the output folder) for one command-line input."""
     path = Path(text).expanduser()
     if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            inside_out = out != path and out in file.parents
-            if file.suffix.lower() in READABLE and file.is_file() and not inside_out and file.name[0] != ".":
+        for file in pictures_below(path):
+            if out == path or out not in file.parents:
                 yield file, file.relative_to(path)
     elif path.exists():
         yield path, Path(path.name)

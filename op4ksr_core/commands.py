@@ -15,7 +15,7 @@ from .batch import BatchSettings, Job, Result, check_folders, plan_jobs, run_job
 from .cli import INTERRUPTED
 from .errors import SettingError
 from .geometry import Size
-from .images import FORMATS, SaveOptions, write_atomically
+from .images import FORMATS, SaveOptions, write_text
 from .pipeline import EMBEDDED, Sources, Upscaler
 from .presets import POSITIVE_PROMPT, PRESETS, UpscaleSettings
 from .progress import Progress
@@ -160,7 +160,7 @@ def _write_summary(
         "results": [result.as_dict() for result in results],
     }
     text = json.dumps(summary, indent=2) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 def info(arguments: argparse.Namespace) -> int:

@@ -266,6 +266,17 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all. Raises OutputError."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Every picture file in a folder and its subfolders, sorted; hidden files are left out."""
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in READABLE and path.name[0] != ".")
+    return sorted(path for path in files if path.is_file())
+
+
 def _encode(file: BinaryIO, picture: Picture, file_format: str, options: SaveOptions) -> None:
     depth = picture.depth if file_format in ("png", "tiff") else 8
     array = _to_array(picture, depth)

@@ -13,7 +13,7 @@ from .charts import as_picture
 from .commands import Display, make_upscaler, upscale_settings
 from .errors import Op4ksrError
 from .geometry import Size
-from .images import Picture, fill_hidden, read_picture, write_atomically, write_picture
+from .images import Picture, fill_hidden, read_picture, write_atomically, write_picture, write_text
 from .pipeline import Upscaler
 from .presets import UpscaleSettings
 from .progress import Progress
@@ -113,4 +113,4 @@ def _write_png(path: Path, image) -> None:
 
 
 def _write_json(path: Path, content: dict) -> None:
-    write_atomically(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+    write_text(path, json.dumps(content, indent=2) + "\n")

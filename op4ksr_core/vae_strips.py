@@ -89,14 +89,8 @@ def first_conv(conv: nn.Conv2d, source: Map) -> Map:
         return conv_rows(conv, source.window(first * stride - 1, (last - 1) * stride + 2))
 
     # Channels grow here: by its result a strip is as high as one of that.
-    rows = source.strip * source_channels(source) // conv.out_channels
+    rows = source.strip * conv.in_channels // conv.out_channels
     return kept(layer, (source.height - 1) // stride + 1, rows)
-
-
-def source_channels(source: Map) -> int:
-    """Channels of a map that is kept."""
-    assert source.kept is not None
-    return source.kept.shape[1]
 
 
 def down(conv: nn.Conv2d, source: Map) -> Map:

@@ -136,11 +136,18 @@ def test_licences_and_lists(folder):
         (("--duplicate-bits", "40"), "40"),
         (("--shard-size", "0"), "shard"),
         (("--allowed", "gone.txt"), "gone.txt"),
+        (("--vision-prompt", "gone.txt"), "--vision-prompt"),
     ],
 )
 def test_wrong_settings_are_errors_before_any_work(folder, capsys, options, words):
     assert curate(folder, *options) == 2
     assert words in capsys.readouterr().err and not (folder / "out" / "scores").exists()
+
+
+@pytest.mark.parametrize("name", ["list.jsonl", "list.parquet"])
+def test_a_damaged_table_is_an_error_that_names_it(folder, capsys, name):
+    (folder / "in" / name).write_text('{"path": "0.png"')
+    assert curate(folder, inputs=(f"in/{name}",)) == 2 and f"{name} cannot be read" in capsys.readouterr().err
 
 
 def test_another_listing_and_no_listing_are_errors(folder, capsys):

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..bars import picture_bar
 from ..batch import BatchSettings, Job, Result, check_folders, run_jobs
 from ..commands import Display, make_upscaler, upscale_settings
 from ..errors import SettingError
+from ..evaluation.commands import metric_names
 from ..evaluation.metrics import METRICS, Metric, Tiles, find_metrics
 from ..evaluation.page import as_html
 from ..evaluation.pairing import Method, Pair
 from ..evaluation.run import Outcome, evaluate
 from ..evaluation.tables import as_csv, as_json, as_markdown, mean_of, shown
 from ..extras import require
-from ..images import write_atomically
+from ..images import write_text
 from . import published
 from .make import MANIFEST, SCALE, differences, make, read_manifest
 
@@ -26,18 +28,9 @@ def benchmark(arguments: argparse.Namespace) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    out, bar = Path(arguments.output).expanduser(), tqdm(total=0, unit="picture", disable=None)
-
-    def report(done: int, total: int) -> None:
-        bar.total, bar.n = total, done
-        bar.refresh()
-
-    try:
+    out = Path(arguments.output).expanduser()
+    with picture_bar() as report:
         manifest = make(arguments.kind, arguments.inputs, out, arguments.seed, report)
-    finally:
-        bar.close()
     print(f"{manifest['benchmark']}: {len(manifest['pictures'])} pictures, {out / MANIFEST}")
     return _compared(out, read_manifest(Path(arguments.manifest).expanduser())) if arguments.manifest else 0
 
@@ -65,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise SettingError(f"{folder} is not as its manifest has it: {' '.join(wrong[:3])} Make it again.")
     names = list(manifest["pictures"])
     with_truth = all("hr" in entry for entry in manifest["pictures"].values())
-    metrics, absent = find_metrics([name.strip() for name in arguments.metrics.split(",")], with_truth)
+    metrics, absent = find_metrics(metric_names(arguments.metrics), with_truth)
     jobs = [Job(folder / "lr" / f"{name}.png", out / "sr" / f"{name}.png") for name in names]
     check_folders([out / "x", *(job.output for job in jobs)])
     results = _enlarged(arguments, jobs)
@@ -83,14 +76,10 @@ def _run(arguments: argparse.Namespace) -> int:
     }
     contents["results.json"] = json.dumps(as_json(outcome) | {"benchmark": manifest["benchmark"]}, indent=1) + "\n"
     for name, content in contents.items():
-        _write(out / name, content)
+        write_text(out / name, content)
     (out / ".rows").unlink(missing_ok=True)
     print(text, end="")
     return int(bool(outcome.failed) or any(result.status == "failed" for result in results))
-
-
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _enlarged(arguments: argparse.Namespace, jobs: Sequence[Job]) -> list[Result]:

@@ -1,8 +1,8 @@
 """Benchmarks from pictures that the user has: 4KSR-Syn, RealSquare, RealVary, DIV4K-50 (OP4KSR, arXiv 2605.13457).
 
 The paper's own pictures are not published; these are made as it describes them. What it leaves open is ours: Lanczos
-for reducing to size, a centred crop, and a seed per picture from the file's name. The
-manifest holds the hashes of the pixels, which everybody must get, and of the files, which follow Pillow's compression.
+for reducing to size, a centred crop, and a seed per picture from the file's name. The manifest
+holds the hashes of the pixels, which everybody must get, and of the files, which follow Pillow's compression.
 """
 
 import hashlib
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from .. import __version__
 from ..batch import check_folders
+from ..charts import as_picture, as_tensor
 from ..errors import ImageError, SettingError
-from ..images import Picture, SaveOptions, read_picture, write_atomically, write_picture
+from ..images import Picture, SaveOptions, read_picture, write_picture, write_text
 from ..training.data import find_pictures
 from ..training.degradation import OMGSR, degrade
 
@@ -88,9 +89,7 @@ KINDS = {
 
 def _reduced(rgb: Tensor, width: int, height: int) -> Tensor:
     """By Pillow's Lanczos on 8-bit pixels, which gives the same bytes everywhere."""
-    image = Image.fromarray((rgb[0].permute(1, 2, 0) * 255).round().byte().numpy())
-    array = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)).copy()
-    return torch.from_numpy(array).permute(2, 0, 1)[None] / 255
+    return as_tensor(as_picture(rgb[0]).resize((width, height), Image.Resampling.LANCZOS))[None]
 
 
 def _degraded(hr: Tensor, generator: torch.Generator) -> Tensor:
@@ -140,7 +139,7 @@ def make(
         "made_by": _makers(),
         "pictures": entries,
     }
-    write_atomically(out / MANIFEST, lambda file: file.write((json.dumps(manifest, indent=1) + "\n").encode()))
+    write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     (out / ".making").unlink(missing_ok=True)
     return manifest
 

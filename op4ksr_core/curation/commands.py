@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..bars import picture_bar
 from ..batch import check_folders
 from ..errors import SettingError
-from ..images import write_atomically
+from ..images import write_atomically, write_text
 from .decide import Decisions, Rules, decide
 from .listing import list_pictures
 from .models import PROMPT, Models
@@ -34,12 +35,9 @@ def curate(arguments: argparse.Namespace) -> int:
     rows = _listing(folder, arguments.inputs).to_pylist()
     for stage in () if arguments.decide_only else stages:
         paths = _candidates(rows, folder, rules, stage)
-        count, fresh = run_shards(
-            _shards(folder, stage, paths, models, arguments.shard_size),
-            arguments.engine,
-            arguments.workers,
-            _bar(stage),
-        )
+        shards = _shards(folder, stage, paths, models, arguments.shard_size)
+        with picture_bar(f"stage {stage}") as report:
+            count, fresh = run_shards(shards, arguments.engine, arguments.workers, report)
         print(f"stage {stage}: {count} pictures, {fresh} scored now", flush=True)
     scores = {stage: read_scores(folder / "scores" / f"stage{stage}") for stage in _STAGES}
     found = decide(rows, scores, rules)
@@ -50,7 +48,12 @@ def curate(arguments: argparse.Namespace) -> int:
 
 
 def _models(arguments: argparse.Namespace) -> Models:
-    prompt = Path(arguments.vision_prompt).expanduser().read_text("utf-8") if arguments.vision_prompt else PROMPT
+    prompt = PROMPT
+    if arguments.vision_prompt:
+        try:
+            prompt = Path(arguments.vision_prompt).expanduser().read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise SettingError(f"{arguments.vision_prompt}, which --vision-prompt names: {error}.") from error
     device = arguments.device or "cpu"
     return Models(arguments.degradation, arguments.clip, arguments.aesthetic, arguments.vision, prompt, device)
 
@@ -109,9 +112,7 @@ def _shards(folder: Path, stage: int, paths: list[str], models: Models, size: in
     ]
 
 
-def _write(
-    folder: Path, rows: list[dict[str, Any]], scores: dict[int, dict[str, dict[str, Any]]], found: Decisions
-) -> None:
+def _write(folder: Path, rows: list[dict[str, Any]], scores: Scores, found: Decisions) -> None:
     kept, columns = set(found.kept), []
     for row in rows:
         path = row["path"]
@@ -128,23 +129,4 @@ def _write(
         ("summary.json", json.dumps(summary, indent=1) + "\n"),
         ("report.html", as_page(found, scores)),
     ):
-        _write_text(folder / name, text)
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _bar(stage: int):  # noqa: ANN202
-    """A progress bar on stderr."""
-    from tqdm import tqdm
-
-    bar = tqdm(total=0, unit="picture", desc=f"stage {stage}", disable=None)
-
-    def report(done: int, total: int) -> None:
-        bar.total, bar.n = total, done
-        bar.refresh()
-        if done == total:
-            bar.close()
-
-    return report
+        write_text(folder / name, text)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ def _mark_duplicates(found: Decisions, scores: dict[str, dict[str, Any]], bits: 
 def _bands(value: int, count: int) -> Iterable[tuple[int, int]]:
     """64 bits in `count` pieces: hashes that differ in fewer bits than that share one of them."""
     edges = [64 * n // count for n in range(count + 1)]
-    for n, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+    for n, (low, high) in enumerate(pairwise(edges)):
         yield n, (value >> low) & ((1 << (high - low)) - 1)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from ..charts import as_picture
 from ..errors import ImageError
 from ..images import read_picture
 
@@ -27,17 +27,17 @@ def measure(path: Path) -> dict[str, Any]:
     """
     import imagehash
 
-    rgb = np.asarray((read_picture(path).rgb[0].permute(1, 2, 0) * 255).round().byte())
-    luma = rgb @ np.array([0.299, 0.587, 0.114])
+    image = as_picture(read_picture(path).rgb[0])
+    luma = np.asarray(image) @ np.array([0.299, 0.587, 0.114])
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error}.") from error
     return {
-        "width": rgb.shape[1],
-        "height": rgb.shape[0],
+        "width": image.width,
+        "height": image.height,
         "sha256": digest,
-        "phash": str(imagehash.phash(Image.fromarray(rgb))),
+        "phash": str(imagehash.phash(image)),
     } | _scores(luma)
 
 

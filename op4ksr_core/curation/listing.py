@@ -26,7 +26,7 @@ def list_pictures(inputs: Sequence[str]) -> pa.Table:
     for text in inputs:
         path = Path(text).expanduser()
         if path.suffix.lower() in TABLES and path.is_file():
-            rows += [{**row, "path": str(_placed(path, row))} for row in _table_rows(path)]
+            rows += [{**row, "path": str(_placed(path, row))} for row in _read_table(path)]
         else:
             rows += [{"path": str(found)} for found in find_pictures([path])]
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -39,6 +39,13 @@ def list_pictures(inputs: Sequence[str]) -> pa.Table:
         twice = next(path for n, path in enumerate(columns["path"]) if path in columns["path"][:n])
         raise SettingError(f"{twice} is listed twice: give each picture once.")
     return pa.table(columns)
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(_table_rows(path))
+    except (OSError, ValueError, csv.Error) as error:
+        raise SettingError(f"{path} cannot be read as a table: {error}.") from error
 
 
 def _table_rows(path: Path) -> Iterator[dict[str, Any]]:

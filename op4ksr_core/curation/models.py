@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..charts import as_picture
 from ..errors import WeightsError
 from ..geometry import Size
 from ..images import read_picture
@@ -124,8 +124,7 @@ def _layers(path: str, device: str) -> list[tuple[Tensor, Tensor | None]]:
 
 def judge_by_vision(path: Path, models: Models) -> dict[str, Any]:
     """Stage 3: the score, and the answer as it was given. Raises ImageError, WeightsError."""
-    rgb = read_picture(path).rgb[0]
-    image = Image.fromarray((rgb.permute(1, 2, 0) * 255).round().byte().numpy())
+    image = as_picture(read_picture(path).rgb[0])
     image.thumbnail((_VISION_SIDE, _VISION_SIDE))
     processor, model = _vision(str(models.vision), models.device)
     content = [{"type": "image", "image": image}, {"type": "text", "text": models.prompt}]

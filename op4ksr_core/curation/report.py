@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from ..charts import as_picture
 from ..errors import ImageError
 from ..images import read_picture
 from .decide import KEPT, Decisions
@@ -90,10 +90,10 @@ def _histogram(name: str, kept: set[str], values: dict[str, float]) -> str:
 
 def _example(path: str, value: float) -> str:
     try:
-        rgb = read_picture(path).rgb[0].permute(1, 2, 0)
+        image = as_picture(read_picture(path).rgb[0])
     except ImageError as error:
         return f"<figure><figcaption>{html.escape(str(error))}</figcaption></figure>"
-    image, buffer = Image.fromarray((rgb * 255).round().byte().numpy()), io.BytesIO()
+    buffer = io.BytesIO()
     image.thumbnail((_THUMBNAIL, _THUMBNAIL))
     image.save(buffer, "JPEG", quality=85)
     source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

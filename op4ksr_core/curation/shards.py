@@ -19,7 +19,6 @@ ENGINES = ("processes", "ray")
 SCORES_OF = {1: SCORES, 2: STAGE_2, 3: STAGE_3}
 """The scores of each stage and which way is better."""
 
-_FLOATS = [name for scores in SCORES_OF.values() for name in scores]
 _SCHEMAS = {
     1: {"width": pa.int32(), "height": pa.int32(), "sha256": pa.string(), "phash": pa.string()},
     2: {},

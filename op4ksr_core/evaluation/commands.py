@@ -5,20 +5,21 @@ import json
 import sys
 from pathlib import Path
 
+from ..bars import picture_bar
 from ..batch import check_folders
 from ..errors import SettingError
 from ..extras import require
-from ..images import write_atomically
+from ..images import write_text
 from .metrics import Tiles, find_metrics
 from .pairing import find_methods
-from .run import Row, evaluate
+from .run import evaluate
 from .tables import as_csv, as_json, as_markdown, unavailable_sentences
 
 
 def evaluate_folders(arguments: argparse.Namespace) -> int:
     """Prints the Markdown table and writes what was asked for; 1 if a picture could not be judged, else 0."""
     require("evaluate")
-    metrics, unavailable = find_metrics(_names(arguments.metrics), arguments.gt is not None)
+    metrics, unavailable = find_metrics(metric_names(arguments.metrics), arguments.gt is not None)
     methods = find_methods(arguments.folders, arguments.gt, arguments.pairs)
     tiles = Tiles(arguments.tile, arguments.stride, arguments.aggregate)
     asked = {kind: getattr(arguments, kind) for kind in ("json", "csv", "markdown", "html")}
@@ -30,7 +31,8 @@ def evaluate_folders(arguments: argparse.Namespace) -> int:
         keep.unlink(missing_ok=True)
     for sentence in unavailable_sentences(unavailable):
         print(f"op4ksr: {sentence}", file=sys.stderr)
-    outcome = evaluate(methods, metrics, tiles, keep, arguments.workers, unavailable, _bar())
+    with picture_bar() as report:
+        outcome = evaluate(methods, metrics, tiles, keep, arguments.workers, unavailable, report)
     contents = {"json": json.dumps(as_json(outcome), indent=1) + "\n", "csv": as_csv(outcome)}
     contents["markdown"] = as_markdown(outcome)
     if "html" in places:
@@ -38,35 +40,16 @@ def evaluate_folders(arguments: argparse.Namespace) -> int:
 
         contents["html"] = as_html(outcome, arguments.page_side)
     for kind, path in places.items():
-        _write(path, contents[kind])
+        write_text(path, contents[kind])
     print(contents["markdown"], end="")
     if keep:
         keep.unlink(missing_ok=True)
     return int(bool(outcome.failed))
 
 
-def _write(path: Path, text: str) -> None:
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _names(text: str) -> list[str]:
+def metric_names(text: str) -> list[str]:
+    """The names in a comma list. Raises SettingError where there is none."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise SettingError("--metrics names none: give a list such as psnr,ssim, or local, or all.")
     return names
-
-
-def _bar():  # noqa: ANN202
-    """A progress bar on stderr."""
-    from tqdm import tqdm
-
-    bar = tqdm(total=0, unit="picture", disable=None)
-
-    def report(done: int, total: int, row: Row) -> None:
-        bar.total, bar.n = total, done
-        bar.set_postfix_str(row.name[-24:], refresh=False)
-        bar.refresh()
-        if done == total:
-            bar.close()
-
-    return report

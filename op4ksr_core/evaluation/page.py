@@ -7,15 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from .. import __version__
+from ..charts import as_picture
 from ..errors import Op4ksrError
 from ..images import read_picture
 from ..strip import detail_corner
 from .metrics import SET
-from .run import Outcome, Row
+from .run import Outcome
 from .statistics import compare, interval
 from .tables import mean_of, ranks, shown, unavailable_sentences
 
@@ -99,13 +99,8 @@ def _entry(outcome: Outcome, name: str, side: int, files: dict[str, str]) -> dic
         "pictures": pictures,
         "values": {"head": ["", *(m.title for m in metrics)], "rows": values},
         "order": order,
-        "problems": [text for row in rows for text in _problems(row)] + problems,
+        "problems": [f"{row.method}: {text}" for row in rows for text in (*row.problems, *row.notes)] + problems,
     }
-
-
-def _problems(row: Row) -> list[str]:
-    errors = [f"{row.method}: {f'{name}: ' if name else ''}{why}" for name, why in row.errors.items()]
-    return errors + [f"{row.method}: {note}" for note in row.notes]
 
 
 def _pictures(
@@ -124,7 +119,7 @@ def _pictures(
     where, full, problems = "", (0, 0), []
     for version in sorted(paths, key=lambda version: version != _TRUTH):
         try:
-            image = _eight_bits(paths[version])
+            image = as_picture(read_picture(paths[version]).rgb[0])
         except Op4ksrError as error:
             problems += [str(error)]
             continue
@@ -140,11 +135,6 @@ def _pictures(
             files[keys[version]] = _jpeg(image.crop(box))
     keys = {version: keys[version] for version in paths if version in keys}
     return keys, where, (box[2] - box[0], box[3] - box[1]) if box else (1, 1), problems
-
-
-def _eight_bits(path: Path) -> Image.Image:
-    rgb = read_picture(path).rgb[0].clamp(0, 1).permute(1, 2, 0)
-    return Image.fromarray(np.asarray((rgb * 255).round().byte()))
 
 
 def _jpeg(image: Image.Image) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingError
-from ..images import READABLE
+from ..images import READABLE, pictures_below
 
 BY_NAME, BY_ORDER = "name", "order"
 
@@ -35,7 +35,7 @@ def pictures_in(folder: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise SettingError(f"{path} is no folder and no picture.")
-    found = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in READABLE and p.is_file() and p.name[0] != "."]
+    found = pictures_below(path)
     if not found:
         raise SettingError(f"There is no picture in {path} (looked for {', '.join(READABLE)}).")
     return found

@@ -36,6 +36,11 @@ class Row:
         """Why the picture as a whole could not be judged."""
         return self.errors.get("", "")
 
+    @property
+    def problems(self) -> list[str]:
+        """What could not be judged, a sentence each."""
+        return [f"{name}: {why}" if name else why for name, why in self.errors.items()]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -72,7 +77,7 @@ def _files(pair: Pair) -> list[Path]:
 
 def judge(method: str, pair: Pair, metrics: Sequence[str], tiles: Tiles) -> Row:
     """All values of one pair. What cannot be read or measured is told in the row; nothing is resized."""
-    chosen, key = [METRICS[name] for name in metrics], ""
+    chosen = [METRICS[name] for name in metrics]
     key = key_of(pair, chosen, tiles)
     try:
         picture, truth, notes = _read(pair)
@@ -124,7 +129,7 @@ def evaluate(
     keep: Path | None = None,
     workers: int = 1,
     unavailable: dict[str, str] | None = None,
-    progress: Callable[[int, int, Row], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Judges every picture of every method.
 
@@ -147,7 +152,7 @@ def evaluate(
             with open(keep, "a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(row)) + "\n")
         if progress:
-            progress(len(rows), len(jobs), row)
+            progress(len(rows), len(jobs))
     sets, absent = _whole_sets(methods, [metric for metric in metrics if metric.kind == SET])
     ordered = tuple(rows[n] for n in range(len(jobs)))
     return Outcome(tuple(methods), tuple(metrics), ordered, sets, (unavailable or {}) | absent, tiles)
@@ -180,6 +185,6 @@ def _whole_sets(
                 if len(truths) != 1 or {pair.picture.parent for pair in method.pairs} != {method.folder}:
                     raise ImageError("it wants all pictures in one folder and all ground truths in another.")
                 sets[method.name][metric.name] = pyiqa_fid(str(method.folder), str(truths.pop()))
-            except Op4ksrError as error:
+            except (Op4ksrError, RuntimeError, ValueError) as error:
                 absent[metric.name] = str(error)
     return sets, absent

@@ -65,8 +65,7 @@ def as_csv(outcome: Outcome) -> str:
     writer.writerow(["method", "picture", "size", *names, "notes", "error"])
     for row in outcome.rows:
         values = [row.values.get(name, "") for name in names]
-        problems = "; ".join(f"{name}: {why}" if name else why for name, why in row.errors.items())
-        writer.writerow([row.method, row.name, row.size, *values, "; ".join(row.notes), problems])
+        writer.writerow([row.method, row.name, row.size, *values, "; ".join(row.notes), "; ".join(row.problems)])
     return text.getvalue()
 
 
@@ -91,7 +90,7 @@ def as_markdown(outcome: Outcome) -> str:
         lines.append(f"| {method.name} | {_counted(outcome, method.name)} | " + " | ".join(cells) + " |")
     notes = [f"- {sentence}" for sentence in unavailable_sentences(outcome.unavailable)]
     for row in outcome.failed:
-        notes += [f"- {row.method}, {row.name}: {f'{name}: ' if name else ''}{why}" for name, why in row.errors.items()]
+        notes += [f"- {row.method}, {row.name}: {problem}" for problem in row.problems]
     tests = _tests(outcome)
     return "\n".join([*lines, *(["", *tests] if tests else []), *(["", *notes] if notes else [])]) + "\n"
 

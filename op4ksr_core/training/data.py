@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import ImageError, SettingError
-from ..images import READABLE, read_picture
+from ..images import READABLE, pictures_below, read_picture
 from .degradation import EMBEDDED, OMGSR, degrade
 
 log = logging.getLogger("op4ksr")
@@ -27,8 +27,7 @@ def find_pictures(inputs: Sequence[str | Path]) -> list[Path]:
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            files = (p for p in path.rglob("*") if p.is_file() and p.name[0] != ".")
-            found += sorted(p for p in files if p.suffix.lower() in READABLE)
+            found += pictures_below(path)
         elif path.suffix.lower() in (".txt", ".lst") and path.is_file():
             found += [path.parent / line.strip() for line in path.read_text().splitlines() if line.strip()]
         elif path.exists():
