@@ -61,7 +61,7 @@ def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Te
     Without a `report` the node's bar shows this phase alone.
     """
     how, work = vae_pass(vae, x_bchw.shape[2] * x_bchw.shape[3], decoder=False)
-    tell_pass("encode", how)
+    tell_pass("encode", how, vae.device)
     model = _load(vae, work)
     with passing(model.encoder, how, "encode", report or make_report(), len(x_bchw)), _named_shortage(x_bchw):
         parts = [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
@@ -71,7 +71,7 @@ def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Te
 def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> Tensor:
     """Latents -> pictures about [0, 1], not clamped, (B, 3, H, W), one at a time, no tiles."""
     how, work = vae_pass(vae, samples.shape[2] * samples.shape[3] * vae.downscale_ratio**2, decoder=True)
-    tell_pass("decode", how)
+    tell_pass("decode", how, vae.device)
     model = _load(vae, work)
     with passing(model.decoder, how, "decode", report or make_report(), len(samples)), _named_shortage(samples):
         parts = [model.decode(z.to(vae.vae_dtype).to(vae.device)).float() * 0.5 + 0.5 for z in samples.split(1)]

@@ -9,7 +9,7 @@ from comfy.sd import VAE
 
 from ..op4ksr_core.errors import MemoryPlanError
 from ..op4ksr_core.memory import GB, MARGIN, transformer_work, vae_work
-from ..op4ksr_core.vae_strips import PASSES, WHOLE
+from ..op4ksr_core.vae_strips import FRUGAL, WHOLE, passes_of
 
 log = logging.getLogger("op4ksr")
 
@@ -35,20 +35,22 @@ def vae_bytes(
 def vae_pass(vae: VAE, pixels: int, decoder: bool) -> tuple[str, float]:
     """How one picture is encoded or decoded here, one of the core's `vae_strips.PASSES`, and its working bytes.
 
-    The first whose work fits into all of the device's memory, else the last.
+    The first of the device's passes whose work fits into all of its memory, else the last.
     """
     total = comfy.model_management.get_total_memory(vae.device)
     stage, dtype, factor = vae.first_stage_model, vae.vae_dtype, vae.downscale_ratio
-    ways = {how: vae_bytes(stage, pixels, dtype, factor, decoder, how) for how in PASSES}
+    ways = {how: vae_bytes(stage, pixels, dtype, factor, decoder, how) for how in passes_of(vae.device)}
     how = next((how for how, work in ways.items() if work <= total), list(ways)[-1])
     return how, ways[how]
 
 
-def tell_pass(phase: str, how: str) -> None:
-    """Says in the log where a VAE does not run in one pass."""
-    if how != WHOLE:
+def tell_pass(phase: str, how: str, device: torch.device) -> None:
+    """Says in the log where a VAE does not run in the fastest way."""
+    fastest = passes_of(device)[0]
+    if how != fastest:
+        slower = "twice the time" if how == FRUGAL else "slower"
         log.warning(
-            "OP4KSR %s: one pass does not fit the device, so it runs in strips of rows: slower, same picture", phase
+            "OP4KSR %s: %r does not fit the device, so the VAE runs %r: %s, same picture", phase, fastest, how, slower
         )
 
 

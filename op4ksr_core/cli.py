@@ -117,6 +117,15 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--fp8", action="store_true", help="transformer weights in 8 bits: half the memory, small errors"
     )
     model.add_argument("--compile", action="store_true", help="torch.compile: minutes once, then faster on a GPU")
+    model.add_argument(
+        "--attention",
+        choices=("auto", "flash", "cudnn", "efficient", "math", "fa3", "fa4"),
+        default="auto",
+        help="the transformer's attention kernel (default: PyTorch's choice)",
+    )
+    model.add_argument(
+        "--plain-layers", action="store_true", help="diffusers' own layers: slower, more memory, the same picture"
+    )
     model.add_argument("--no-memory-check", action="store_true", help="start even if the estimate does not fit")
 
 
@@ -132,9 +141,10 @@ def _add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where the VAE's config is silent")
     model.add_argument(
         "--vae-pass",
-        choices=("auto", "whole", "strips"),
+        choices=("auto", "whole", "strips", "frugal"),
         default="auto",
-        help="VAE in one pass, or in strips: less memory, more time, the same picture (default: by the memory plan)",
+        help="VAE in one pass, in strips of rows, or so that they take the least memory and twice the time; the same "
+        "picture (default: by the memory plan)",
     )
     model.add_argument("--head", choices=("centered", "partitioned"), default="centered", help="F16 decoder head")
     model.add_argument("--adapter", action="append", default=[], help="PEFT adapter folder or single file; repeatable")

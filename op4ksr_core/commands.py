@@ -14,6 +14,7 @@ from . import __version__
 from .batch import BatchSettings, Job, Result, check_folders, plan_jobs, run_jobs
 from .cli import INTERRUPTED
 from .errors import SettingError
+from .execution import Execution
 from .geometry import Size
 from .images import FORMATS, SaveOptions, write_text
 from .pipeline import EMBEDDED, Sources, Upscaler
@@ -55,8 +56,14 @@ def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> U
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
     check = not arguments.no_memory_check
     sources = find_sources(arguments)
-    vae_pass = None if arguments.vae_pass == "auto" else arguments.vae_pass
-    return Upscaler(sources, settings, arguments.device, dtype, check, arguments.fp8, arguments.compile, vae_pass)
+    execution = Execution(
+        fp8=arguments.fp8,
+        compiled=arguments.compile,
+        attention=arguments.attention,
+        vae_pass=None if arguments.vae_pass == "auto" else arguments.vae_pass,
+        lean=not arguments.plain_layers,
+    )
+    return Upscaler(sources, settings, arguments.device, dtype, check, execution)
 
 
 def upscale(arguments: argparse.Namespace) -> int:
@@ -151,9 +158,7 @@ def _write_summary(
         "adapters": arguments.adapter,
         "device": str(upscaler.device),
         "dtype": str(upscaler.dtype).removeprefix("torch."),
-        "fp8": upscaler.fp8,
-        "compiled": upscaler.compiled,
-        "vae_pass": upscaler.vae_pass or "auto",
+        "execution": asdict(upscaler.execution),
         "settings": asdict(batch),
         "memory_plan": asdict(plan) if plan else None,
         "interrupted": interrupted,

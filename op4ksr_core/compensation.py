@@ -17,6 +17,7 @@ from .errors import ImageError, SettingError, WeightsError
 from .geometry import Size
 from .progress import Progress
 from .resample import channels_last, crop, pad_reflect, resize
+from .row_strips import Layer, Map, conv_rows, kept, overwritten, strip_rows, strips
 
 FACTOR = 4
 WEIGHTS = Path(__file__).parent / "assets" / "compensation.safetensors"
@@ -49,13 +50,12 @@ class HighFrequencyCompensation(nn.Module):
         nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
 
     def forward(self, lr: Tensor, picture: Tensor) -> Tensor:
-        folded = torch.cat([lr, F.pixel_unshuffle(picture, FACTOR)], 1) - 0.5
-        return F.pixel_shuffle(self.tail(self.body(self.head(folded))), FACTOR)
+        return F.pixel_shuffle(self.tail(self.body(self.head(self.folded(lr, picture)))), FACTOR)
 
-    @property
-    def reach(self) -> int:
-        """How far, in LR px, a result depends on its surroundings."""
-        return 2 + 2 * len(self.body)
+    @staticmethod
+    def folded(lr: Tensor, picture: Tensor) -> Tensor:
+        """What the first layer sees: both, at the size of the smaller, about zero."""
+        return torch.cat([lr, F.pixel_unshuffle(picture, FACTOR)], 1) - 0.5
 
 
 def load_compensation(path: str | Path = WEIGHTS) -> HighFrequencyCompensation:
@@ -82,13 +82,12 @@ def compensate(
     strength: float = 1.0,
     module: HighFrequencyCompensation | None = None,
     progress: Progress | None = None,
-    rows: int = 512,
 ) -> Tensor:
     """The picture (B, 3, H, W) in [0, 1] with `strength` in [0, 2] times the missing detail, clamped to [0, 1].
 
     lr (B, 3, h, w) is the picture that it was made from; it is resampled to a quarter of H and W, what the network was
-    trained for. Works in strips of `rows` px, whose result is that of the whole (to rounding). Without `module` the
-    bundled weights are used. Raises SettingError, ImageError.
+    trained for. Each layer works in strips of rows on the whole map; two maps live at once, 32 bytes per px of picture
+    with the bundled weights, which are used without `module`. Raises SettingError, ImageError.
     """
     check_strength(strength)
     if picture_bchw.ndim != 4 or lr_bchw.ndim != 4 or picture_bchw.shape[:2] != lr_bchw.shape[:2]:
@@ -103,19 +102,48 @@ def compensate(
     padded = Size(*(math.ceil(side / FACTOR) * FACTOR for side in (size.height, size.width)))
     picture = pad_reflect(picture_bchw.float(), padded) if padded != size else picture_bchw.float()
     lr = resize(lr_bchw.float(), Size(padded.height // FACTOR, padded.width // FACTOR))
-    out, step, reach = torch.empty_like(picture), max(1, rows // FACTOR), module.reach
-    height = lr.shape[-2]
-    for top in range(0, height, step):
-        bottom = min(height, top + step)
-        first, last = max(0, top - reach), min(height, bottom + reach)
-        with_reach = picture[..., first * FACTOR : last * FACTOR, :]
-        detail = module(channels_last(lr[..., first:last, :]), channels_last(with_reach))
-        detail = detail[..., (top - first) * FACTOR : (bottom - first) * FACTOR, :]
+    return crop(_with_detail(module, lr, picture, strength, progress or (lambda *_: None)), size)
+
+
+def _with_detail(
+    module: HighFrequencyCompensation, lr: Tensor, picture: Tensor, strength: float, progress: Progress
+) -> Tensor:
+    """Picture (B, 3, 4h, 4w) and `strength` times the network's forward, clamped; every layer in strips."""
+    height, total = lr.shape[2], len(module.body) + 2
+
+    def folded(first: int, last: int) -> Tensor:
+        return channels_last(module.folded(lr[:, :, first:last], picture[:, :, first * FACTOR : last * FACTOR]))
+
+    def rows_of(conv: nn.Conv2d, source: Map) -> Layer:
+        return lambda first, last: conv_rows(conv, source.window(first - 1, last + 1))
+
+    strip = strip_rows(lr[:, :1].expand(-1, module.head.out_channels, -1, -1))
+    x = kept(rows_of(module.head, Map(height, strip, folded)), height, strip)
+    hidden: Map | None = None
+    for done, block in enumerate(module.body, 1):
+        assert isinstance(block, ResidualBlock)
+        progress("compensate", done, total)
+        first = _activated(rows_of(block.first, x))
+        hidden = kept(first, height, strip) if hidden is None else overwritten(first, hidden)
+        x = overwritten(_added(rows_of(block.second, hidden), x), x)
+    progress("compensate", total - 1, total)
+    out, tail = torch.empty_like(picture), rows_of(module.tail, x)
+    for top, bottom in strips(height, strip):
         band = slice(top * FACTOR, bottom * FACTOR)
-        out[..., band, :] = (picture[..., band, :] + strength * detail).clamp_(0, 1)
-        if progress:
-            progress("compensate", bottom, height)
-    return crop(out, size)
+        detail = F.pixel_shuffle(tail(top, bottom), FACTOR)
+        out[:, :, band] = (picture[:, :, band] + strength * detail).clamp_(0, 1)
+    progress("compensate", total, total)
+    return out
+
+
+def _activated(layer: Layer) -> Layer:
+    """GELU over what a layer gives."""
+    return lambda first, last: torch.ops.aten.gelu_(layer(first, last))
+
+
+def _added(layer: Layer, x: Map) -> Layer:
+    """What a layer gives, and the same rows of a map."""
+    return lambda first, last: layer(first, last).add_(x.read(first, last))
 
 
 def check_strength(strength: Any) -> None:

@@ -1,29 +1,14 @@
 """Group norm from sums over strips of rows: exact for large maps, and able to see a map piece by piece."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .row_strips import strip_rows, strips
+
 Affine = tuple[Tensor, Tensor]
 """Factor and summand per channel, each (B, C, 1, 1) in float32."""
-
-_ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
-"""Numbers in one strip: on a CPU what stays in the cache, on a GPU enough to fill it."""
-
-STRIP_BYTES = 6 * 4 * _ELEMENTS["cuda"]
-"""What work in strips takes beside its maps, at most: about six at once, in float32."""
-
-
-def strip_rows(x: Tensor) -> int:
-    """Rows of a map (B, C, H, W) in one strip, at least two."""
-    return max(2, _ELEMENTS.get(x.device.type, _ELEMENTS["cuda"]) // (x.shape[0] * x.shape[1] * x.shape[3]))
-
-
-def strips(height: int, rows: int) -> Iterator[tuple[int, int]]:
-    """First and last row (not included) of each strip of a map."""
-    return ((top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 class Moments:
@@ -45,7 +30,7 @@ class Moments:
         self.count += rows.shape[1]
         rows = rows - self.origin
         self.sums = self.sums + rows.sum(1).double()
-        self.squares = self.squares + rows.square_().sum(1).double()
+        self.squares = self.squares + torch.mul(rows, rows, out=rows).sum(1).double()
 
     def affine(self, norm: nn.GroupNorm) -> Affine:
         """What `norm` does to the map that was counted."""

@@ -8,8 +8,8 @@ import torch
 
 from .errors import MemoryPlanError
 from .geometry import Plan
-from .group_norm import STRIP_BYTES
-from .vae_strips import PASSES, WHOLE
+from .row_strips import STRIP_BYTES
+from .vae_strips import FRUGAL, STRIPS, WHOLE, passes_of
 
 log = logging.getLogger("op4ksr")
 
@@ -19,6 +19,8 @@ _TRANSFORMER_COPIES = 22  # (tokens x width) tensors alive inside a single block
 _PICTURES_IN = 3  # float32 pictures alive beside the encoder: padded, shifted to [-1, 1], channels last
 _PICTURES_OUT = 6  # and after the decoder: raw, result, reference and what the back-projection needs
 MARGIN = 1.15
+PLAIN_LAYERS = 1.3
+"""Footprint.vae_layers of diffusers' own layers."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Footprint:
     channels: tuple[int, ...]
     itemsize: int
     parameters: int = 0
+    vae_layers: float = 1.0
+    """How much more the VAE's layers hold at once than the lean ones."""
     stream_bytes: int = 0
     """Of the transformer on the device while its blocks are streamed: three of them, and what is in none."""
 
@@ -52,7 +56,7 @@ class MemoryPlan:
     residency: str
     peak: float
     vae_pass: str = WHOLE
-    """How the VAE runs: `whole`, or in `strips`."""
+    """How the VAE runs, one of `vae_strips.PASSES`."""
 
     def __str__(self) -> str:
         phases = ", ".join(f"{n} {getattr(self, n) / GB:.1f}" for n in ("encode", "transform", "decode"))
@@ -68,19 +72,20 @@ def vae_work(
     """Bytes of the widest moment in one pass of the encoder or decoder over `pixels` of (padded) picture.
 
     At the first convolution of a residual block its input, the normalised copy and the result live at once: 2 in + out
-    channels at that level's resolution. In strips there is the result and what it is made from, which in a decoder has
-    a quarter of the pixels, or is overwritten.
+    channels at that level's resolution. In strips there are its input and its result. Frugal, there is the result and
+    what it is made from, which in a decoder has a quarter of the pixels, or is overwritten. Both need strips beside it,
+    and no more than one pass.
     """
     levels = len(channels)
     full = pixels / (latent_factor / 2 ** (levels - 1)) ** 2
-    widest = 0.0
+    widest = {WHOLE: 0.0, STRIPS: 0.0, FRUGAL: 0.0}
     for level, out in enumerate(channels):
         neighbour = level + 1 if decoder else level - 1
         into = channels[neighbour] if 0 <= neighbour < levels else out
-        beside = into / 4 if decoder else into if into != out else out / 4
-        maps = 2 * into + out if how == WHOLE else out + beside
-        widest = max(widest, full / 4**level * maps)
-    return widest * itemsize + (0 if how == WHOLE else STRIP_BYTES)
+        made_from = into / 4 if decoder else into if into != out else out / 4
+        for way, maps in ((WHOLE, 2 * into + out), (STRIPS, into + out), (FRUGAL, out + made_from)):
+            widest[way] = max(widest[way], full / 4**level * maps * itemsize)
+    return min(widest[how] + STRIP_BYTES, widest[WHOLE])
 
 
 def transformer_work(tokens: int, width: int, itemsize: int) -> float:
@@ -95,9 +100,9 @@ def estimate(
     picture = 3 * 4 * plan.padded.pixels
     pixels, channels, itemsize = plan.padded.pixels, footprint.channels, footprint.itemsize
     encoder, decoder = (vae_work(pixels, channels, itemsize, latent_factor, side, how) for side in (False, True))
-    encode = encoder + _PICTURES_IN * picture
+    encode = footprint.vae_layers * encoder + _PICTURES_IN * picture
     transform = transformer_work(plan.tokens, footprint.width, itemsize)
-    decode = max(decoder + picture, _PICTURES_OUT * picture)
+    decode = max(footprint.vae_layers * decoder + picture, _PICTURES_OUT * picture)
     return MARGIN * batch * encode, MARGIN * batch * transform, MARGIN * batch * decode
 
 
@@ -108,16 +113,17 @@ def make_memory_plan(
     latent_factor: int,
     device: torch.device,
     held: float = 0.0,
-    passes: Sequence[str] = PASSES,
+    passes: Sequence[str] | None = None,
 ) -> MemoryPlan:
     """Picks the least laborious way that fits `device`; `held` bytes of weights are loaded already.
 
-    `passes` are the ways that the VAE may go; all ways to hold the models are tried with the first before the next.
+    `passes` are the ways that the VAE may go (default: those of the device); all ways to hold the models are tried
+    with the first before the next.
     Raises MemoryPlanError, with the last estimate, when nothing fits.
     """
     plans = [
         candidate
-        for how in passes
+        for how in passes or passes_of(device)
         for candidate in _candidates(plan, footprint, batch, latent_factor, device, held, how)
     ]
     chosen = next((candidate for candidate in plans if candidate.peak <= candidate.available), plans[-1])

@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from . import flow
+from .attention import attention_kernel
 from .colour import finish
 from .compensation import HighFrequencyCompensation, compensate, load_compensation
 from .errors import ImageError, MemoryPlanError, SettingError, WeightsError
+from .execution import Execution
 from .fp8 import bytes_of, has_fp8_products, to_fp8
 from .geometry import Plan, Size, make_plan
+from .lean_transformer import make_lean_transformer
 from .loading import (
     Adapter,
     find_adapters,
@@ -28,13 +31,13 @@ from .loading import (
     load_vae,
     merge_adapter,
 )
-from .memory import Footprint, MemoryPlan, make_memory_plan
+from .memory import PLAIN_LAYERS, Footprint, MemoryPlan, make_memory_plan
 from .presets import PRESETS, UpscaleSettings
 from .progress import Progress, watch
 from .resample import channels_last, pad_reflect, resize
 from .rope import RotaryEmbedding
-from .vae import decode, downscale_factor, encode
-from .vae_strips import PASSES, WHOLE, passing
+from .vae import compile_norms, decode, downscale_factor, encode
+from .vae_strips import WHOLE, passes_of, passing
 from .weights import find_weights
 
 log = logging.getLogger("op4ksr")
@@ -197,10 +200,7 @@ class Upscaler:
     """Pictures in, larger pictures out. Make one with `from_embedded` or `from_pretrained`.
 
     `settings` are the defaults of every call. `device` is CUDA where there is one, `dtype` bfloat16
-    on CUDA and float32 elsewhere, unless given. `fp8` keeps the transformer's weights in 8 bits, and multiplies
-    in 8 bits where the card can; `compiled` runs its blocks through torch.compile, which takes minutes at first.
-    `vae_pass` is how the VAE runs: `whole`, or in `strips`, which takes less memory and more time for the same
-    picture; None leaves it to the memory plan.
+    on CUDA and float32 elsewhere, unless given. `execution` is how the models run.
     """
 
     def __init__(
@@ -210,16 +210,11 @@ class Upscaler:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         check_memory: bool = True,
-        fp8: bool = False,
-        compiled: bool = False,
-        vae_pass: str | None = None,
+        execution: Execution = Execution(),
     ):
-        if vae_pass not in (None, *PASSES):
-            raise SettingError(f"The VAE's pass must be one of {', '.join(PASSES)}, got {vae_pass!r}.")
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
-        self.settings, self.sources, self.check_memory = settings, sources, check_memory
-        self.fp8, self.compiled, self.vae_pass = fp8, compiled, vae_pass
+        self.settings, self.sources, self.check_memory, self.execution = settings, sources, check_memory, execution
         _ = sources.found_adapters  # what is wrong with them is said now, not at the first picture
         self.prompt, self.pooled = sources.load_prompt()
         self._transformer = _Part(self._load_transformer, self.device, can_stream=True)
@@ -235,13 +230,11 @@ class Upscaler:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         check_memory: bool = True,
-        fp8: bool = False,
-        compiled: bool = False,
-        vae_pass: str | None = None,
+        execution: Execution = Execution(),
     ) -> "Upscaler":
         """The bundled small model."""
         settings = settings or PRESETS["embedded"]
-        return cls(Sources.find(EMBEDDED), settings, device, dtype, check_memory, fp8, compiled, vae_pass)
+        return cls(Sources.find(EMBEDDED), settings, device, dtype, check_memory, execution)
 
     @classmethod
     def from_pretrained(
@@ -259,9 +252,7 @@ class Upscaler:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         check_memory: bool = True,
-        fp8: bool = False,
-        compiled: bool = False,
-        vae_pass: str | None = None,
+        execution: Execution = Execution(),
     ) -> "Upscaler":
         """A model from a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), or from files.
 
@@ -280,20 +271,26 @@ class Upscaler:
             adapters=adapters,
             adapter_scale=adapter_scale,
         )
-        return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory, fp8, compiled, vae_pass)
+        return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory, execution)
 
     def _load_transformer(self) -> Any:
         model = self.sources.load_transformer(self.dtype)
-        if self.fp8:
+        if self.execution.lean:
+            make_lean_transformer(model)
+        if self.execution.fp8:
             products = has_fp8_products(self.device)
             log.info("fp8: weights in 8 bits, %s", "products too" if products else "products not, on this device")
             model = to_fp8(model, products)
-        if self.compiled:
+        if self.execution.compiled:
             model.compile_repeated_blocks()
         return model
 
     def _load_vae(self) -> Any:
-        return finish_vae(self.sources.load_vae(self.dtype)).to(memory_format=torch.channels_last)
+        vae = self.sources.load_vae(self.dtype)
+        if not self.execution.lean:
+            return vae
+        finish_vae(vae).to(memory_format=torch.channels_last)
+        return compile_norms(vae) if self.execution.compiled else vae
 
     @cached_property
     def _compensation(self) -> HighFrequencyCompensation:
@@ -321,7 +318,7 @@ class Upscaler:
             for name, shape in shapes.items():
                 block = re.match(r".*blocks\.\d+\.", name)
                 key = block[0] if block else ""
-                blocks[key] = blocks.get(key, 0) + bytes_of(name, shape, itemsize, self.fp8)
+                blocks[key] = blocks.get(key, 0) + bytes_of(name, shape, itemsize, self.execution.fp8)
             self._footprint = Footprint(
                 sum(blocks.values()),
                 vae.parameter_count() * itemsize,
@@ -329,6 +326,7 @@ class Upscaler:
                 channels,
                 itemsize,
                 transformer.parameter_count() + vae.parameter_count(),
+                1.0 if self.execution.lean else PLAIN_LAYERS,
                 blocks.get("", 0) + 3 * max(size for key, size in blocks.items() if key),
             )
         return self._footprint
@@ -340,8 +338,14 @@ class Upscaler:
     def memory_plan(self, plan: Plan, batch: int = 1) -> MemoryPlan:
         """The estimate for one call. Raises MemoryPlanError where nothing fits."""
         held = self._transformer.held_bytes + self._vae.held_bytes
-        passes = (self.vae_pass,) if self.vae_pass else PASSES
-        return make_memory_plan(plan, self.footprint, batch, self.latent_factor, self.device, held, passes)
+        return make_memory_plan(plan, self.footprint, batch, self.latent_factor, self.device, held, self._passes)
+
+    @property
+    def _passes(self) -> tuple[str, ...]:
+        """The ways that the VAE may go, the first wanted most."""
+        if self.execution.vae_pass:
+            return (self.execution.vae_pass,)
+        return passes_of(self.device) if self.execution.lean else (WHOLE,)
 
     def __call__(
         self,
@@ -377,7 +381,7 @@ class Upscaler:
         if len({one.seed for one in settings}) != 1:
             raise SettingError("Variants of one picture are encoded once: give settings of one and the same seed.")
         plan = self.plan(Size(*image_bchw.shape[-2:]), scale, long_side)
-        residency, how = "resident", self.vae_pass or WHOLE
+        residency, how = "resident", self._passes[0]
         if self.check_memory:
             self.last_memory_plan = self.memory_plan(plan, len(image_bchw))
             residency, how = self.last_memory_plan.residency, self.last_memory_plan.vae_pass
@@ -418,7 +422,7 @@ class Upscaler:
             if settings.noise:
                 eps = flow.draw_noise(z.shape, settings.seed or 0).to(z)
                 z = flow.add_noise(z, eps, settings.sigma, settings.noise)
-            with watch(blocks, "transform", report, settings.steps):
+            with watch(blocks, "transform", report, settings.steps), attention_kernel(self.execution.attention):
                 return flow.euler(z, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
 
     def _velocity(self, model: Any, z: Tensor, sigma: float, guidance: float) -> Tensor:

@@ -2,9 +2,10 @@
 
 Nothing is tiled. A convolution reads the rows around its strip from its neighbours, and a group norm takes the
 statistics of the whole map, gathered strip by strip before it is applied. So a residual block is three passes over its
-map: statistics; first convolution, for the statistics of what it gives; both convolutions. It is written over its own
-map where it can be, and enlarged maps are made when they are read, so that about one map exists at a time: a decoder
-takes 0.3 of the memory of one pass and about twice the time.
+map: statistics; first convolution, and the statistics of what it gives; second convolution. Normalised copies exist a
+strip at a time, and results are written over maps that are not wanted any more: a block holds its input and what its
+first convolution gives. `frugal` does not hold that either, but makes it again, and enlarged maps too, whenever they
+are read: about one map exists at a time, for twice the convolutions.
 
 Works on diffusers' AutoencoderKL and on the original layout, which ComfyUI uses, after `vae.make_f16` or without it.
 Inference only.
@@ -12,49 +13,33 @@ Inference only.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .group_norm import Affine, Moments, normalised, strip_rows, strips
+from .group_norm import Affine, Moments, normalised
 from .progress import Progress, watch
+from .row_strips import Map, conv_rows, kept, overwritten
 from .vae import PhaseUpsample, SubPixelHead
 
-WHOLE, STRIPS = "whole", "strips"
-PASSES = (WHOLE, STRIPS)
-"""How a half can be run: by its own forward, or as above."""
+WHOLE, STRIPS, FRUGAL = "whole", "strips", "frugal"
+PASSES = (WHOLE, STRIPS, FRUGAL)
+"""How a half can be run: by its own forward, or as above, each in less memory than the one before."""
+
+
+def passes_of(device: torch.device) -> tuple[str, ...]:
+    """The passes worth taking on a device, the fastest first: on a CPU strips are faster than one pass."""
+    return PASSES[1:] if device.type == "cpu" else PASSES
+
 
 Step = tuple[str, Any]
 
 
-@dataclass(frozen=True)
-class Map:
-    """A feature map (B, C, height, W) that is read in strips of rows: kept whole, or made when it is read."""
-
-    height: int
-    strip: int
-    read: Callable[[int, int], Tensor]
-    kept: Tensor | None = None
-
-    @classmethod
-    def of(cls, x: Tensor) -> "Map":
-        """A map that is kept."""
-        return cls(x.shape[2], strip_rows(x), lambda first, last: x[:, :, first:last], x)
-
-    def strips(self) -> Iterator[tuple[int, int]]:
-        """First and last row (not included) of each strip."""
-        return strips(self.height, self.strip)
-
-    def window(self, first: int, last: int, affine: Affine | None = None) -> Tensor:
-        """Rows from `first` to `last`, normalised and activated if wanted, and zeros beyond the map's ends."""
-        inside = self.read(max(0, first), min(self.height, last))
-        if affine is not None:
-            inside = F.silu(normalised(inside, affine), inplace=True).to(inside.dtype)
-        above, below = max(0, -first), max(0, last - self.height)
-        return F.pad(inside, (0, 0, above, below)) if above or below else inside
+def silu_of(affine: Affine) -> Callable[[Tensor], Tensor]:
+    """A group norm and its activation, on a copy."""
+    return lambda x: F.silu(normalised(x, affine), inplace=True).to(x.dtype)
 
 
 def norm_of(source: Map, norm: nn.GroupNorm) -> Affine:
@@ -65,23 +50,7 @@ def norm_of(source: Map, norm: nn.GroupNorm) -> Affine:
     return moments.affine(norm)
 
 
-def conv_rows(conv: nn.Conv2d, window: Tensor) -> Tensor:
-    """A 3x3 convolution of rows that bring their neighbours along."""
-    return F.conv2d(window, conv.weight, conv.bias, conv.stride, (0, conv.padding[1]))  # type: ignore[arg-type]
-
-
-def kept(layer: Callable[[int, int], Tensor], height: int, rows: int) -> Map:
-    """A map of `height` from `layer(first, last)`, which gives rows of it, `rows` at a time."""
-    out: Tensor | None = None
-    for first, last in strips(height, max(1, rows)):
-        part = layer(first, last)
-        out = _like(part, height) if out is None else out
-        out[:, :, first:last] = part
-    assert out is not None
-    return Map.of(out)
-
-
-def first_conv(conv: nn.Conv2d, source: Map) -> Map:
+def first_conv(conv: nn.Conv2d, source: Map, keep: bool) -> Map:
     """The encoder's or decoder's first convolution, of stride 1 or 2."""
     stride = conv.stride[0]
 
@@ -93,7 +62,7 @@ def first_conv(conv: nn.Conv2d, source: Map) -> Map:
     return kept(layer, (source.height - 1) // stride + 1, rows)
 
 
-def down(conv: nn.Conv2d, source: Map) -> Map:
+def down(conv: nn.Conv2d, source: Map, keep: bool) -> Map:
     """Stride 2, with zeros below and to the right."""
 
     def layer(first: int, last: int) -> Tensor:
@@ -103,8 +72,8 @@ def down(conv: nn.Conv2d, source: Map) -> Map:
     return kept(layer, source.height // 2, source.strip // 2)
 
 
-def up(conv: nn.Conv2d, source: Map) -> Map:
-    """Nearest x2 and a 3x3 convolution, made anew whenever it is read."""
+def up(conv: nn.Conv2d, source: Map, keep: bool) -> Map:
+    """Nearest x2 and a 3x3 convolution: kept, or made anew whenever it is read."""
     phases = PhaseUpsample(conv)
 
     def layer(first: int, last: int) -> Tensor:
@@ -112,37 +81,35 @@ def up(conv: nn.Conv2d, source: Map) -> Map:
         rows = phases.rows(source.window(top - 1, bottom + 1))
         return rows[:, :, first - 2 * top : last - 2 * top]
 
-    return Map(2 * source.height, max(2, source.strip // 2), layer)
+    made = Map(2 * source.height, max(2, source.strip // 2), layer)
+    return kept(layer, made.height, made.strip) if keep else made
 
 
-def residual(block: Any, source: Map) -> Map:
-    """A residual block; a kept map of unchanged width is overwritten."""
+def residual(block: Any, source: Map, keep: bool) -> Map:
+    """A residual block, over its input where that is kept and as wide, else over the first convolution's result."""
     first_norm = norm_of(source, block.norm1)
 
     def conv1(first: int, last: int) -> Tensor:
-        return conv_rows(block.conv1, source.window(first - 1, last + 1, first_norm))
+        return conv_rows(block.conv1, source.window(first - 1, last + 1, silu_of(first_norm)))
 
-    hidden = Map(source.height, source.strip, conv1)
-    second_norm = norm_of(hidden, block.norm2)
+    moments = Moments()
+    if keep:
+        hidden = kept(conv1, source.height, source.strip, moments.add)
+    else:
+        hidden = Map(source.height, source.strip, conv1)
+        for first, last in hidden.strips():
+            moments.add(hidden.read(first, last))
+    second_norm = moments.affine(block.norm2)
     shortcut = getattr(block, "conv_shortcut", None) or getattr(block, "nin_shortcut", None)
 
     def layer(first: int, last: int) -> Tensor:
-        rows = conv_rows(block.conv2, hidden.window(first - 1, last + 1, second_norm))
+        rows = conv_rows(block.conv2, hidden.window(first - 1, last + 1, silu_of(second_norm)))
         beside = source.read(first, last)
-        return rows + (beside if shortcut is None else shortcut(beside))
+        return rows.add_(beside if shortcut is None else shortcut(beside))
 
-    if source.kept is None or block.conv1.in_channels != block.conv1.out_channels:
-        return kept(layer, source.height, source.strip)
-    waiting: tuple[int, int, Tensor] | None = None
-    for first, last in source.strips():
-        rows = layer(first, last)
-        # The next strip still reads the last rows of this one, so it is written one strip later.
-        if waiting is not None:
-            source.kept[:, :, waiting[0] : waiting[1]] = waiting[2]
-        waiting = (first, last, rows)
-    assert waiting is not None
-    source.kept[:, :, waiting[0] : waiting[1]] = waiting[2]
-    return source
+    if source.kept is not None and block.conv1.in_channels == block.conv1.out_channels:
+        return overwritten(layer, source)
+    return overwritten(layer, hidden) if keep else kept(layer, source.height, source.strip)
 
 
 def last_conv(norm: nn.GroupNorm, conv: nn.Module, source: Map) -> Map:
@@ -150,22 +117,17 @@ def last_conv(norm: nn.GroupNorm, conv: nn.Module, source: Map) -> Map:
     affine = norm_of(source, norm)
     if not isinstance(conv, SubPixelHead):
         return kept(
-            lambda first, last: conv_rows(conv, source.window(first - 1, last + 1, affine)),  # type: ignore[arg-type]
+            lambda first, last: conv_rows(conv, source.window(first - 1, last + 1, silu_of(affine))),  # type: ignore[arg-type]
             source.height,
             source.strip,
         )
 
     def layer(first: int, last: int) -> Tensor:
         top, bottom = first // 2, (last + 1) // 2
-        rows = conv.rows(source.window(top - conv.reach[0], bottom + conv.reach[1], affine))
+        rows = conv.rows(source.window(top - conv.reach[0], bottom + conv.reach[1], silu_of(affine)))
         return rows[:, :, first - 2 * top : last - 2 * top]
 
     return kept(layer, 2 * source.height, 2 * source.strip)
-
-
-def _like(rows: Tensor, height: int) -> Tensor:
-    size = (*rows.shape[:2], height, rows.shape[3])
-    return torch.empty(size, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last)
 
 
 def steps_of(half: Any) -> list[Step]:
@@ -206,8 +168,8 @@ def _original_middle(half: Any) -> Iterator[Step]:
     yield from (("residual", half.mid.block_1), ("whole", half.mid.attn_1), ("residual", half.mid.block_2))
 
 
-def run(half: Any, x: Tensor, report: Callable[[], None] = lambda: None) -> Tensor:
-    """An encoder's or decoder's output for `x` (B, C, H, W), in strips.
+def run(half: Any, x: Tensor, how: str = STRIPS, report: Callable[[], None] = lambda: None) -> Tensor:
+    """An encoder's or decoder's output for `x` (B, C, H, W), in `strips` or `frugal`.
 
     Equal to the half's own forward to rounding. `report` is called after each of `steps_of(half)`.
     """
@@ -220,7 +182,7 @@ def run(half: Any, x: Tensor, report: Callable[[], None] = lambda: None) -> Tens
         elif kind == "last":
             current = last_conv(module[0], module[1], current)
         else:
-            current = layers[kind](module, current)
+            current = layers[kind](module, current, how == STRIPS)
         report()
     assert current.kept is not None
     return current.kept
@@ -246,7 +208,7 @@ def passing(half: Any, how: str, phase: str, report: Progress, rounds: int = 1) 
         report(phase, done, total)
 
     report(phase, 0, total)
-    half.forward = lambda x, **_: run(half, x, finished)
+    half.forward = lambda x, **_: run(half, x, how, finished)
     try:
         yield
     finally:

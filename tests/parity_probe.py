@@ -23,6 +23,7 @@ from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfy.sd import VAE  # noqa: E402
 from comfy.supported_models import SD15  # noqa: E402
 from comfy.taesd.taesd import Decoder, Encoder  # noqa: E402
+from op4ksr.nodes import plan  # noqa: E402
 from op4ksr.nodes.adapters import transformer_targets  # noqa: E402
 from op4ksr.nodes.host import decode_whole, encode_whole  # noqa: E402
 from op4ksr.nodes.models import PositionEmbedding, check_vae, load_folder, to_f16, with_rope  # noqa: E402
@@ -30,6 +31,7 @@ from op4ksr.nodes.plan import preflight, vae_pass  # noqa: E402
 from op4ksr.nodes.upscale import Step, decode_picture, one_step, plan_picture  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.rope import RopeSettings  # noqa: E402
+from op4ksr.op4ksr_core.vae_strips import PASSES  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 given = load_file(inputs)
@@ -55,15 +57,16 @@ with torch.inference_mode():
     found["stock_sampler"] = sampler.sample(none, guided, guided, 1.0, given["z"], sigmas=sigmas)
     again = to_f16(load_folder(Path(folder) / "f8")[1], "partitioned")
     found["partitioned"] = decode_whole(again, given["z"])
-    # A device that holds no whole pass: the same in strips of rows.
-    total = comfy.model_management.get_total_memory
-    comfy.model_management.get_total_memory = lambda *_, **__: 1e6
-    passes = [vae_pass(vae, 96 * 160, decoder)[0] for decoder in (False, True)]
-    found |= {"strips_encode": encode_whole(vae, x), "strips_decode": decode_whole(vae, given["z"])}
-    found["strips_partitioned"] = decode_whole(again, given["z"])
-    comfy.model_management.get_total_memory = total
-    found["in_strips"] = torch.tensor(passes == ["strips", "strips"])
-    found["stock_after_strips"] = vae.decode(given["z"]).movedim(-1, 1)
+    # In strips on a CPU, in one pass on a GPU, frugal on what holds neither: the same.
+    total, ways = comfy.model_management.get_total_memory, plan.passes_of
+    for how in PASSES:
+        plan.passes_of = lambda device, how=how: PASSES if how == "whole" else ways(device)
+        comfy.model_management.get_total_memory = lambda *_, how=how, **__: 1e6 if how == "frugal" else 1e12
+        assert [vae_pass(vae, 96 * 160, decoder)[0] for decoder in (False, True)] == [how] * 2
+        found |= {f"{how}_encode": encode_whole(vae, x), f"{how}_decode": decode_whole(vae, given["z"])}
+        found[f"{how}_partitioned"] = decode_whole(again, given["z"])
+    comfy.model_management.get_total_memory, plan.passes_of = total, ways
+    found["stock_afterwards"] = vae.decode(given["z"]).movedim(-1, 1)
 
 
 def message(call, *arguments):

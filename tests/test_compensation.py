@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from op4ksr_core import row_strips
 from op4ksr_core.compensation import HighFrequencyCompensation, compensate, load_compensation
 from op4ksr_core.errors import ImageError, SettingError, WeightsError
 from op4ksr_core.geometry import Size
@@ -40,20 +41,18 @@ def test_the_size_stays_and_strength_scales_the_detail(photo, module, size):
     assert torch.equal(compensate(picture, lr, 0.0, module), picture)
 
 
-@pytest.mark.parametrize("rows", [4, 20, 64])
-def test_strips_are_the_whole(photo, module, rows):
-    picture, lr = pair(photo)
-    whole = compensate(picture, lr, 1.0, module, rows=10_000)
-    assert torch.allclose(compensate(picture, lr, 1.0, module, rows=rows), whole, atol=1e-6)
-
-
-def test_reach_is_how_far_it_sees(module):
-    lr, picture = torch.rand(1, 3, 41, 41), torch.rand(1, 3, 164, 164)
-    changed = picture.clone()
-    changed[..., 80:84, 80:84] += 1
-    difference = (module(lr, changed) - module(lr, picture)).abs().amax(1)[0] > 1e-7
-    rows = difference.any(1).nonzero()[[0, -1]].flatten().tolist()
-    assert rows == [80 - 4 * module.reach, 83 + 4 * module.reach]
+@pytest.mark.parametrize("elements", [1, 1000, 2**20])
+def test_strips_are_the_networks_own_forward(photo, module, elements, monkeypatch):
+    """In strips of two rows, of some, and of all of them."""
+    monkeypatch.setitem(row_strips._ELEMENTS, "cpu", elements)
+    picture, lr = photo[..., :152, :200].repeat(2, 1, 1, 1), torch.rand(2, 3, 38, 50)
+    picture[1] = picture[1].flip(-1)
+    before, seen = picture.clone(), []
+    whole = (picture + 0.7 * module(lr, picture)).clamp(0, 1)
+    found = compensate(picture, lr, 0.7, module, progress=lambda *step: seen.append(step))
+    assert torch.allclose(found, whole, atol=1e-6) and not torch.allclose(found, picture, atol=1e-3)
+    assert torch.equal(picture, before)
+    assert seen == [("compensate", done, 4) for done in (1, 2, 3, 4)]
 
 
 def test_batches_are_their_pictures_one_by_one(photo, module):

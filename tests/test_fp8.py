@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from op4ksr_core.errors import SettingError
+from op4ksr_core.execution import Execution
 from op4ksr_core.fp8 import LARGEST, Fp8Linear, bytes_of, quantised, to_fp8
 from op4ksr_core.pipeline import EMBEDDED, Upscaler
 from op4ksr_core.weights import find_weights
@@ -42,7 +43,7 @@ def test_a_layer_is_its_slow_twin_and_near_the_linear_one(products):
 
 
 def test_weights_take_a_byte_each():
-    upscaler = Upscaler.from_embedded(device="cpu", fp8=True)
+    upscaler = Upscaler.from_embedded(device="cpu", execution=Execution(fp8=True))
     with upscaler._transformer.use("resident") as model:
         held = [*model.parameters(), *model.buffers()]
         assert sum(p.numel() * p.element_size() for p in held) == upscaler.footprint.transformer_bytes
@@ -60,7 +61,7 @@ def difference(a, b):
 def test_the_picture_moves_by_the_documented_error_and_no_more(photo, products, monkeypatch):
     monkeypatch.setattr("op4ksr_core.pipeline.has_fp8_products", lambda device: products)
     lr = photo[..., 128:256, 128:256]
-    plain, low = (Upscaler.from_embedded(device="cpu", fp8=fp8)(lr) for fp8 in (False, True))
+    plain, low = (Upscaler.from_embedded(device="cpu", execution=Execution(fp8=fp8))(lr) for fp8 in (False, True))
     mean, most = difference(plain, low)
     assert 0 < mean < 0.01 and most < 0.2, (mean, most)
 
@@ -69,7 +70,7 @@ def test_the_picture_moves_by_the_documented_error_and_no_more(photo, products, 
 def test_compiled_blocks_give_the_same_picture_and_still_report(photo):
     lr, seen = photo[..., 128:192, 128:192], []
     plain = Upscaler.from_embedded(device="cpu")(lr)
-    compiled = Upscaler.from_embedded(device="cpu", compiled=True)
+    compiled = Upscaler.from_embedded(device="cpu", execution=Execution(compiled=True))
     picture = compiled(lr, progress=lambda phase, done, total: seen.append((phase, done, total)))
     assert difference(plain, picture)[1] < 0.01
     assert ("transform", 6, 6) in seen
@@ -79,7 +80,7 @@ def test_compiled_blocks_give_the_same_picture_and_still_report(photo):
 def test_streamed_blocks_give_the_same_picture(photo, fp8, monkeypatch):
     """The way of cards smaller than the model, on the CPU, where host and device are one."""
     lr = photo[..., 128:192, 128:192]
-    upscaler = Upscaler.from_embedded(device="cpu", fp8=fp8)
+    upscaler = Upscaler.from_embedded(device="cpu", execution=Execution(fp8=fp8))
     plain = upscaler(lr)
     chosen = upscaler.memory_plan
     for residency in ("stream", "stream", "resident", "offload"):

@@ -45,7 +45,7 @@ def test_a_gpu_chooses_the_least_laborious_way(monkeypatch, free, host, residenc
     assert plan.residency == residency and plan.peak <= free
 
 
-@pytest.mark.parametrize(("free", "how"), [(80e9, "whole"), (5e9, "strips")])
+@pytest.mark.parametrize(("free", "how"), [(80e9, "whole"), (5e9, "strips"), (4e9, "frugal")])
 def test_the_vae_goes_in_strips_where_one_pass_does_not_fit(monkeypatch, free, how):
     monkeypatch.setattr("op4ksr_core.memory.host_bytes", lambda: 64e9)
     monkeypatch.setattr("op4ksr_core.memory.available_bytes", lambda device: free)
@@ -58,7 +58,7 @@ def test_the_vae_goes_in_strips_where_one_pass_does_not_fit(monkeypatch, free, h
 def test_what_fits_in_no_way_is_an_error(monkeypatch):
     monkeypatch.setattr("op4ksr_core.memory.host_bytes", lambda: 64e9)
     monkeypatch.setattr("op4ksr_core.memory.available_bytes", lambda device: 2e9)
-    with pytest.raises(MemoryPlanError, match="does not fit.*stream, VAE strips"):
+    with pytest.raises(MemoryPlanError, match="does not fit.*stream, VAE frugal"):
         make_memory_plan(make_plan(Size(1024, 1024)), FLUX, 1, 16, torch.device("cuda"))
 
 
