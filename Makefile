@@ -21,6 +21,7 @@ bench: .venv/test-ready
 	$(BIN)/python benchmarks/bench_embedded.py
 	$(BIN)/python benchmarks/bench_inspect.py
 	$(BIN)/python benchmarks/bench_startup.py
+	$(BIN)/python benchmarks/traffic.py
 	$(BIN)/python benchmarks/bench_full.py
 
 .venv/ready: pyproject.toml

@@ -1,14 +1,17 @@
 """The method at full size on a GPU, with random weights: seconds, memory and FLOPs of each phase, beside its rivals.
 
-    python benchmarks/bench_full.py [--sizes 1024 2048 4096 8192] [--variants plain compile fp8+compile] [--json FILE]
+    python benchmarks/bench_full.py [--sizes 1024 2048 4096 8192] [--variants lean cudnn+compile ...] [--json FILE]
 
-Rivals, in the same run and of the same weights: `diffusers`, its own layers and attention, and `tiled`, a one-step FLUX
-behind its F8 VAE in 1024-px tiles that overlap by half, blended by Gaussian weights. FLOPs are counted by torch, once
-per size; the ceiling is what a matrix product of 8192 a side reaches in the same run. Without a GPU it tells so and
-stops, unless --device cpu is given, which wants small --layers and --sizes.
+First the attention kernels alone, at the shapes of the transformer and of the VAE's middle. Then rivals, in the same
+run and of the same weights: `diffusers`, its own layers and attention, and `tiled`, a one-step FLUX behind its F8 VAE
+in 1024-px tiles that overlap by half, blended by Gaussian weights. Then ours: a variant joins, by plus signs, an
+attention kernel, a pass of the VAE, `compile` and `fp8`; what one compiles or makes 8-bit stays so for the next. FLOPs
+are counted by torch; the ceiling is what a matrix product of 8192 a side reaches in the same run. Without a GPU it
+tells so and stops, unless --device cpu is given, which wants small --layers and --sizes.
 """
 
 import argparse
+import functools
 import json
 import math
 import platform
@@ -21,19 +24,26 @@ from typing import Any
 import full_size
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from op4ksr_core import flow
+from op4ksr_core.attention import ATTENTIONS, attention_kernel
 from op4ksr_core.colour import finish
+from op4ksr_core.errors import SettingError
 from op4ksr_core.fp8 import has_fp8_products, to_fp8
 from op4ksr_core.geometry import Size
+from op4ksr_core.lean_transformer import make_lean_transformer
 from op4ksr_core.loading import finish_vae
 from op4ksr_core.resample import resize
 from op4ksr_core.rope import RopeSettings, RotaryEmbedding
-from op4ksr_core.vae import decode, encode
+from op4ksr_core.vae import chunked_attention, compile_norms, decode, encode
+from op4ksr_core.vae_strips import PASSES, WHOLE, passing
 
 SIGMA = 0.3
 TILE, STEP = 1024, 512
+VARIANTS = ["lean", "cudnn", "cudnn+compile", "cudnn+compile+strips", "cudnn+compile+fp8"]
+HEAD = "| side | method | encode s | transform s | decode s | finish s | all s | peak GB | TFLOP | of the ceiling |"
 
 
 class Clock:
@@ -73,18 +83,40 @@ class Model:
         self.transformer = full_size.transformer(device, dtype, tuple(arguments.layers))
         self.transformer.pos_embed = RotaryEmbedding(RopeSettings(100.0))
         self.vae: Any = finish_vae(full_size.vae(device, dtype)).to(memory_format=torch.channels_last)
+        self.attention, self.vae_pass, self.done = "auto", WHOLE, set[str]()
         self.prompt = torch.randn(1, full_size.TOKENS, full_size.WIDTH, device=device, dtype=dtype)
         self.pooled = torch.randn(1, full_size.POOLED, device=device, dtype=dtype)
 
     def encode(self, picture: Tensor) -> Tensor:
-        return encode(self.vae, picture.to(self.dtype).contiguous(memory_format=torch.channels_last)).float()
+        with passing(self.vae.encoder, self.vae_pass, "encode", lambda *_: None):
+            return encode(self.vae, picture.to(self.dtype).contiguous(memory_format=torch.channels_last)).float()
 
     def step(self, z: Tensor) -> Tensor:
         sigma = torch.full((len(z),), SIGMA, device=self.device)
-        return z - SIGMA * flow.transformer_velocity(self.transformer, z, sigma, self.prompt, self.pooled, 1.0)
+        with attention_kernel(self.attention):
+            return z - SIGMA * flow.transformer_velocity(self.transformer, z, sigma, self.prompt, self.pooled, 1.0)
 
     def decode(self, z: Tensor) -> Tensor:
-        return decode(self.vae, z.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        with passing(self.vae.decoder, self.vae_pass, "decode", lambda *_: None):
+            return decode(self.vae, z.to(self.dtype).contiguous(memory_format=torch.channels_last))
+
+    def become(self, variant: str) -> None:
+        """Runs as the variant says from now on. Raises SettingError."""
+        parts = variant.split("+")
+        unknown = set(parts) - {"lean", "compile", "fp8", *ATTENTIONS, *PASSES}
+        if unknown:
+            raise SettingError(f"No variant is made of {', '.join(sorted(unknown))}.")
+        self.attention = next((part for part in parts if part in ATTENTIONS), "auto")
+        self.vae_pass = next((part for part in parts if part in PASSES), WHOLE)
+        steps: dict[str, Callable[[], Any]] = {
+            "lean": lambda: make_lean_transformer(self.transformer),
+            "fp8": lambda: to_fp8(self.transformer, has_fp8_products(self.device)),
+            "compile": lambda: (self.transformer.compile_repeated_blocks(), compile_norms(self.vae)),
+        }
+        for name, step in steps.items():
+            if name in {"lean", *parts} - self.done:
+                step()
+                self.done.add(name)
 
 
 def phases(model: Model, side: int, clock: Clock) -> dict[str, dict[str, float]]:
@@ -168,20 +200,35 @@ def line(side: int, method: str, rows: dict[str, dict[str, float]], most: float)
     return f"| {side} | {method} | {' | '.join(cells)} | {total['s']:.3f} | {memory} | {share} |"
 
 
-def prepare(model: Model, variant: str) -> None:
-    """Changes the transformer for a variant; they build on each other."""
-    if "fp8" in variant and not hasattr(model, "fp8"):
-        to_fp8(model.transformer, has_fp8_products(model.device))
-        model.fp8 = True  # type: ignore[attr-defined]
-    if "compile" in variant:
-        model.transformer.compile_repeated_blocks()
+def attention_table(side: int, clock: Clock, dtype: torch.dtype) -> dict[str, dict[str, float]]:
+    """Each kernel on the transformer's heads and on the VAE's one wide head: seconds and TFLOP/s."""
+    tokens = (side // 16) ** 2
+    shapes = {"transformer": (1, 24, tokens + full_size.TOKENS, 128), "VAE": (1, 1, tokens, 512)}
+    rows: dict[str, dict[str, float]] = {}
+    print(f"| attention at {side} px | kernel | s | TFLOP/s |\n|---|---|---|---|")
+    for where, shape in shapes.items():
+        q, k, v = (torch.randn(shape, device=clock.device, dtype=dtype) for _ in range(3))
+        calls = {name: functools.partial(F.scaled_dot_product_attention, q, k, v) for name in ATTENTIONS}
+        if where == "VAE":
+            calls["chunked"] = functools.partial(chunked_attention, q, k, v)
+        for name, call in calls.items():
+            try:
+                with attention_kernel(name if name in ATTENTIONS else "auto"):
+                    row = rows[f"{where} {name}"] = clock(call)
+            except (SettingError, torch.OutOfMemoryError) as error:
+                print(f"| {where} | {name} | {type(error).__name__} | |", flush=True)
+                continue
+            tflops = 4 * shape[1] * shape[2] ** 2 * shape[3] / row["s"] / 1e12
+            print(f"| {where} | {name} | {row['s']:.4f} | {tflops:.3g} |", flush=True)
+    print()
+    return rows
 
 
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 2048, 4096, 8192])
-    parser.add_argument("--variants", nargs="+", default=["plain", "compile", "fp8+compile"])
+    parser.add_argument("--variants", nargs="+", default=VARIANTS)
     parser.add_argument("--rivals-at", type=int, nargs="*", default=[4096])
     parser.add_argument("--layers", type=int, nargs=2, default=[19, 38], help="double and single blocks")
     parser.add_argument("--device", default="cuda")
@@ -200,30 +247,32 @@ def main() -> None:
     parameters = sum(p.numel() for p in model.transformer.parameters())
     print(f"{name}, torch {torch.__version__}, {dtype}; {parameters / 1e9:.2f} billion parameters")
     print(f"matrix product: {most:.3g} TFLOP/s\n")
-    print("| side | method | encode s | transform s | decode s | finish s | all s | peak GB | TFLOP | of the ceiling |")
-    print("|---" * 10 + "|")
     results: dict[str, Any] = {"device": name, "torch": torch.__version__, "ceiling_tflops": most}
+    if arguments.rivals_at:
+        results["attention"] = attention_table(max(arguments.rivals_at), clock, dtype)
+    print(HEAD + "\n" + "|---" * 10 + "|")
+    for side in arguments.rivals_at:
+        for rival, run in (("diffusers", diffusers_rival), ("tiled", tiled_rival)):
+            rows = results[f"{side} {rival}"] = run(model, side, clock)
+            print(line(side, rival, rows, most), flush=True)
     for variant in arguments.variants:
-        prepare(model, variant)
         for side in arguments.sizes:
             try:
+                model.become(variant)
                 rows = phases(model, side, clock)
-            except torch.OutOfMemoryError:
-                print(f"| {side} | {variant} | does not fit |")
+            except (SettingError, torch.OutOfMemoryError) as error:
+                print(f"| {side} | {variant} | {type(error).__name__} |")
                 continue
             results[f"{side} {variant}"] = rows
             print(line(side, variant, rows, most), flush=True)
-        if variant == arguments.variants[0]:
-            for side in arguments.rivals_at:
-                ours = add_up(results[f"{side} {variant}"])
-                for rival, run in (("diffusers", diffusers_rival), ("tiled", tiled_rival)):
-                    rows = results[f"{side} {rival}"] = run(model, side, clock)
-                    print(line(side, rival, rows, most), flush=True)
-                    total = add_up(rows)
-                    ratios = [
-                        f"{name} {total[key] / ours[key]:.2f}" for name, key in (("time", "s"), ("memory", "peak_gb"))
-                    ]
-                    print(f"| | {rival} / {variant} | {', '.join(ratios)} |", flush=True)
+    for side in arguments.rivals_at:
+        ours = [add_up(results[key]) for v in arguments.variants if (key := f"{side} {v}") in results]
+        for rival in ("diffusers", "tiled") if ours else ():
+            total = add_up(results[f"{side} {rival}"])
+            ratios = [
+                f"{name} {total[k] / min(o[k] for o in ours):.2f}" for name, k in (("time", "s"), ("memory", "peak_gb"))
+            ]
+            print(f"{side} px, {rival} / best of ours: {', '.join(ratios)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -7,9 +7,12 @@ from comfy.sd import VAE
 from torch import Tensor, nn
 
 from ..op4ksr_core.errors import MemoryPlanError
+from ..op4ksr_core.finite import check_finite
 from ..op4ksr_core.progress import Progress
 from ..op4ksr_core.vae_strips import passing
 from .plan import tell_pass, vae_pass
+
+_OTHER_DTYPE = "Start ComfyUI with --bf16-vae or --fp32-vae."
 
 
 def to_bchw(image_bhwc: Tensor) -> Tensor:
@@ -65,7 +68,7 @@ def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Te
     model = _load(vae, work)
     with passing(model.encoder, how, "encode", report or make_report(), len(x_bchw)), _named_shortage(x_bchw):
         parts = [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
-    return torch.cat(parts).to(vae.output_device)
+    return check_finite(torch.cat(parts), "The VAE's encoder", vae.vae_dtype, _OTHER_DTYPE).to(vae.output_device)
 
 
 def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> Tensor:
@@ -75,7 +78,7 @@ def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> T
     model = _load(vae, work)
     with passing(model.decoder, how, "decode", report or make_report(), len(samples)), _named_shortage(samples):
         parts = [model.decode(z.to(vae.vae_dtype).to(vae.device)).float() * 0.5 + 0.5 for z in samples.split(1)]
-    return torch.cat(parts).to(vae.output_device)
+    return check_finite(torch.cat(parts), "The VAE's decoder", vae.vae_dtype, _OTHER_DTYPE).to(vae.output_device)
 
 
 def _load(vae: VAE, memory: float) -> nn.Module:

@@ -14,6 +14,7 @@ from ..op4ksr_core import flow
 from ..op4ksr_core.colour import finish
 from ..op4ksr_core.compensation import compensate, load_compensation
 from ..op4ksr_core.errors import ImageError, WeightsError
+from ..op4ksr_core.finite import check_finite
 from ..op4ksr_core.geometry import Plan, Size, make_plan
 from ..op4ksr_core.progress import Progress, watch
 from ..op4ksr_core.resample import pad_reflect, resize
@@ -96,7 +97,9 @@ def one_step(model, latent: dict, conditioning, step: Step, report: Progress | N
             guider.sample(e, z, MidTimestep(step.noise), sigmas)
             for e, z in zip(eps.split(1), samples.split(1), strict=True)
         ]
-    return latent | {"samples": torch.cat(parts).to(comfy.model_management.intermediate_device())}
+    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+    found = check_finite(torch.cat(parts), "The transformer", dtype, "Start ComfyUI with --bf16-unet or --fp32-unet.")
+    return latent | {"samples": found.to(comfy.model_management.intermediate_device())}
 
 
 def decode_picture(

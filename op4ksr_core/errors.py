@@ -21,6 +21,10 @@ class MemoryPlanError(Op4ksrError):
     """The estimated peak memory does not fit the machine."""
 
 
+class PrecisionError(Op4ksrError):
+    """A model gave NaN or infinity."""
+
+
 class OutputError(Op4ksrError):
     """A result cannot be written."""
 

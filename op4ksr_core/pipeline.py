@@ -19,6 +19,7 @@ from .colour import finish
 from .compensation import HighFrequencyCompensation, compensate, load_compensation
 from .errors import ImageError, MemoryPlanError, SettingError, WeightsError
 from .execution import Execution
+from .finite import check_finite
 from .fp8 import bytes_of, has_fp8_products, to_fp8
 from .geometry import Plan, Size, make_plan
 from .lean_transformer import make_lean_transformer
@@ -358,7 +359,8 @@ class Upscaler:
         """Upscales (B, 3, H, W) RGB in [0, 1] to the exact target size, float32 in [0, 1] on the input's device.
 
         `scale` in (0, 16] (default 4) or `long_side` in px. Raises ImageError on a wrong shape, NaN or
-        values out of range; SettingError; MemoryPlanError before any work that would not fit.
+        values out of range; SettingError; MemoryPlanError before any work that would not fit; PrecisionError where a
+        model gives NaN or infinity.
         """
         return next(self.variants(image_bchw, [settings or self.settings], scale, long_side, progress)).picture
 
@@ -408,7 +410,8 @@ class Upscaler:
     ) -> Tensor:
         with self._vae.use(residency) as vae, passing(vae.encoder, how, "encode", report):
             padded = pad_reflect(resize(lr, plan.target), plan.padded)
-            return encode(vae, channels_last(padded.to(self.dtype)), settings.seed).float().contiguous()
+            z = encode(vae, channels_last(padded.to(self.dtype)), settings.seed)
+        return self._finite(z, "The VAE's encoder").float().contiguous()
 
     def _transform(self, z: Tensor, settings: UpscaleSettings, residency: str, report: Progress) -> Tensor:
         with self._transformer.use(residency) as model:
@@ -423,7 +426,8 @@ class Upscaler:
                 eps = flow.draw_noise(z.shape, settings.seed or 0).to(z)
                 z = flow.add_noise(z, eps, settings.sigma, settings.noise)
             with watch(blocks, "transform", report, settings.steps), attention_kernel(self.execution.attention):
-                return flow.euler(z, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
+                z = flow.euler(z, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
+        return self._finite(z, "The transformer")
 
     def _velocity(self, model: Any, z: Tensor, sigma: float, guidance: float) -> Tensor:
         at = torch.full((len(z),), sigma, device=self.device)
@@ -431,7 +435,11 @@ class Upscaler:
 
     def _decode(self, z: Tensor, residency: str, how: str, report: Progress) -> Tensor:
         with self._vae.use(residency) as vae, passing(vae.decoder, how, "decode", report):
-            return decode(vae, channels_last(z.to(self.dtype)))
+            picture = decode(vae, channels_last(z.to(self.dtype)))
+        return self._finite(picture, "The VAE's decoder")
+
+    def _finite(self, x: Tensor, phase: str) -> Tensor:
+        return check_finite(x, phase, self.dtype, "Use bfloat16 or float32 (--dtype).")
 
 
 def check_image(image_bchw: Tensor) -> None:

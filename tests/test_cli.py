@@ -130,6 +130,33 @@ def test_bfloat16_on_the_cpu_is_close(tmp_path, small):
     assert 0 < float((a - b).abs().max()) < 0.1
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"vae_pass": "whole"},
+        {"vae_pass": "frugal"},
+        {"attention": "math"},
+        {"plain_layers": True},
+        {"fp8": True},
+    ],
+)
+def test_ways_to_run_change_next_to_nothing_and_the_summary_names_them(tmp_path, small, options):
+    flags = [f"--{name.replace('_', '-')}" for name in options]
+    values = [value for value in options.values() if value is not True]
+    assert run("upscale", small, "-o", tmp_path / "plain.png") == 0
+    assert run("upscale", small, "-o", tmp_path / "o.png", *flags, *values, "--json", tmp_path / "run.json") == 0
+    pictures = [read_picture(tmp_path / name).rgb for name in ("plain.png", "o.png")]
+    assert 255 * float((pictures[0] - pictures[1]).abs().max()) <= 1.01  # a rounding to the next byte
+    told = json.loads((tmp_path / "run.json").read_text())["execution"]
+    wanted = {"lean": False} if "plain_layers" in options else options
+    assert told | wanted == told
+
+
+def test_a_kernel_that_this_machine_has_not_is_an_error(tmp_path, small, capsys):
+    assert run("upscale", small, "-o", tmp_path / "o.png", "--device", "cpu", "--attention", "cudnn") == 1
+    assert "'cudnn' cannot run" in capsys.readouterr().out and not (tmp_path / "o.png").exists()
+
+
 def test_info(capsys):
     assert run("info", "--size", "1024x768") == 0
     out = capsys.readouterr().out

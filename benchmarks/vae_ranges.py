@@ -1,0 +1,45 @@
+"""The layers of a VAE that come nearest to float16's largest number, on pictures of yours.
+
+    python benchmarks/vae_ranges.py PICTURE [PICTURE ...] [--vae FOLDER_OR_FILE] [--vae-factor 16] [--side 512]
+
+A VAE whose layers stay below 65504 in float32 can run in float16, which cards before Ampere want, for they have no
+bfloat16. Pictures are reduced to `--side`.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from op4ksr_core.finite import largest_outputs
+from op4ksr_core.geometry import Size
+from op4ksr_core.images import read_picture
+from op4ksr_core.loading import load_vae
+from op4ksr_core.pipeline import EMBEDDED
+from op4ksr_core.resample import resize
+from op4ksr_core.vae import decode, encode
+
+LARGEST = torch.finfo(torch.float16).max
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path, nargs="+")
+    parser.add_argument("--vae", type=Path, default=EMBEDDED / "vae")
+    parser.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where its config is silent")
+    parser.add_argument("--side", type=int, default=512, help="px, a multiple of 16")
+    arguments = parser.parse_args()
+    vae = load_vae(arguments.vae, f16=None if arguments.vae_factor is None else arguments.vae_factor == 16)
+    with largest_outputs(vae) as found:
+        for path in arguments.pictures:
+            decode(vae, encode(vae, resize(read_picture(path).rgb, Size(arguments.side, arguments.side))))
+    print("| layer | largest | of float16's largest |\n|---|---|---|")
+    for name, most in sorted(found.items(), key=lambda item: -item[1])[:10]:
+        print(f"| {name} | {most:.1f} | {100 * most / LARGEST:.2f} % |")
+    unsafe = sum(most > LARGEST / 2 for most in found.values())
+    print(f"\n{unsafe} of {len(found)} layers come within a factor of two of it.")
+
+
+if __name__ == "__main__":
+    main()
