@@ -30,7 +30,7 @@ PASSES = (WHOLE, STRIPS, FRUGAL)
 
 
 def passes_of(device: torch.device) -> tuple[str, ...]:
-    """The passes worth taking on a device, the fastest first: on a CPU strips are faster than one pass."""
+    """The passes worth taking on a device, the fastest first: on a CPU strips are as fast as one pass."""
     return PASSES[1:] if device.type == "cpu" else PASSES
 
 
@@ -43,7 +43,7 @@ def silu_of(affine: Affine) -> Callable[[Tensor], Tensor]:
 
 
 def norm_of(source: Map, norm: nn.GroupNorm) -> Affine:
-    """A group norm's factor and summand from the whole of a map."""
+    """A group norm's factor and summand from the whole of a map, which is read for it."""
     moments = Moments()
     for first, last in source.strips():
         moments.add(source.read(first, last))
@@ -92,14 +92,13 @@ def residual(block: Any, source: Map, keep: bool) -> Map:
     def conv1(first: int, last: int) -> Tensor:
         return conv_rows(block.conv1, source.window(first - 1, last + 1, silu_of(first_norm)))
 
-    moments = Moments()
     if keep:
+        moments = Moments()
         hidden = kept(conv1, source.height, source.strip, moments.add)
+        second_norm = moments.affine(block.norm2)
     else:
         hidden = Map(source.height, source.strip, conv1)
-        for first, last in hidden.strips():
-            moments.add(hidden.read(first, last))
-    second_norm = moments.affine(block.norm2)
+        second_norm = norm_of(hidden, block.norm2)
     shortcut = getattr(block, "conv_shortcut", None) or getattr(block, "nin_shortcut", None)
 
     def layer(first: int, last: int) -> Tensor:
