@@ -60,7 +60,10 @@ def vae_phase(vae: VAE, pixels: int, decoder: bool) -> tuple[float, float]:
 
 
 def transformer_phase(model: ModelPatcher, tokens: int) -> tuple[float, float]:
-    """(working bytes, weight bytes) of one evaluation of the transformer on one picture."""
+    """(working bytes, weight bytes) of one evaluation of the transformer on one picture.
+
+    Working bytes are 0, which is told as not known, for models whose config names no width.
+    """
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
     width = model.model.model_config.unet_config.get("hidden_size", 0)
     work = MARGIN * transformer_work(tokens, width, comfy.model_management.dtype_size(dtype))
@@ -74,7 +77,8 @@ def preflight(what: str, device: torch.device, phases: dict[str, tuple[float, fl
     """
     total = comfy.model_management.get_total_memory(device)
     free = comfy.model_management.get_free_memory(device)
-    parts = ", ".join(f"{n} {work / GB:.1f} GB + weights {held / GB:.1f} GB" for n, (work, held) in phases.items())
+    told = {name: f"{work / GB:.1f} GB" if work else "work not known" for name, (work, _) in phases.items()}
+    parts = ", ".join(f"{name} {told[name]} + weights {held / GB:.1f} GB" for name, (_, held) in phases.items())
     line = f"{what}: {parts}; {free / GB:.1f} GB of {total / GB:.1f} GB free on {device}"
     if max(work for work, _ in phases.values()) > total:
         raise MemoryPlanError(f"This does not fit. {line}. Lower scale or long_side.")

@@ -100,7 +100,7 @@ errors = {
     "factor": message(check_vae, vae, 8),
     "head": message(to_f16, load_folder(Path(folder) / "f8")[1], "corner"),
     "decode_channels": message(decode_picture, vae, four, None, "none", 0.0),
-    "enormous": message(preflight, "test", torch.device("cpu"), {"encode": (1e15, 1e9)}),
+    "enormous": message(preflight, "test", torch.device("cpu"), {"encode": (1e15, 1e9), "transform": (0.0, 1e9)}),
     "empty": message(plan_picture, vae, torch.zeros(0, 8, 8, 3), 4.0, 0, 16),
 }
 errors["heavy imports"] = " ".join(sorted({"diffusers", "peft"} & sys.modules.keys())) or "none"

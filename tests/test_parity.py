@@ -129,6 +129,7 @@ def test_the_partitioned_head_is_one_pixel_down_and_right(found):
         ("head", "corner"),
         ("decode_channels", "The LATENT is [1, 4, 8, 8]; this VAE decodes 16 channels"),
         ("enormous", "This does not fit. test: encode 1000000.0 GB"),
+        ("enormous", "transform work not known + weights 1.0 GB"),
         ("heavy imports", "none"),
         ("empty", "The IMAGE is empty: [0, 8, 8, 3]"),
     ],
