@@ -7,7 +7,8 @@ run and of the same weights: `diffusers`, its own layers and attention, and `til
 in 1024-px tiles that overlap by half, blended by Gaussian weights. Then ours: a variant joins, by plus signs, an
 attention kernel, a pass of the VAE, `compile` and `fp8`; what one compiles or makes 8-bit stays so for the next. FLOPs
 are counted by torch; the ceiling is what a matrix product of 8192 a side reaches in the same run. Without a GPU it
-tells so and stops, unless --device cpu is given, which wants small --layers and --sizes.
+tells so and stops, unless --device cpu is given, which wants small --layers and --sizes. The JSON is written after
+each row; whether all variants and sizes pass in ten minutes was not tried.
 """
 
 import argparse
@@ -33,9 +34,10 @@ from op4ksr_core.colour import finish
 from op4ksr_core.errors import SettingError
 from op4ksr_core.fp8 import has_fp8_products, to_fp8
 from op4ksr_core.geometry import Size
+from op4ksr_core.images import write_text
 from op4ksr_core.lean_transformer import make_lean_transformer
 from op4ksr_core.loading import finish_vae
-from op4ksr_core.resample import resize
+from op4ksr_core.resample import channels_last, resize
 from op4ksr_core.rope import RopeSettings, RotaryEmbedding
 from op4ksr_core.vae import chunked_attention, compile_norms, decode, encode
 from op4ksr_core.vae_strips import PASSES, WHOLE, passing
@@ -43,6 +45,7 @@ from op4ksr_core.vae_strips import PASSES, WHOLE, passing
 SIGMA = 0.3
 TILE, STEP = 1024, 512
 VARIANTS = ["lean", "cudnn", "cudnn+compile", "cudnn+compile+strips", "cudnn+compile+fp8"]
+CHANGES = ("lean", "compile", "fp8")
 HEAD = "| side | method | encode s | transform s | decode s | finish s | all s | peak GB | TFLOP | of the ceiling |"
 
 
@@ -89,7 +92,7 @@ class Model:
 
     def encode(self, picture: Tensor) -> Tensor:
         with passing(self.vae.encoder, self.vae_pass, "encode", lambda *_: None):
-            return encode(self.vae, picture.to(self.dtype).contiguous(memory_format=torch.channels_last)).float()
+            return encode(self.vae, channels_last(picture.to(self.dtype))).float()
 
     def step(self, z: Tensor) -> Tensor:
         sigma = torch.full((len(z),), SIGMA, device=self.device)
@@ -98,14 +101,11 @@ class Model:
 
     def decode(self, z: Tensor) -> Tensor:
         with passing(self.vae.decoder, self.vae_pass, "decode", lambda *_: None):
-            return decode(self.vae, z.to(self.dtype).contiguous(memory_format=torch.channels_last))
+            return decode(self.vae, channels_last(z.to(self.dtype)))
 
     def become(self, variant: str) -> None:
-        """Runs as the variant says from now on. Raises SettingError."""
+        """Runs as the variant says from now on."""
         parts = variant.split("+")
-        unknown = set(parts) - {"lean", "compile", "fp8", *ATTENTIONS, *PASSES}
-        if unknown:
-            raise SettingError(f"No variant is made of {', '.join(sorted(unknown))}.")
         self.attention = next((part for part in parts if part in ATTENTIONS), "auto")
         self.vae_pass = next((part for part in parts if part in PASSES), WHOLE)
         steps: dict[str, Callable[[], Any]] = {
@@ -224,6 +224,12 @@ def attention_table(side: int, clock: Clock, dtype: torch.dtype) -> dict[str, di
     return rows
 
 
+def keep(results: dict[str, Any], path: Path | None) -> None:
+    """Writes what there is so far, for a run that is cut short."""
+    if path:
+        write_text(path, json.dumps(results, indent=2) + "\n")
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -235,6 +241,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    unknown = {part for v in arguments.variants for part in v.split("+")} - {*CHANGES, *ATTENTIONS, *PASSES}
+    if unknown:
+        parser.error(f"no variant is made of {', '.join(sorted(unknown))}")
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print("bench_full: no GPU here, nothing was measured.")
@@ -255,16 +264,18 @@ def main() -> None:
         for rival, run in (("diffusers", diffusers_rival), ("tiled", tiled_rival)):
             rows = results[f"{side} {rival}"] = run(model, side, clock)
             print(line(side, rival, rows, most), flush=True)
+            keep(results, arguments.json)
     for variant in arguments.variants:
+        model.become(variant)
         for side in arguments.sizes:
             try:
-                model.become(variant)
                 rows = phases(model, side, clock)
             except (SettingError, torch.OutOfMemoryError) as error:
                 print(f"| {side} | {variant} | {type(error).__name__} |")
                 continue
             results[f"{side} {variant}"] = rows
             print(line(side, variant, rows, most), flush=True)
+            keep(results, arguments.json)
     for side in arguments.rivals_at:
         ours = [add_up(results[key]) for v in arguments.variants if (key := f"{side} {v}") in results]
         for rival in ("diffusers", "tiled") if ours else ():
@@ -273,8 +284,6 @@ def main() -> None:
                 f"{name} {total[k] / min(o[k] for o in ours):.2f}" for name, k in (("time", "s"), ("memory", "peak_gb"))
             ]
             print(f"{side} px, {rival} / best of ours: {', '.join(ratios)}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

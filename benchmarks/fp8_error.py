@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from op4ksr_core.fp8 import Fp8Linear
+from op4ksr_core.fp8 import to_fp8
 from op4ksr_core.lean_transformer import make_lean_transformer
 from op4ksr_core.rope import RopeSettings, RotaryEmbedding
 
@@ -29,32 +29,30 @@ def rounded(linear: nn.Linear) -> None:
     linear.register_forward_hook(lambda _, given, out: out.bfloat16().float())
 
 
-def changed(block: Any, way: str) -> Any:
-    block = copy.deepcopy(block)
-    for name, layer in list(block.named_modules()):
-        if not isinstance(layer, nn.Linear):
-            continue
-        if way == "bfloat16":
-            rounded(layer)
-        elif way != "float32":
-            owner, _, key = name.rpartition(".")
-            setattr(block.get_submodule(owner), key, Fp8Linear(layer, products="products" in way))
-    return block
+def changed(model: Any, way: str) -> Any:
+    """The model's one block, run another way."""
+    model = copy.deepcopy(model)
+    if way == "bfloat16":
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear):
+                rounded(layer)
+    elif way != "float32":
+        to_fp8(model, products="products" in way)
+    return [*model.transformer_blocks, *model.single_transformer_blocks][0]
 
 
 def made(kind: str, number: int) -> Any:
-    """A block of weights that follow from its number, rounded to bfloat16, lean."""
+    """A model of one lean block, whose weights follow from its number and are rounded to bfloat16."""
     from diffusers.models.transformers.transformer_flux import FluxSingleTransformerBlock, FluxTransformerBlock
 
     torch.manual_seed(number)
     block = (FluxTransformerBlock if kind == "double" else FluxSingleTransformerBlock)(WIDTH, HEADS, HEAD)
     for weight in block.parameters():
         weight.data = weight.data.bfloat16().float()
-    holder = nn.Module()
-    holder.transformer_blocks = nn.ModuleList([block] if kind == "double" else [])
-    holder.single_transformer_blocks = nn.ModuleList([block] if kind == "single" else [])
-    make_lean_transformer(holder)
-    return block
+    model = nn.Module()
+    model.transformer_blocks = nn.ModuleList([block] if kind == "double" else [])
+    model.single_transformer_blocks = nn.ModuleList([block] if kind == "single" else [])
+    return make_lean_transformer(model)
 
 
 @torch.inference_mode()
@@ -74,9 +72,9 @@ def main() -> None:
     print("| blocks | " + " | ".join(WAYS[1:]) + " |\n" + "|---" * len(WAYS) + "|")
     kinds = ["double"] * arguments.layers[0] + ["single"] * arguments.layers[1]
     for number, kind in enumerate(kinds, 1):
-        block = made(kind, number)
+        model = made(kind, number)
         for way, (words, pixels) in streams.items():
-            streams[way] = changed(block, way)(
+            streams[way] = changed(model, way)(
                 hidden_states=pixels, encoder_hidden_states=words, temb=embedding, image_rotary_emb=rope
             )
         if number in (1, arguments.layers[0], len(kinds)):

@@ -23,6 +23,12 @@ ATTENTIONS = ("auto", *_KERNELS, *_ADD_ONS)
 """`auto` is PyTorch's own choice; `math` is the slow twin: it holds all scores of a head at once."""
 
 
+def check_attention(name: str) -> None:
+    """Raises SettingError unless it is one of ATTENTIONS."""
+    if name not in ATTENTIONS:
+        raise SettingError(f"Attention must be one of {', '.join(ATTENTIONS)}, got {name!r}.")
+
+
 @contextmanager
 def attention_kernel(name: str) -> Iterator[None]:
     """Inside, `scaled_dot_product_attention` runs by the named kernel and no other.
@@ -30,8 +36,7 @@ def attention_kernel(name: str) -> Iterator[None]:
     Raises SettingError where the name is unknown, an add-on is not installed, or the kernel cannot run what it is
     given (device, dtype or head size).
     """
-    if name not in ATTENTIONS:
-        raise SettingError(f"Attention must be one of {', '.join(ATTENTIONS)}, got {name!r}.")
+    check_attention(name)
     if name == "auto":
         yield
         return
@@ -56,7 +61,7 @@ def _add_on(name: str) -> Iterator[None]:
         attention.activate_flash_attention_impl(_ADD_ONS[name])  # type: ignore[arg-type]
     except (AttributeError, ImportError, RuntimeError, ValueError) as error:
         raise SettingError(
-            f"Attention {name!r} is not there ({error}): it wants its flash-attn package and PyTorch 2.11 or later."
+            f"Attention {name!r} is not there ({error}): it wants its package and a PyTorch that takes it."
         ) from error
     try:
         yield

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .attention import ATTENTIONS
+from .attention import check_attention
 from .errors import SettingError
 from .vae_strips import PASSES
 
@@ -12,7 +12,8 @@ class Execution:
     """Ways to run the models that can be chosen. Raises SettingError on an unknown one.
 
     fp8: the transformer's weights in 8 bits, and its products where the card can.
-    compiled: the transformer's blocks and the VAE's norms through torch.compile, which takes minutes at first.
+    compiled: through torch.compile, which takes minutes at first: the transformer's blocks, and where the VAE's lean
+    layers run in one pass, their norms.
     attention: the transformer's attention kernel, one of `attention.ATTENTIONS`.
     vae_pass: one of `vae_strips.PASSES`; None leaves it to the memory plan.
     lean: False runs diffusers' own layers, the slow twins, which take more time and memory for the same picture.
@@ -25,7 +26,6 @@ class Execution:
     lean: bool = True
 
     def __post_init__(self) -> None:
-        if self.attention not in ATTENTIONS:
-            raise SettingError(f"Attention must be one of {', '.join(ATTENTIONS)}, got {self.attention!r}.")
+        check_attention(self.attention)
         if self.vae_pass not in (None, *PASSES):
             raise SettingError(f"The VAE's pass must be one of {', '.join(PASSES)}, got {self.vae_pass!r}.")

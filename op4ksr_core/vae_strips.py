@@ -13,6 +13,7 @@ Inference only.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def norm_of(source: Map, norm: nn.GroupNorm) -> Affine:
     return moments.affine(norm)
 
 
-def first_conv(conv: nn.Conv2d, source: Map, keep: bool) -> Map:
+def first_conv(conv: nn.Conv2d, source: Map) -> Map:
     """The encoder's or decoder's first convolution, of stride 1 or 2."""
     stride = conv.stride[0]
 
@@ -62,7 +63,7 @@ def first_conv(conv: nn.Conv2d, source: Map, keep: bool) -> Map:
     return kept(layer, (source.height - 1) // stride + 1, rows)
 
 
-def down(conv: nn.Conv2d, source: Map, keep: bool) -> Map:
+def down(conv: nn.Conv2d, source: Map) -> Map:
     """Stride 2, with zeros below and to the right."""
 
     def layer(first: int, last: int) -> Tensor:
@@ -172,7 +173,13 @@ def run(half: Any, x: Tensor, how: str = STRIPS, report: Callable[[], None] = la
 
     Equal to the half's own forward to rounding. `report` is called after each of `steps_of(half)`.
     """
-    layers = {"down": down, "up": up, "residual": residual, "first": first_conv}
+    keep = how == STRIPS
+    layers: dict[str, Callable[[Any, Map], Map]] = {
+        "first": first_conv,
+        "down": down,
+        "up": partial(up, keep=keep),
+        "residual": partial(residual, keep=keep),
+    }
     current = Map.of(x)
     for kind, module in steps_of(half):
         if kind == "whole":
@@ -181,7 +188,7 @@ def run(half: Any, x: Tensor, how: str = STRIPS, report: Callable[[], None] = la
         elif kind == "last":
             current = last_conv(module[0], module[1], current)
         else:
-            current = layers[kind](module, current, how == STRIPS)
+            current = layers[kind](module, current)
         report()
     assert current.kept is not None
     return current.kept

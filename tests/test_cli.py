@@ -9,7 +9,9 @@ from PIL import Image
 from places import DEMO
 
 from op4ksr_core import cli
+from op4ksr_core.attention import ATTENTIONS
 from op4ksr_core.images import read_picture
+from op4ksr_core.vae_strips import PASSES
 
 
 @pytest.fixture
@@ -150,6 +152,15 @@ def test_ways_to_run_change_next_to_nothing_and_the_summary_names_them(tmp_path,
     told = json.loads((tmp_path / "run.json").read_text())["execution"]
     wanted = {"lean": False} if "plain_layers" in options else options
     assert told | wanted == told
+
+
+@pytest.mark.parametrize(("option", "choices"), [("attention", ATTENTIONS), ("vae-pass", ("auto", *PASSES))])
+def test_the_choices_are_the_cores(capsys, option, choices):
+    """The command line spells them out, so that its help needs no torch."""
+    with pytest.raises(SystemExit):
+        run("upscale", "x", f"--{option}", "none of them")
+    listed = capsys.readouterr().err.split("choose from ")[1]
+    assert [word.strip(" '()\n") for word in listed.split(",")] == list(choices)
 
 
 def test_a_kernel_that_this_machine_has_not_is_an_error(tmp_path, small, capsys):
