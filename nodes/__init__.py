@@ -9,6 +9,7 @@ from .prompt import LoadPrompt, SavePrompt
 from .sigma import EstimateSigma
 from .study import AnalyseRope, LatentView, ThetaSweep
 from .upscale import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
+from .versions import check_version
 
 NODES: list[type[io.ComfyNode]] = [
     SamplePhoto,
@@ -36,4 +37,5 @@ NODES: list[type[io.ComfyNode]] = [
 
 class Op4ksrExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        check_version()
         return NODES

@@ -19,6 +19,7 @@ from ..op4ksr_core.loading import ADAPTER_FOLDERS, Adapter, find_adapters
 from ..op4ksr_core.weights import listing
 from .load import newest
 from .schema import describe
+from .versions import shape_of
 
 
 def available_adapters() -> list[str]:
@@ -67,12 +68,11 @@ def _alphas(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def _check_shapes(patcher: ModelPatcher, patches: dict, adapter: Adapter) -> None:
-    state = patcher.model.state_dict()
     wrong = []
     for target, patch in patches.items():
         key, rows = (target, None) if isinstance(target, str) else (target[0], target[1][2])
         up, down = patch.weights[0], patch.weights[1]
-        shape = tuple(state[key].shape)
+        shape = shape_of(patcher.model, key)
         if up.shape[0] != (rows or shape[0]) or down.shape[1] != shape[1]:
             wrong.append(f"{key}: {up.shape[0]}x{down.shape[1]} for {rows or shape[0]}x{shape[1]}")
     if wrong:

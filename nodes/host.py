@@ -1,16 +1,20 @@
 """Between ComfyUI and the core: layouts, progress, cancelling, and VAE passes that never fall back to tiles."""
 
+from collections.abc import Callable
+from functools import partial
+
 import comfy.model_management
 import comfy.utils
 import torch
 from comfy.sd import VAE
 from torch import Tensor, nn
 
-from ..op4ksr_core.errors import MemoryPlanError
 from ..op4ksr_core.finite import check_finite
+from ..op4ksr_core.layer_weights import casting
 from ..op4ksr_core.progress import Progress
 from ..op4ksr_core.vae_strips import passing
-from .plan import tell_pass, vae_pass
+from .plan import tell_pass, until_it_fits, vae_passes
+from .versions import cast_weights
 
 _OTHER_DTYPE = "Start ComfyUI with --bf16-vae or --fp32-vae."
 
@@ -57,48 +61,52 @@ class Parts:
         """A part that reports nothing by itself begins."""
         self(phase, 0, 1)
 
+    def finish(self) -> None:
+        """All parts are done."""
+        self._bar.update_absolute(100 * self._count)
+
 
 def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Tensor:
     """Pictures in [0, 1] -> latents as ComfyUI keeps them (not shifted or scaled), one picture at a time, no tiles.
 
     Without a `report` the node's bar shows this phase alone.
     """
-    how, work = vae_pass(vae, x_bchw.shape[2] * x_bchw.shape[3], decoder=False)
-    tell_pass("encode", how, vae.device)
-    model = _load(vae, work)
-    with passing(model.encoder, how, "encode", report or make_report(), len(x_bchw)), _named_shortage(x_bchw):
-        parts = [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
+
+    def encoded(model: nn.Module) -> list[Tensor]:
+        return [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
+
+    height, width = x_bchw.shape[-2:]
+    parts = _in_passes(vae, "encode", height, width, len(x_bchw), encoded, report or make_report())
     return check_finite(torch.cat(parts), "The VAE's encoder", vae.vae_dtype, _OTHER_DTYPE).to(vae.output_device)
 
 
 def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> Tensor:
     """Latents -> pictures about [0, 1], not clamped, (B, 3, H, W), one at a time, no tiles."""
-    how, work = vae_pass(vae, samples.shape[2] * samples.shape[3] * vae.downscale_ratio**2, decoder=True)
-    tell_pass("decode", how, vae.device)
-    model = _load(vae, work)
-    with passing(model.decoder, how, "decode", report or make_report(), len(samples)), _named_shortage(samples):
-        parts = [model.decode(z.to(vae.vae_dtype).to(vae.device)).float() * 0.5 + 0.5 for z in samples.split(1)]
+
+    def decoded(model: nn.Module) -> list[Tensor]:
+        return [model.decode(z.to(vae.vae_dtype).to(vae.device)).float() * 0.5 + 0.5 for z in samples.split(1)]
+
+    height, width = (side * vae.downscale_ratio for side in samples.shape[-2:])
+    parts = _in_passes(vae, "decode", height, width, len(samples), decoded, report or make_report())
     return check_finite(torch.cat(parts), "The VAE's decoder", vae.vae_dtype, _OTHER_DTYPE).to(vae.output_device)
 
 
-def _load(vae: VAE, memory: float) -> nn.Module:
+def _in_passes(
+    vae: VAE, phase: str, height: int, width: int, rounds: int, work: Callable[[nn.Module], list[Tensor]], report: Progress
+) -> list[Tensor]:
+    """One half of the VAE over whole pictures: as planned, again after freeing memory, then in leaner passes."""
     vae.throw_exception_if_invalid()
-    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
-    return vae.first_stage_model
+    ways = vae_passes(vae, height * width, phase == "decode")
+    tell_pass(phase, ways[0][0], vae.device)
 
+    def attempt(how: str, needed: float) -> list[Tensor]:
+        comfy.model_management.load_models_gpu(
+            [vae.patcher], memory_required=needed, force_full_load=vae.disable_offload
+        )
+        model = vae.first_stage_model
+        half = model.decoder if phase == "decode" else model.encoder
+        with passing(half, how, phase, report, rounds), casting(cast_weights):
+            return work(model)
 
-class _named_shortage:
-    """Turns out-of-memory into an error that says what to do; stock ComfyUI would tile and shift the colours."""
-
-    def __init__(self, x: Tensor):
-        self.shape = list(x.shape)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, comfy.model_management.OOM_EXCEPTION):
-            raise MemoryPlanError(
-                f"Memory ran out on a batch of shape {self.shape}. Lower the scale, or free memory; "
-                "tiles are not used because they change colours and make seams."
-            ) from error
+    attempts = [(how, partial(attempt, how, needed)) for how, needed in (ways[0], *ways)]
+    return until_it_fits(attempts, f"{phase} of {width}x{height} px", vae.device)

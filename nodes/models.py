@@ -5,10 +5,8 @@ from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_management
-import comfy.model_patcher
 import comfy.model_sampling
 import comfy.sd
-import comfy.supported_models
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
@@ -25,8 +23,9 @@ from ..op4ksr_core.layouts import (
 )
 from ..op4ksr_core.loading import FLUX_VAE, transformer_config, vae_config
 from ..op4ksr_core.rope import RopeSettings, RotaryEmbedding
-from ..op4ksr_core.vae import SubPixelHead
-from ..op4ksr_core.weights import check_keys, find_weights
+from ..op4ksr_core.vae import sub_pixel_head
+from ..op4ksr_core.weights import find_weights
+from . import versions
 from .plan import vae_bytes
 
 EMBEDDED = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "embedded"
@@ -120,18 +119,21 @@ def transformer_blocks(model: ModelPatcher) -> list[nn.Module]:
 
 
 def to_f16(vae: VAE, head: str) -> VAE:
-    """A copy of a FLUX-shaped VAE at 16x: strided conv_in, sub-pixel head, ratios and memory estimates to match."""
+    """A copy of a FLUX-shaped VAE at 16x: strided conv_in, sub-pixel head, ratios and memory estimates to match.
+
+    Patches (adapters) go along.
+    """
     check_vae(vae)
-    if vae.latent_channels != 16:
-        raise SettingError(f"F16 needs a FLUX VAE of 16 latent channels; this one has {vae.latent_channels}.")
     if vae.downscale_ratio != 8:
         raise SettingError(f"This VAE compresses {vae.downscale_ratio} times already; F16 is made from an F8 VAE.")
-    stage = copy.deepcopy(vae.first_stage_model)
+    stage = versions.own_copy(vae.patcher)
     stage.encoder.conv_in.stride = (2, 2)
-    stage.decoder.conv_out = SubPixelHead(stage.decoder.conv_out, head)
+    stage.decoder.conv_out = sub_pixel_head(stage.decoder.conv_out, head)
     out = copy.copy(vae)
     out.first_stage_model = stage
-    out.patcher = ModelPatcher(stage, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device)
+    out.patcher = versions.new_patcher(stage, vae.patcher)
+    out.patcher.patches = {key: list(patches) for key, patches in vae.patcher.patches.items()}
+    out.patcher.patches_uuid = vae.patcher.patches_uuid
     factor = out.downscale_ratio = out.upscale_ratio = 2 * vae.downscale_ratio
     _tell_memory(out, factor)
     return out
@@ -179,33 +181,38 @@ def load_folder(folder: Path) -> tuple[ModelPatcher, VAE]:
 
 def _small_flux(state: dict[str, Tensor], config: dict, numbers: dict) -> ModelPatcher:
     """A FLUX transformer of any width, in float32; ComfyUI's detection knows FLUX's width alone."""
-    flux = {
-        "image_model": "flux",
-        "in_channels": config["in_channels"] // 4,
-        "out_channels": config["in_channels"] // 4,
-        "vec_in_dim": config["pooled_projection_dim"],
-        "context_in_dim": config["joint_attention_dim"],
-        "hidden_size": config["num_attention_heads"] * config["attention_head_dim"],
-        "mlp_ratio": 4.0,
-        "num_heads": config["num_attention_heads"],
-        "depth": config["num_layers"],
-        "depth_single_blocks": config["num_single_layers"],
-        "axes_dim": list(config["axes_dims_rope"]),
-        "theta": 10_000,
-        "patch_size": 2,
-        "qkv_bias": True,
-        "guidance_embed": config["guidance_embeds"],
-        "dtype": torch.float32,
-    }
-    kind = comfy.supported_models.Flux if config["guidance_embeds"] else comfy.supported_models.FluxSchnell
-    settings = kind(flux)
-    settings.latent_format = comfy.latent_formats.Flux()
-    settings.latent_format.scale_factor = numbers["scaling_factor"]
-    settings.latent_format.shift_factor = numbers["shift_factor"]
-    offload = comfy.model_management.unet_offload_device()
-    model = settings.get_model({}, device=offload)
-    _load_all(model.diffusion_model, {key: value.float() for key, value in state.items()}, "The transformer")
-    return ModelPatcher(model, load_device=comfy.model_management.get_torch_device(), offload_device=offload)
+    settings = versions.flux_config(
+        state,
+        {
+            "in_channels": config["in_channels"] // 4,
+            "out_channels": config["in_channels"] // 4,
+            "vec_in_dim": config["pooled_projection_dim"],
+            "context_in_dim": config["joint_attention_dim"],
+            "hidden_size": config["num_attention_heads"] * config["attention_head_dim"],
+            "num_heads": config["num_attention_heads"],
+            "depth": config["num_layers"],
+            "depth_single_blocks": config["num_single_layers"],
+            "axes_dim": list(config["axes_dims_rope"]),
+            "guidance_embed": config["guidance_embeds"],
+        },
+    )
+    settings.latent_format = _latent_format(numbers, config["in_channels"] // 4)
+    settings.set_inference_dtype(torch.float32, None)
+    model = settings.get_model(dict(state), "", device=comfy.model_management.unet_offload_device())
+    patcher = versions.new_patcher(model)
+    own = settings.process_unet_state_dict({key: value.float() for key, value in state.items()})
+    versions.load_weights(model.diffusion_model, own, "The transformer", versions.is_dynamic(patcher))
+    return patcher
+
+
+def _latent_format(numbers: dict, channels: int) -> comfy.latent_formats.LatentFormat:
+    """FLUX's, with this VAE's scale, shift and channels; a preview's colours exist for FLUX's own channels alone."""
+    form = comfy.latent_formats.Flux()
+    form.scale_factor, form.shift_factor = numbers["scaling_factor"], numbers["shift_factor"]
+    if channels != form.latent_channels:
+        form.latent_channels = channels
+        form.latent_rgb_factors = form.latent_rgb_factors_bias = form.taesd_decoder_name = None
+    return form
 
 
 def _autoencoder(weights: dict[str, Tensor], numbers: dict) -> VAE:
@@ -241,8 +248,7 @@ def _small_autoencoder(state: dict[str, Tensor], config: dict) -> VAE:
         state |= _zero_attention(widths[-1])
     vae = VAE(sd=dict(state), config={"params": {"ddconfig": shape, "embed_dim": latent}}, dtype=torch.float32)
     stage = vae.first_stage_model
-    expected = {key: tuple(value.shape) for key, value in stage.state_dict().items()}
-    check_keys("The VAE", expected, {key: tuple(value.shape) for key, value in state.items()})
+    versions.load_weights(stage, state, "The VAE", versions.is_dynamic(vae.patcher))  # ComfyUI's loader only logs
     for half in (stage.encoder, stage.decoder):
         if not config["mid_block_add_attention"]:
             half.mid.attn_1 = nn.Identity()
@@ -263,9 +269,3 @@ def _zero_attention(width: int) -> dict[str, Tensor]:
             state[f"{side}.mid.attn_1.{layer}.weight"] = torch.zeros(kernel)
             state[f"{side}.mid.attn_1.{layer}.bias"] = torch.zeros(width)
     return state
-
-
-def _load_all(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
-    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    check_keys(what, expected, {key: tuple(value.shape) for key, value in state.items()})
-    module.load_state_dict(state)

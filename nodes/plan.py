@@ -1,6 +1,8 @@
 """What a phase will need, said in the log before it starts, and refused where it cannot fit."""
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import comfy.model_management
 import torch
@@ -10,8 +12,11 @@ from comfy.sd import VAE
 from ..op4ksr_core.errors import MemoryPlanError
 from ..op4ksr_core.memory import GB, MARGIN, transformer_work, vae_work
 from ..op4ksr_core.vae_strips import FRUGAL, WHOLE, passes_of
+from .versions import out_of_memory, tell_node
 
 log = logging.getLogger("op4ksr")
+
+Result = TypeVar("Result")
 
 # ComfyUI's layers hold more at once than the core's lean ones. Full-width F16 FLUX VAE, float32, CPU: 1.22 to 1.31
 # times the core's estimate at 1024 and 2048 px.
@@ -32,16 +37,17 @@ def vae_bytes(
     return layers * MARGIN * vae_work(pixels, vae_channels(stage), itemsize, factor, decoder, how)
 
 
-def vae_pass(vae: VAE, pixels: int, decoder: bool) -> tuple[str, float]:
-    """How one picture is encoded or decoded here, one of the core's `vae_strips.PASSES`, and its working bytes.
+def vae_passes(vae: VAE, pixels: int, decoder: bool) -> list[tuple[str, float]]:
+    """How one picture can be encoded or decoded here: (one of the core's `vae_strips.PASSES`, its working bytes).
 
-    The first of the device's passes whose work fits into all of its memory, else the last.
+    First the fastest of the device's passes whose work fits into all of its memory, else the leanest; then the leaner
+    ones, for when memory runs out all the same.
     """
     total = comfy.model_management.get_total_memory(vae.device)
     stage, dtype, factor = vae.first_stage_model, vae.vae_dtype, vae.downscale_ratio
-    ways = {how: vae_bytes(stage, pixels, dtype, factor, decoder, how) for how in passes_of(vae.device)}
-    how = next((how for how, work in ways.items() if work <= total), list(ways)[-1])
-    return how, ways[how]
+    ways = [(how, vae_bytes(stage, pixels, dtype, factor, decoder, how)) for how in passes_of(vae.device)]
+    fitting = [number for number, (_, work) in enumerate(ways) if work <= total]
+    return ways[fitting[0] if fitting else -1 :]
 
 
 def tell_pass(phase: str, how: str, device: torch.device) -> None:
@@ -49,14 +55,12 @@ def tell_pass(phase: str, how: str, device: torch.device) -> None:
     fastest = passes_of(device)[0]
     if how != fastest:
         slower = "twice the time" if how == FRUGAL else "slower"
-        log.warning(
-            "OP4KSR %s: %r does not fit the device, so the VAE runs %r: %s, same picture", phase, fastest, how, slower
-        )
+        tell(f"{phase}: {fastest!r} does not fit the device, so the VAE runs {how!r}: {slower}, same picture")
 
 
 def vae_phase(vae: VAE, pixels: int, decoder: bool) -> tuple[float, float]:
     """(working bytes, weight bytes) of encoding or decoding one picture."""
-    return vae_pass(vae, pixels, decoder)[1], float(vae.patcher.model_size())
+    return vae_passes(vae, pixels, decoder)[0][1], float(vae.patcher.model_size())
 
 
 def transformer_phase(model: ModelPatcher, tokens: int) -> tuple[float, float]:
@@ -83,3 +87,31 @@ def preflight(what: str, device: torch.device, phases: dict[str, tuple[float, fl
     if max(work for work, _ in phases.values()) > total:
         raise MemoryPlanError(f"This does not fit. {line}. Lower scale or long_side.")
     log.info("OP4KSR memory plan, estimated, %s", line)
+
+
+def tell(text: str) -> None:
+    """A line in the log, as a warning, and under the node that runs."""
+    log.warning("OP4KSR %s", text)
+    tell_node(text)
+
+
+def until_it_fits(attempts: Sequence[tuple[str, Callable[[], Result]]], what: str, device: torch.device) -> Result:
+    """The first attempt's result; after each that runs out of memory all models leave the device, and the next is tried.
+
+    Each (name, call) works on the whole picture. Raises MemoryPlanError where none fits, and any other error as it is.
+    """
+    for number, (name, call) in enumerate(attempts):
+        if number:
+            tell(f"{what}: memory ran out on {device}; freed it, trying again ({name})")
+            comfy.model_management.free_memory(1e30, device)
+            comfy.model_management.soft_empty_cache()
+        try:
+            return call()
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        # What the failed attempt held is gone by here, with its exception.
+    raise MemoryPlanError(
+        f"Memory ran out on {device} ({what}), also after freeing it. Lower scale or long_side, or close other "
+        "programs. Overlapping tiles are not used: they change colours and make seams."
+    )

@@ -9,7 +9,7 @@ CATEGORY = "OP4KSR"
 
 
 def describe(name: str, title: str, aliases: list[str], **rest: Any) -> io.Schema:
-    """A node's schema in our category. ComfyUI versions that search by alias get the aliases; older ones have none."""
+    """A node's schema in our category. ComfyUI versions that search by alias get the aliases; 0.3.64 has none."""
     if "search_aliases" in {field.name for field in fields(io.Schema)}:
         rest["search_aliases"] = aliases
     return io.Schema(node_id=f"OP4KSR_{name}", display_name=title, category=CATEGORY, **rest)

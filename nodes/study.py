@@ -150,6 +150,7 @@ class ThetaSweep(io.ComfyNode):
             frames = frames or sweep.choose_frames(picture)
             trials.append(sweep.judge(theta, sigma, picture, frames, trials[0] if trials else None))
         comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.finish()
         best = sweep.best(trials)
         sheet, plot = (_shown(as_tensor(drawn)) for drawn in (sweep.contact_sheet(trials), sweep.plot(trials)))
         return io.NodeOutput(sheet, plot, best.theta, best.sigma, "\n".join(sweep.describe(trials)))

@@ -30,7 +30,7 @@ from .models import (
     transformer_blocks,
     with_rope,
 )
-from .plan import preflight, transformer_phase, vae_phase
+from .plan import preflight, transformer_phase, until_it_fits, vae_phase
 from .schema import describe
 
 
@@ -92,11 +92,17 @@ def one_step(model, latent: dict, conditioning, step: Step, report: Progress | N
     guider.set_cfg(1.0)
     sigmas = torch.tensor(flow.sigma_schedule(step.sigma, step.steps))
     eps = flow.draw_noise(samples.shape, step.seed) if step.noise else torch.zeros_like(samples)
-    with watch(transformer_blocks(model), "transform", report or make_report(), step.steps * len(samples)):
-        parts = [
-            guider.sample(e, z, MidTimestep(step.noise), sigmas)
-            for e, z in zip(eps.split(1), samples.split(1), strict=True)
-        ]
+    bar = report or make_report()
+
+    def stepped() -> list[Tensor]:
+        with watch(transformer_blocks(model), "transform", bar, step.steps * len(samples)):
+            return [
+                guider.sample(e, z, MidTimestep(step.noise), sigmas)
+                for e, z in zip(eps.split(1), samples.split(1), strict=True)
+            ]
+
+    tokens = samples.shape[-2] * samples.shape[-1] // 4
+    parts = until_it_fits([("as before", stepped)] * 2, f"the transformer on {tokens} tokens", model.load_device)
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
     found = check_finite(torch.cat(parts), "The transformer", dtype, "Start ComfyUI with --bf16-unet or --fp32-unet.")
     return latent | {"samples": found.to(comfy.model_management.intermediate_device())}
@@ -133,11 +139,15 @@ def compensated(image: Tensor, lr: Tensor, strength: float) -> Tensor:
     if not strength:
         return image
     device, module, report = comfy.model_management.get_torch_device(), load_compensation(), make_report()
-    pictures = [
-        compensate(x.to(device), y.to(device), strength, module, report).to(image.device)
-        for x, y in zip(to_bchw(image).clamp(0, 1).split(1), lr.split(1), strict=True)
-    ]
-    return to_image(torch.cat(pictures))
+
+    def all_of_them() -> list[Tensor]:
+        return [
+            compensate(x.to(device), y.to(device), strength, module, report).to(image.device)
+            for x, y in zip(to_bchw(image).clamp(0, 1).split(1), lr.split(1), strict=True)
+        ]
+
+    what = f"compensation of {image.shape[2]}x{image.shape[1]} px"
+    return to_image(torch.cat(until_it_fits([("as before", all_of_them)] * 2, what, device)))
 
 
 class Compensate(io.ComfyNode):

@@ -17,6 +17,10 @@ class WeightsError(Op4ksrError):
     """Weights are missing, damaged, of another model, or in a refused format."""
 
 
+class ComfyVersionError(Op4ksrError):
+    """This ComfyUI is older than the oldest supported one, or its internals are not those that were tested."""
+
+
 class MemoryPlanError(Op4ksrError):
     """The estimated peak memory does not fit the machine."""
 

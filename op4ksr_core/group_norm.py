@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .layer_weights import weights_of
 from .row_strips import strip_rows, strips
 
 Affine = tuple[Tensor, Tensor]
@@ -45,7 +46,9 @@ class Moments:
         mean, deviation = (v.repeat_interleave(each, 1) for v in (mean, deviation))
         scale, shift = 1 / deviation, -mean / deviation
         if norm.affine:
-            scale, shift = scale * norm.weight.double(), shift * norm.weight.double() + norm.bias.double()
+            with weights_of(norm, self.origin) as (weight, bias):
+                assert bias is not None
+                scale, shift = scale * weight.double(), shift * weight.double() + bias.double()
         return scale.float()[..., None, None], shift.float()[..., None, None]
 
 

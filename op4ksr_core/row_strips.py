@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .layer_weights import weights_of
+
 _ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
 """Numbers in one strip: on a CPU what stays in the cache, on a GPU enough to fill it."""
 
@@ -56,7 +58,8 @@ class Map:
 
 def conv_rows(conv: nn.Conv2d, window: Tensor) -> Tensor:
     """A 3x3 convolution of rows that bring their neighbours along."""
-    return F.conv2d(window, conv.weight, conv.bias, conv.stride, (0, conv.padding[1]))  # type: ignore[arg-type]
+    with weights_of(conv, window) as (weight, bias):
+        return F.conv2d(window, weight, bias, conv.stride, (0, conv.padding[1]))  # type: ignore[arg-type]
 
 
 def kept(layer: Layer, height: int, rows: int, watch: Callable[[Tensor], None] | None = None) -> Map:

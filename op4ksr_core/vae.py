@@ -9,7 +9,9 @@ A VAE here is any module with `encoder`, `decoder`, `config.scaling_factor` and
 `config.shift_factor`, laid out as diffusers' AutoencoderKL.
 """
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 
 from .errors import SettingError
 from .group_norm import make_exact
+from .layer_weights import weights_of
 
 HEADS = ("centered", "partitioned")
 
@@ -50,7 +53,11 @@ class PhaseUpsample(nn.Module):
         return self._phases(window, 0, window.shape[2] - 2)
 
     def _phases(self, x: Tensor, padding: int, height: int) -> Tensor:
-        weight, bias = self.conv.weight, self.conv.bias
+        with weights_of(self.conv, x) as (weight, bias):
+            return self._folded(x, padding, height, weight, bias)
+
+    @staticmethod
+    def _folded(x: Tensor, padding: int, height: int, weight: Tensor, bias: Tensor | None) -> Tensor:
         fold = weight.new_tensor(_FOLD_2)
         phases = torch.einsum("atd,bue,ocde->aboctu", fold, fold, weight)
         batch, _, _, width = x.shape
@@ -65,18 +72,15 @@ class PhaseUpsample(nn.Module):
         return out
 
 
-class SubPixelHead(nn.Module):
+class SubPixelHead:
     """Nearest x2 followed by a 3x3 convolution to few channels, as one convolution and a pixel shuffle.
 
     (B, C, h, w) -> (B, D, 2h, 2w). `partitioned` gives UltraFlux's published decode, one pixel down
-    and right of `centered`, with row and column 0 from the zero padding.
+    and right of `centered`, with row and column 0 from the zero padding. Made by `sub_pixel_head` out of a convolution
+    of any class, which it remains: whatever loads, patches or casts that convolution's weights works on the head too.
     """
 
-    def __init__(self, conv: nn.Conv2d, mode: str = "centered"):
-        super().__init__()
-        if mode not in HEADS:
-            raise SettingError(f"The F16 head must be one of {', '.join(HEADS)}, got {mode!r}.")
-        self.weight, self.bias, self.mode = conv.weight, conv.bias, mode
+    mode: str
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -97,10 +101,27 @@ class SubPixelHead(nn.Module):
         return shuffled[..., 1 : height + 1, 1 : width + 1]
 
     def _shuffled(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
-        fold = self.weight.new_tensor(_FOLD_3)
-        kernel = torch.einsum("atd,bue,ocde->oabctu", fold, fold, self.weight).flatten(0, 2)
-        bias = None if self.bias is None else self.bias.repeat_interleave(4)
-        return F.pixel_shuffle(F.conv2d(x, kernel, bias, padding=padding), 2)
+        with weights_of(self, x) as (weight, bias):
+            fold = weight.new_tensor(_FOLD_3)
+            kernel = torch.einsum("atd,bue,ocde->oabctu", fold, fold, weight).flatten(0, 2)
+            repeated = None if bias is None else bias.repeat_interleave(4)
+            return F.pixel_shuffle(F.conv2d(x, kernel, repeated, padding=padding), 2)
+
+
+@cache
+def _head_class(base: type[nn.Conv2d]) -> type[nn.Conv2d]:
+    return type(SubPixelHead.__name__, (SubPixelHead, base), {})
+
+
+def sub_pixel_head(conv: nn.Conv2d, mode: str = "centered") -> Any:
+    """The F16 head of a decoder's last convolution, which shares its parameters. Raises SettingError on a wrong mode."""
+    if mode not in HEADS:
+        raise SettingError(f"The F16 head must be one of {', '.join(HEADS)}, got {mode!r}.")
+    head = copy.copy(conv)
+    head._parameters = dict(conv._parameters)
+    head.__class__ = _head_class(type(conv))
+    head.mode = mode  # type: ignore[assignment]
+    return head
 
 
 class LeanResidual(nn.Module):
@@ -168,7 +189,7 @@ def make_f16(vae: Any, head: str = "centered") -> Any:
     """
     if is_f16(vae):
         raise SettingError("This VAE is F16 already: its conv_in has stride 2.")
-    new_head = SubPixelHead(vae.decoder.conv_out, head)
+    new_head = sub_pixel_head(vae.decoder.conv_out, head)
     vae.encoder.conv_in.stride = (2, 2)
     vae.decoder.conv_out = new_head
     return vae

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .group_norm import Affine, Moments, normalised
+from .layer_weights import weights_of
 from .progress import Progress, watch
 from .row_strips import Map, conv_rows, kept, overwritten
 from .vae import PhaseUpsample, SubPixelHead
@@ -68,7 +69,8 @@ def down(conv: nn.Conv2d, source: Map) -> Map:
 
     def layer(first: int, last: int) -> Tensor:
         window = F.pad(source.window(2 * first, 2 * last + 1), (0, 1))
-        return F.conv2d(window, conv.weight, conv.bias, stride=2)
+        with weights_of(conv, window) as (weight, bias):
+            return F.conv2d(window, weight, bias, stride=2)
 
     return kept(layer, source.height // 2, source.strip // 2)
 

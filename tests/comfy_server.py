@@ -1,10 +1,11 @@
 """The real ComfyUI server, on the CPU, with a base directory of its own and this extension linked in.
 
-COMFYUI_DIR names the checkout (else ~/ComfyUI); its own .venv runs it where there is one.
+Tests run on each checkout that COMFYUI_DIR names, or that lies in a usual place; its own .venv runs it where it has one.
 """
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,14 +18,34 @@ from pathlib import Path
 import pytest
 from places import DEMO, ROOT
 
+USUAL_PLACES = ("~/ComfyUI", "~/ComfyUI-0.33")
 
-def comfyui_dir() -> Path:
-    """The checkout, or a skip with a loud line."""
-    folder = Path(os.environ.get("COMFYUI_DIR", "~/ComfyUI")).expanduser()
-    if not (folder / "main.py").is_file():
-        warnings.warn(f"NO ComfyUI at {folder}: set COMFYUI_DIR to run the node tests", stacklevel=1)
-        pytest.skip(f"NO ComfyUI at {folder} (set COMFYUI_DIR)")
-    return folder
+
+def comfyui_dirs() -> list[Path]:
+    """The checkouts to test on: those that COMFYUI_DIR names, divided by ":", else the usual places that exist."""
+    named = os.environ.get("COMFYUI_DIR", "")
+    places = named.split(":") if named else USUAL_PLACES
+    folders = [Path(place).expanduser() for place in places if place]
+    present = [folder for folder in folders if (folder / "main.py").is_file()]
+    if named and len(present) < len(folders):
+        raise pytest.UsageError(f"COMFYUI_DIR={named}: {', '.join(map(str, set(folders) - set(present)))} has no main.py")
+    return present
+
+
+def version_of(folder: Path | None) -> str:
+    """What the checkout calls itself, for a test's name."""
+    if folder is None:
+        return "no-ComfyUI"
+    return re.search(r'__version__ = "(.+?)"', (folder / "comfyui_version.py").read_text())[1]
+
+
+@pytest.fixture(scope="session", params=comfyui_dirs() or [None], ids=version_of)
+def comfyui(request):
+    """Each checkout in turn, or a skip with a loud line."""
+    if request.param is None:
+        warnings.warn(f"NO ComfyUI at {' or '.join(USUAL_PLACES)}: the node tests do not run", stacklevel=1)
+        pytest.skip(f"NO ComfyUI at {' or '.join(USUAL_PLACES)} (set COMFYUI_DIR; tests/README.md says how)")
+    return request.param
 
 
 def python_of(folder: Path) -> str:
@@ -35,8 +56,8 @@ def python_of(folder: Path) -> str:
 class Server:
     """A running ComfyUI: post a graph, wait for it, read what it said."""
 
-    def __init__(self, base: Path, port: int, pid: int):
-        self.base, self.url, self.pid = base, f"http://127.0.0.1:{port}", pid
+    def __init__(self, base: Path, port: int, pid: int, version: str):
+        self.base, self.url, self.pid, self.version = base, f"http://127.0.0.1:{port}", pid, version
 
     def get(self, path: str) -> dict:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
@@ -69,8 +90,7 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    folder = comfyui_dir()
+def server(comfyui, tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
         (base / name).mkdir()
@@ -79,11 +99,11 @@ def server(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [python_of(folder), "main.py", "--cpu", "--port", str(port), "--base-directory", str(base)]
+    command = [python_of(comfyui), "main.py", "--cpu", "--port", str(port), "--base-directory", str(base)]
     command += ["--database-url", f"sqlite:///{base}/user/comfyui.db"]
     log = (base / "server.log").open("wb")
-    process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
-    running = Server(base, port, process.pid)
+    process = subprocess.Popen(command, cwd=comfyui, stdout=log, stderr=subprocess.STDOUT)
+    running = Server(base, port, process.pid, version_of(comfyui))
     try:
         end = time.time() + 180
         while True:

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from comfy_server import server  # noqa: F401
+from comfy_server import comfyui, server  # noqa: F401
 from places import DEMO, REALSR
 
 from op4ksr_core.images import read_picture

@@ -27,7 +27,7 @@ from op4ksr.nodes import plan  # noqa: E402
 from op4ksr.nodes.adapters import transformer_targets  # noqa: E402
 from op4ksr.nodes.host import decode_whole, encode_whole  # noqa: E402
 from op4ksr.nodes.models import PositionEmbedding, check_vae, load_folder, to_f16, with_rope  # noqa: E402
-from op4ksr.nodes.plan import preflight, vae_pass  # noqa: E402
+from op4ksr.nodes.plan import preflight, vae_passes  # noqa: E402
 from op4ksr.nodes.upscale import Step, decode_picture, one_step, plan_picture  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.rope import RopeSettings  # noqa: E402
@@ -62,7 +62,7 @@ with torch.inference_mode():
     for how in PASSES:
         plan.passes_of = lambda device, how=how: PASSES if how == "whole" else ways(device)
         comfy.model_management.get_total_memory = lambda *_, how=how, **__: 1e6 if how == "frugal" else 1e12
-        assert [vae_pass(vae, 96 * 160, decoder)[0] for decoder in (False, True)] == [how] * 2
+        assert [vae_passes(vae, 96 * 160, decoder)[0][0] for decoder in (False, True)] == [how] * 2
         found |= {f"{how}_encode": encode_whole(vae, x), f"{how}_decode": decode_whole(vae, given["z"])}
         found[f"{how}_partitioned"] = decode_whole(again, given["z"])
     comfy.model_management.get_total_memory, plan.passes_of = total, ways

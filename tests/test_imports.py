@@ -16,6 +16,7 @@ LEAVES = [
     "vae",
     "vae_strips",
     "group_norm",
+    "layer_weights",
     "row_strips",
     "attention",
     "lean_transformer",

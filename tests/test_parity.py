@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import torch
-from comfy_server import comfyui_dir, python_of
+from comfy_server import python_of
 from conftest import make_transformer, make_vae
 from model_files import write_model
 from places import ROOT
@@ -22,9 +22,9 @@ SCALE, SHIFT = 0.3611, 0.1159
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(comfyui, tmp_path_factory):
     """(what ComfyUI computed, the core's upscaler on the same files, the inputs, the errors on wrong ones)"""
-    comfyui, base = comfyui_dir(), tmp_path_factory.mktemp("parity")
+    base = tmp_path_factory.mktemp("parity")
     (base / "op4ksr").symlink_to(ROOT)
     vae = {"norm_num_groups": 32, "block_out_channels": [32, 32, 64, 64]}
     folder = write_model(base / "model", make_transformer(num_attention_heads=2), make_vae(**vae))

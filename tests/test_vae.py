@@ -43,20 +43,20 @@ def _published_head(conv, x):
 @pytest.mark.parametrize("shape", [(1, 6, 8, 8), (2, 6, 16, 10)])
 def test_heads_equal_their_plain_forms(shape):
     conv, x = nn.Conv2d(6, 3, 3, padding=1), torch.randn(shape)
-    torch.testing.assert_close(v.SubPixelHead(conv)(x), _plain_head(conv, x), **ROUNDING)
-    torch.testing.assert_close(v.SubPixelHead(conv, "partitioned")(x), _published_head(conv, x), **ROUNDING)
+    torch.testing.assert_close(v.sub_pixel_head(conv)(x), _plain_head(conv, x), **ROUNDING)
+    torch.testing.assert_close(v.sub_pixel_head(conv, "partitioned")(x), _published_head(conv, x), **ROUNDING)
 
 
 def test_partitioned_is_centered_one_pixel_on():
     conv, x = nn.Conv2d(6, 3, 3, padding=1), torch.randn(1, 6, 8, 12)
-    centered, partitioned = v.SubPixelHead(conv)(x), v.SubPixelHead(conv, "partitioned")(x)
+    centered, partitioned = v.sub_pixel_head(conv)(x), v.sub_pixel_head(conv, "partitioned")(x)
     torch.testing.assert_close(partitioned[..., 1:, 1:], centered[..., :-1, :-1], **ROUNDING)
     assert partitioned.shape == centered.shape
 
 
 def test_unknown_head():
     with pytest.raises(SettingError, match="quartered"):
-        v.SubPixelHead(nn.Conv2d(6, 3, 3), "quartered")
+        v.sub_pixel_head(nn.Conv2d(6, 3, 3), "quartered")
 
 
 def _plain_f16(vae):

@@ -1,0 +1,176 @@
+"""Stage d: the detail network (op4ksr_core.compensation), first towards a sharp teacher, then past it.
+
+The teacher's output is one picture, a function of the small one, so a plain L1 against it comes out sharp. Texture that
+the teacher lacks comes from a small conditional GAN on the high band, guarded by a high-passed, normalised L_AP at the
+network's own pitches (4 px and its multiples): without it the GAN makes a lattice of 4 px.
+"""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from op4ksr_core.compensation import HighFrequencyCompensation
+from op4ksr_core.geometry import Size
+from op4ksr_core.resample import resize
+
+from .figures import detail_and_right, lattice, psnr
+from .loop import Figures, Loop
+from .pictures import Pictures
+from .teacher import load_teacher, teach
+
+WIDTH, BLOCKS = 48, 6
+LAGS = (1, 2, 3, 4, 8, 12, 16, 32)
+"""px; the pitches of PixelShuffle (4), of the VAE (16) and of a token (32) are among them."""
+
+Restorer = Callable[[Tensor, Tensor], Tensor]
+"""(small, truth) -> the picture that the network will be given: the decoder's, or a stand-in before there is one."""
+
+
+def stand_in(rng: random.Random) -> Restorer:
+    """Before the other stages are trained: the enlarged picture, on some samples drawn towards the truth and blurred."""
+
+    def restored(lr: Tensor, hr: Tensor) -> Tensor:
+        up = resize(lr, Size(*hr.shape[-2:]))
+        shares = [0.0 if rng.random() < 0.5 else rng.uniform(0, 0.6) for _ in range(len(lr))]
+        share = lr.new_tensor(shares)[:, None, None, None]
+        mixed = F.avg_pool2d(hr, 3, 1, 1, count_include_pad=False).lerp(up, 1 - share)
+        return (mixed + 0.01 * rng.random() * torch.randn(mixed.shape)).clamp(0, 1)
+
+    return restored
+
+
+def new_network() -> HighFrequencyCompensation:
+    """Kaiming initialisation: with torch's default nothing is learned in the first ten minutes."""
+    module = HighFrequencyCompensation(WIDTH, BLOCKS)
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, a=0.25)
+            nn.init.zeros_(part.bias)
+            if name.endswith("second"):
+                part.weight.data *= 0.3
+    module.tail.weight.data *= 0.05
+    return module.to(memory_format=torch.channels_last)
+
+
+def forward(module: nn.Module, lr: Tensor, picture: Tensor) -> Tensor:
+    """The picture with its detail, in bfloat16 where a CPU has it."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return picture + module(lr, picture.contiguous(memory_format=torch.channels_last)).float()
+
+
+def low(x: Tensor) -> Tensor:
+    """What a 5-px box leaves."""
+    return F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
+
+
+def correlations(x: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (lags, 2, B): autocorrelation of the high-passed picture over its variance."""
+    x = x - _binomial(x)
+    rows = [torch.stack([(x[..., k:, :] * x[..., :-k, :]).mean((1, 2, 3)), (x[..., k:] * x[..., :-k]).mean((1, 2, 3))]) for k in LAGS]
+    return torch.stack(rows) / (x.square().mean((1, 2, 3)) + 1e-5)
+
+
+def _binomial(x: Tensor) -> Tensor:
+    line = x.new_tensor([1.0, 2.0, 1.0]) / 4
+    kernel = (line[:, None] * line).expand(x.shape[1], 1, 3, 3)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=x.shape[1])
+
+
+class Critic(nn.Module):
+    """Judges the high band of a picture beside the enlarged small one, in patches."""
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+
+        def conv(source: int, to: int, kernel: int, stride: int) -> nn.Module:
+            return spectral_norm(nn.Conv2d(source, to, kernel, stride, 1))
+
+        leak = nn.LeakyReLU(0.2)
+        self.layers = nn.Sequential(
+            conv(6, width, 3, 1), leak, conv(width, 2 * width, 4, 2), leak, conv(2 * width, 2 * width, 3, 1), leak,
+            conv(2 * width, 4 * width, 4, 2), leak, conv(4 * width, 1, 3, 1),
+        )  # fmt: skip
+
+    def forward(self, picture: Tensor, up: Tensor) -> Tensor:
+        return self.layers(torch.cat([picture - low(picture), up - 0.5], 1)).float()
+
+
+def held_out_figures(photos: Path, restorer: Restorer) -> Callable[[nn.Module], Figures]:
+    """Figures of 24 crops of the held-out photographs. The score asks for right detail, and punishes too little or
+    too much of it, and a lattice."""
+    rng = random.Random(7)
+    lr, hr = Pictures.load(photos, held_out=True).pairs(rng, 24, 256)
+    picture = restorer(lr, hr)
+
+    def figures(module: nn.Module) -> Figures:
+        with torch.no_grad():
+            made = torch.cat([forward(module, *part) for part in zip(lr.split(8), picture.split(8), strict=True)])
+        detail, right = detail_and_right(made, hr)
+        grid = lattice(made, hr)
+        score = right - 0.02 * abs(detail) - 0.2 * grid
+        return {"psnr": psnr(made, hr), "detail": detail, "right": right, "lattice": grid, "score": score}
+
+    return figures
+
+
+def train_faithful(run: Path, photos: Path, teacher_file: Path, minutes: float, restorer: Restorer | None, name: str) -> None:
+    """L1 to the teacher's picture, with a little of the truth's."""
+    teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network()
+    loop = Loop(name, run, module, minutes, 1e-3, {"width": WIDTH, "blocks": BLOCKS})
+
+    def loss(rng: random.Random, step: int) -> Tensor:
+        lr, hr = pictures.pairs(rng, 8, 192)
+        with torch.autocast("cpu", torch.bfloat16):
+            target = teach(teacher, lr)
+        # the truth's low band, the teacher's sharpness
+        target = target + low(low(hr) - low(target)).clamp(-0.1, 0.1)
+        made = forward(module, lr, (restorer or stand_in(rng))(lr, hr))
+        return (made - target).abs().mean()
+
+    loop.train(loss, held_out_figures(photos, restorer or _enlarged))
+
+
+def train_textured(
+    run: Path, photos: Path, teacher_file: Path, minutes: float, start: Path, restorer: Restorer | None, name: str,
+    gan: float = 0.01, periodicity: float = 1.0,
+) -> None:  # fmt: skip
+    """The GAN on the high band, the teacher and the truth's low band beside it, L_AP as its guard."""
+    teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network()
+    module.load_state_dict(torch.load(start, weights_only=True))
+    critic = Critic().to(memory_format=torch.channels_last)
+    against = torch.optim.Adam(critic.parameters(), 4e-4, betas=(0.5, 0.99))
+    settings = {"width": WIDTH, "blocks": BLOCKS, "gan": gan, "periodicity": periodicity, "lags": list(LAGS)}
+    loop = Loop(
+        name, run, module, minutes, 2e-4, settings, 0.99, (0.5, 0.99), extra={"critic": critic, "against": against}
+    )
+
+    def loss(rng: random.Random, step: int) -> Tensor:
+        lr, hr = pictures.pairs(rng, 6, 192)
+        up = resize(lr, Size(*hr.shape[-2:]))
+        with torch.autocast("cpu", torch.bfloat16):
+            target = teach(teacher, lr)
+        made = forward(module, lr, (restorer or stand_in(rng))(lr, hr))
+        with torch.autocast("cpu", torch.bfloat16):
+            real, fake = critic(hr, up), critic(made.detach(), up)
+        judged = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        against.zero_grad()
+        judged.backward()
+        against.step()
+        critic.requires_grad_(False)
+        with torch.autocast("cpu", torch.bfloat16):
+            opinion = critic(made, up).mean()
+        critic.requires_grad_(True)
+        guard = (correlations(made) - correlations(hr)).square().mean()
+        near = 0.5 * (made - target).abs().mean() + (low(made) - low(hr)).abs().mean()
+        return near - gan * min(1.0, step / 150) * opinion + periodicity * guard
+
+    loop.train(loss, held_out_figures(photos, restorer or _enlarged))
+
+
+def _enlarged(lr: Tensor, hr: Tensor) -> Tensor:
+    return resize(lr, Size(*hr.shape[-2:]))

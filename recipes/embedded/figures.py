@@ -1,0 +1,49 @@
+"""Figures of a picture against the truth, for the held-out photographs."""
+
+import math
+
+import torch
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)
+
+
+def luma(x_bchw: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, H, W)."""
+    return torch.einsum("bchw,c->bhw", x_bchw.float(), x_bchw.new_tensor(LUMA).float())
+
+
+def psnr(picture: Tensor, truth: Tensor) -> float:
+    """dB of luma, mean over the batch."""
+    error = (luma(picture.clamp(0, 1)) - luma(truth)).pow(2).mean((1, 2))
+    return float((-10 * error.clamp(min=1e-10).log10()).mean())
+
+
+def detail_and_right(picture: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Medians over the batch: power between 1/8 and 1/2 cycle per px over the truth's, dB; its correlation."""
+    a, b = _band(luma(truth) * 255), _band(luma(picture.clamp(0, 1)) * 255)
+    power_a, power_b = a.abs().pow(2).sum((1, 2)), b.abs().pow(2).sum((1, 2))
+    detail = 10 * ((power_b + 1) / (power_a + 1)).log10()
+    right = (a * b.conj()).real.sum((1, 2)) / (power_a * power_b + 1e-9).sqrt()
+    return float(detail.median()), float(right.median())
+
+
+def _band(x_bhw: Tensor) -> Tensor:
+    height, width = x_bhw.shape[-2:]
+    window = torch.hann_window(height, periodic=False)[:, None] * torch.hann_window(width, periodic=False)[None]
+    spectrum = torch.fft.fft2((x_bhw - x_bhw.mean((1, 2), keepdim=True)) * window)
+    radius = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None])
+    return spectrum * ((radius > 0.125) & (radius <= 0.5))
+
+
+def lattice(picture: Tensor, truth: Tensor, period: int = 4) -> float:
+    """Deviation over the phases of a `period`-px lattice in the high-passed picture, in 1/255, beyond the truth's."""
+    return max(0.0, math.sqrt(_phases(picture, period)) - math.sqrt(_phases(truth, period))) * 255
+
+
+def _phases(x: Tensor, period: int) -> float:
+    y = luma(x)
+    high = y - torch.nn.functional.avg_pool2d(y[:, None], 5, 1, 2, count_include_pad=False)[:, 0]
+    height, width = (side // period * period for side in high.shape[-2:])
+    cells = high[:, :height, :width].unflatten(1, (-1, period)).unflatten(3, (-1, period))
+    return float(cells.mean((0, 1, 3)).var(correction=0))

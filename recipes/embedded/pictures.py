@@ -1,0 +1,117 @@
+"""Training pictures of the bundled model: photographs, scikit-image's CC0 photos and procedural scenes."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from op4ksr_core.training.degradation import Degradation, Stage, degrade
+from op4ksr_core.training.pictures import PHOTOS, photo
+from op4ksr_core.training.scenes import render
+
+HELD_OUT = ("canyon-wren", "casa-mila", "roman-colosseum", "singaporean-cityscape")
+"""Photographs kept for validation, by the stem of their file name; never trained on."""
+
+CAMERA = Degradation(
+    first=Stage(
+        blur_sigma=(0.4, 3.0),
+        blur_probability=0.95,
+        kernel=(15, 21),
+        resize=(0.7, 1.0),
+        gaussian=(0.0, 4.0),
+        poisson=(0.0, 0.3),
+        noise_probability=0.4,
+        jpeg=(75.0, 98.0),
+        jpeg_probability=0.15,
+    ),
+    second=Stage(
+        blur_sigma=(0.2, 0.7),
+        blur_probability=0.15,
+        resize=(0.9, 1.2),
+        gaussian=(0.0, 4.0),
+        poisson=(0.0, 0.3),
+        noise_probability=0.4,
+        jpeg=(70.0, 100.0),
+        jpeg_probability=0.4,
+    ),
+)
+"""What RealSR's cameras and the web do: a soft lens (0.4 to 3 px at the large size), little noise, light JPEG."""
+
+ZOOMS = (1.0, 1.33, 2.0)
+"""How many px of a photograph become one px of the crop: the same photograph gives sharper crops when reduced."""
+
+TEXTURED = 6.0
+"""Mean step between neighbours (0 to 255) above which a crop counts as textured; nine crops in ten are."""
+
+
+@dataclass
+class Pictures:
+    """8-bit RGB pictures (H, W, 3) from which a step draws its crops."""
+
+    photos: list[np.ndarray]
+    scenes: list[np.ndarray]
+    scene_share: float = 0.1
+
+    @classmethod
+    def load(cls, folder: Path, held_out: bool = False, scenes: int = 120) -> "Pictures":
+        """The photographs below `folder` that are (not) held out; the training set also has CC0 photos and scenes."""
+        files = [f for f in sorted(folder.glob("*.jpg")) if (f.stem in HELD_OUT) == held_out]
+        if not files:
+            raise SystemExit(f"There are no photographs in {folder}: name the folder with --photos.")
+        photos = [np.asarray(Image.open(f).convert("RGB")) for f in files]
+        if held_out:
+            return cls(photos, [], 0.0)
+        own = [_to_bytes(photo(name)) for name in PHOTOS if name not in ("retina", "hubble_deep_field")]
+        return cls(photos + own, [_to_bytes(render(512, n, "cpu")) for n in range(scenes)])
+
+    def crop(self, rng: random.Random, side: int) -> np.ndarray:
+        """(side, side, 3): a random, mostly textured crop in one of eight turns and flips."""
+        while True:
+            group = self.scenes if rng.random() < self.scene_share else self.photos
+            source = rng.choice(group)
+            span = int(side * rng.choice(ZOOMS))
+            if span > min(source.shape[:2]):
+                span = side
+            if span > min(source.shape[:2]):
+                continue
+            top, left = rng.randint(0, source.shape[0] - span), rng.randint(0, source.shape[1] - span)
+            part = source[top : top + span, left : left + span]
+            if rng.random() < 0.1 or _steps(part) > TEXTURED:
+                break
+        part = np.ascontiguousarray(np.rot90(part[:, :: rng.choice((1, -1))], rng.randrange(4)))
+        if span != side:
+            part = np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BICUBIC))
+        return part
+
+    def batch(self, rng: random.Random, count: int, side: int) -> Tensor:
+        """(count, 3, side, side) in [0, 1]."""
+        return torch.stack([_to_floats(self.crop(rng, side)) for _ in range(count)])
+
+    def pairs(self, rng: random.Random, count: int, side: int) -> tuple[Tensor, Tensor]:
+        """Small (count, 3, side/4, side/4) and true (count, 3, side, side) pictures in [0, 1]."""
+        hr = self.batch(rng, count, side)
+        return degraded(hr, rng), hr
+
+
+def degraded(hr: Tensor, rng: random.Random) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, H/4, W/4), rounded to 8 bits as a file would be."""
+    generator = torch.Generator().manual_seed(rng.randrange(2**40))
+    small = torch.stack([degrade(picture, generator, CAMERA) for picture in hr])
+    return (small * 255).round().clamp(0, 255) / 255
+
+
+def _steps(part: np.ndarray) -> float:
+    green = part[::2, ::2, 1].astype(np.int16)
+    return float(np.abs(np.diff(green, axis=1)).mean())
+
+
+def _to_bytes(x_chw: Tensor) -> np.ndarray:
+    return (x_chw.permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()
+
+
+def _to_floats(x_hwc: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(x_hwc)).permute(2, 0, 1).float() / 255
