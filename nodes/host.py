@@ -92,7 +92,13 @@ def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> T
 
 
 def _in_passes(
-    vae: VAE, phase: str, height: int, width: int, rounds: int, work: Callable[[nn.Module], list[Tensor]], report: Progress
+    vae: VAE,
+    phase: str,
+    height: int,
+    width: int,
+    rounds: int,
+    work: Callable[[nn.Module], list[Tensor]],
+    report: Progress,
 ) -> list[Tensor]:
     """One half of the VAE over whole pictures: as planned, again after freeing memory, then in leaner passes."""
     vae.throw_exception_if_invalid()

@@ -96,7 +96,7 @@ def tell(text: str) -> None:
 
 
 def until_it_fits(attempts: Sequence[tuple[str, Callable[[], Result]]], what: str, device: torch.device) -> Result:
-    """The first attempt's result; after each that runs out of memory all models leave the device, and the next is tried.
+    """The first attempt's result; where memory runs out, all models leave the device and the next attempt follows.
 
     Each (name, call) works on the whole picture. Raises MemoryPlanError where none fits, and any other error as it is.
     """

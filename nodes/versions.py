@@ -94,8 +94,8 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], what: str, assign:
         missing, strange = _load(module, {renames.get(key, key): value for key, value in state.items()}, what, assign)
     if missing or strange:
         raise changed(
-            f"{what} has weights that ComfyUI's model has no place for ({listing(sorted(strange)) or 'none'}) and lacks "
-            f"what it wants ({listing(sorted(missing)) or 'none'})."
+            f"{what} has weights that ComfyUI's model has no place for ({listing(sorted(strange)) or 'none'}) and "
+            f"lacks what it wants ({listing(sorted(missing)) or 'none'})."
         )
 
 

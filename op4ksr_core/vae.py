@@ -109,17 +109,17 @@ class SubPixelHead:
 
 
 @cache
-def _head_class(base: type[nn.Conv2d]) -> type[nn.Conv2d]:
+def _head_class(base: Any) -> Any:
     return type(SubPixelHead.__name__, (SubPixelHead, base), {})
 
 
 def sub_pixel_head(conv: nn.Conv2d, mode: str = "centered") -> Any:
-    """The F16 head of a decoder's last convolution, which shares its parameters. Raises SettingError on a wrong mode."""
+    """The F16 head of a decoder's last convolution; both share their parameters. Raises SettingError."""
     if mode not in HEADS:
         raise SettingError(f"The F16 head must be one of {', '.join(HEADS)}, got {mode!r}.")
     head = copy.copy(conv)
     head._parameters = dict(conv._parameters)
-    head.__class__ = _head_class(type(conv))
+    head.__class__ = _head_class(type(conv))  # type: ignore[arg-type]
     head.mode = mode  # type: ignore[assignment]
     return head
 

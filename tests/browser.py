@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from comfy_server import running_server, version_of
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -36,6 +37,22 @@ class Frontend:
         self.page, self.server = page, server
         page.goto(server.url)
         page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
+
+    def draw_with_vue(self, vue: bool) -> None:
+        """Switches between the classic canvas and Vue nodes ("Nodes 2.0"); frontends that have no Vue nodes stay."""
+        self.page.evaluate(
+            """async (vue) => {
+                try { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue) } catch {}
+            }""",
+            vue,
+        )
+
+    def warnings(self) -> list[str]:
+        """The texts of the notices and dialogs that are open."""
+        return self.page.evaluate(
+            """() => [...document.querySelectorAll('.p-toast-message, .p-dialog, [role=alert]')]
+                .map((e) => e.innerText.trim()).filter((text) => text)"""
+        )
 
     def load(self, path: Path) -> list[dict]:
         """Opens a workflow; returns what is wrong: nodes of unknown type or marked red, and links that were dropped."""
@@ -79,4 +96,27 @@ class Frontend:
 def frontend(browser, server):
     page = browser.new_page(viewport={"width": 1800, "height": 1000})
     yield Frontend(page, server)
+    page.close()
+
+
+FRONTEND_DIR = "~/frontends/newest/comfyui_frontend_package/static"
+
+
+@pytest.fixture(scope="module")
+def newest_server(comfyui, tmp_path_factory):
+    """A server with nothing in its folders and the newest frontend, where that is laid out and the version takes it."""
+    static = Path(os.environ.get("COMFYUI_FRONTEND", FRONTEND_DIR)).expanduser()
+    if not static.is_dir():
+        warnings.warn(f"NO newest frontend at {static}: tests/README.md says how to lay it out", stacklevel=1)
+        pytest.skip(f"NO newest frontend at {static} (set COMFYUI_FRONTEND)")
+    if version_of(comfyui).startswith("0.3."):
+        pytest.skip("the newest frontend is tried under newer servers alone")
+    with running_server(comfyui, tmp_path_factory.mktemp("newest"), ["--front-end-root", str(static)]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def newest_frontend(browser, newest_server):
+    page = browser.new_page(viewport={"width": 1800, "height": 1000})
+    yield Frontend(page, newest_server)
     page.close()

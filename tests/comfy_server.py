@@ -1,6 +1,6 @@
 """The real ComfyUI server, on the CPU, with a base directory of its own and this extension linked in.
 
-Tests run on each checkout that COMFYUI_DIR names, or that lies in a usual place; its own .venv runs it where it has one.
+Tests run on each checkout that COMFYUI_DIR names, or that lies in a usual place, in its own .venv if it has one.
 """
 
 import json
@@ -13,6 +13,8 @@ import time
 import urllib.error
 import urllib.request
 import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,9 @@ def comfyui_dirs() -> list[Path]:
     folders = [Path(place).expanduser() for place in places if place]
     present = [folder for folder in folders if (folder / "main.py").is_file()]
     if named and len(present) < len(folders):
-        raise pytest.UsageError(f"COMFYUI_DIR={named}: {', '.join(map(str, set(folders) - set(present)))} has no main.py")
+        raise pytest.UsageError(
+            f"COMFYUI_DIR={named}: {', '.join(map(str, set(folders) - set(present)))} has no main.py"
+        )
     return present
 
 
@@ -89,18 +93,17 @@ class Server:
         return self.base / "output" / saved["subfolder"] / saved["filename"]
 
 
-@pytest.fixture(scope="session")
-def server(comfyui, tmp_path_factory):
-    base = tmp_path_factory.mktemp("comfyui")
+@contextmanager
+def running_server(comfyui: Path, base: Path, options: Sequence[str] = ()):
+    """A ComfyUI with this extension and an empty base directory."""
     for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
         (base / name).mkdir()
     (base / "custom_nodes" / "op4ksr").symlink_to(ROOT)
-    (base / "input" / "astronaut.png").write_bytes(DEMO.read_bytes())
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [python_of(comfyui), "main.py", "--cpu", "--port", str(port), "--base-directory", str(base)]
-    command += ["--database-url", f"sqlite:///{base}/user/comfyui.db"]
+    command += ["--database-url", f"sqlite:///{base}/user/comfyui.db", *options]
     log = (base / "server.log").open("wb")
     process = subprocess.Popen(command, cwd=comfyui, stdout=log, stderr=subprocess.STDOUT)
     running = Server(base, port, process.pid, version_of(comfyui))
@@ -118,3 +121,10 @@ def server(comfyui, tmp_path_factory):
         process.terminate()
         process.wait(30)
         log.close()
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, tmp_path_factory):
+    with running_server(comfyui, tmp_path_factory.mktemp("comfyui")) as running:
+        (running.base / "input" / "astronaut.png").write_bytes(DEMO.read_bytes())
+        yield running

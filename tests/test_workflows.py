@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from browser import browser, frontend  # noqa: F401
+from browser import browser, frontend, newest_frontend, newest_server  # noqa: F401
 from places import ROOT
 from stand_ins import write_stand_ins
 
@@ -47,6 +47,19 @@ def test_workflows_fit_the_nodes(server, path):
     for _, source, out, target, into, kind in workflow["links"]:
         assert nodes[source]["outputs"][out]["type"] == kind
         assert nodes[target]["inputs"][into]["type"] in (kind, "*")
+
+
+NEED_WEIGHTS = {"UNETLoader", "VAELoader", "DualCLIPLoader", "OP4KSR_LoadPrompt", "OP4KSR_LoadDiffusers"}
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_templates_open_without_a_warning(newest_frontend, path, vue):  # noqa: F811
+    """In the newest frontend, on a base directory without pictures or weights: only missing weights may be marked."""
+    newest_frontend.draw_with_vue(vue)
+    marked = {entry["node"] for entry in newest_frontend.load(path)}
+    newest_frontend.page.wait_for_timeout(1000)  # notices come a moment after the graph
+    assert marked <= NEED_WEIGHTS and not any("edia" in text for text in newest_frontend.warnings())
 
 
 # OP4KSR_SIDE=4096 runs the quickstart as it is shipped; 2048 px take a quarter of the time.

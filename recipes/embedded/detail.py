@@ -32,7 +32,7 @@ Restorer = Callable[[Tensor, Tensor], Tensor]
 
 
 def stand_in(rng: random.Random) -> Restorer:
-    """Before the other stages are trained: the enlarged picture, on some samples drawn towards the truth and blurred."""
+    """Before the other stages are trained: the enlarged picture, some of them drawn towards a blurred truth."""
 
     def restored(lr: Tensor, hr: Tensor) -> Tensor:
         up = resize(lr, Size(*hr.shape[-2:]))
@@ -71,7 +71,10 @@ def low(x: Tensor) -> Tensor:
 def correlations(x: Tensor) -> Tensor:
     """(B, 3, H, W) -> (lags, 2, B): autocorrelation of the high-passed picture over its variance."""
     x = x - _binomial(x)
-    rows = [torch.stack([(x[..., k:, :] * x[..., :-k, :]).mean((1, 2, 3)), (x[..., k:] * x[..., :-k]).mean((1, 2, 3))]) for k in LAGS]
+    rows = [
+        torch.stack([(x[..., k:, :] * x[..., :-k, :]).mean((1, 2, 3)), (x[..., k:] * x[..., :-k]).mean((1, 2, 3))])
+        for k in LAGS
+    ]
     return torch.stack(rows) / (x.square().mean((1, 2, 3)) + 1e-5)
 
 
@@ -118,7 +121,9 @@ def held_out_figures(photos: Path, restorer: Restorer) -> Callable[[nn.Module], 
     return figures
 
 
-def train_faithful(run: Path, photos: Path, teacher_file: Path, minutes: float, restorer: Restorer | None, name: str) -> None:
+def train_faithful(
+    run: Path, photos: Path, teacher_file: Path, minutes: float, restorer: Restorer | None, name: str
+) -> None:
     """L1 to the teacher's picture, with a little of the truth's."""
     teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network()
     loop = Loop(name, run, module, minutes, 1e-3, {"width": WIDTH, "blocks": BLOCKS})

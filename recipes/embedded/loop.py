@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .muon import Muon
+
 EVERY_SECONDS = 180.0
 """Seconds between two checkpoints, each with the figures of the held-out photographs."""
 
@@ -38,20 +40,27 @@ class Loop:
         decay: float = 0.998,
         betas: tuple[float, float] = (0.9, 0.99),
         extra: dict[str, Any] | None = None,
+        muon: bool = False,
     ):
         run.mkdir(parents=True, exist_ok=True)
         self.stage, self.run, self.module, self.minutes, self.rate = stage, run, module, minutes, rate
         self.settings, self.decay, self.extra = settings, decay, extra or {}
         self.average = copy.deepcopy(module).requires_grad_(False)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, rate, betas=betas, weight_decay=1e-4)
+        kernels = [p for p in self.parameters if p.ndim == 4] if muon else []
+        others = [p for p in self.parameters if not muon or p.ndim != 4]
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "optimizer": torch.optim.AdamW(others, rate, betas=betas, weight_decay=1e-4)
+        }
+        if kernels:
+            self.optimizers["muon"] = Muon(kernels, rate)
         self.step, self.used, self.best = 0, 0.0, -math.inf
         self.path = run / f"{stage}.pt"
         if self.path.exists():
             self._resume()
 
     def _parts(self) -> dict[str, Any]:
-        return {"module": self.module, "average": self.average, "optimizer": self.optimizer, **self.extra}
+        return {"module": self.module, "average": self.average, **self.optimizers, **self.extra}
 
     def _resume(self) -> None:
         state = torch.load(self.path, weights_only=True)
@@ -69,22 +78,29 @@ class Loop:
         state = {"step": self.step, "used": self.used, "best": self.best, "settings": json.dumps(self.settings)}
         write(self.path, state | {name: part.state_dict() for name, part in self._parts().items()})
 
-    def train(self, loss_of: Callable[[random.Random, int], Tensor], figures_of: Callable[[nn.Module], Figures]) -> None:
+    def train(
+        self, loss_of: Callable[[random.Random, int], Tensor], figures_of: Callable[[nn.Module], Figures]
+    ) -> None:
         """Steps until the budget is used; `figures_of(average)` gives the held-out figures, "score" among them."""
         seconds = 60 * self.minutes
         started, used_before, saved, total, count = time.process_time(), self.used, time.time(), 0.0, 0
         print(f"{self.stage} from step {self.step}, {self.used / 60:.1f} of {self.minutes:g} minutes", flush=True)
         while self.used < seconds:
             share = self.used / seconds
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * min(1.0, (self.step + 1) / 100) * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * share)))
+            decay = 0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * share))
+            for optimizer in self.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = self.rate * min(1.0, (self.step + 1) / 100) * decay
             loss = loss_of(random.Random(f"{self.stage} {self.step}"), self.step)
-            self.optimizer.zero_grad(set_to_none=True)
+            self.module.zero_grad(set_to_none=True)
             loss.backward()
             norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
             if not math.isfinite(norm):
-                raise SystemExit(f"{self.stage} step {self.step}: the gradient is {norm}; {self.path} is the last good state.")
-            self.optimizer.step()
+                raise SystemExit(
+                    f"{self.stage} step {self.step}: the gradient is {norm}; {self.path} is the last good state."
+                )
+            for optimizer in self.optimizers.values():
+                optimizer.step()
             self.step += 1
             average_into(self.average, self.module, min(self.decay, self.step / (self.step + 10)))
             total, count = total + loss.item(), count + 1
@@ -96,7 +112,9 @@ class Loop:
                     write(self.run / f"{self.stage}_best.pt", self.average.state_dict())
                 self.save()
                 told = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
-                print(f"{self.stage} {self.step}  {self.used / 60:.1f} min  loss {total / count:.5f}  {told}", flush=True)
+                print(
+                    f"{self.stage} {self.step}  {self.used / 60:.1f} min  loss {total / count:.5f}  {told}", flush=True
+                )
                 saved, total, count = time.time(), 0.0, 0
 
 
