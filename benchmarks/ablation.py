@@ -22,20 +22,20 @@ from metrics import HIGHER_IS_BETTER, all_metrics, lattice_decibels
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from op4ksr_core.charts import INK, font
+from op4ksr_core.diagnostics.latent_view import check_latent, phase_bias
 from op4ksr_core.geometry import Size
-from op4ksr_core.images import read_picture
-from op4ksr_core.latent_view import check_latent, phase_bias
-from op4ksr_core.losses.autocorrelation import autocorrelation_loss
-from op4ksr_core.periodicity import inspect
-from op4ksr_core.pipeline import Sources, Upscaler
-from op4ksr_core.presets import UpscaleSettings
-from op4ksr_core.resample import resize
-from op4ksr_core.rope import RopeSettings
-from op4ksr_core.training.checkpoint import folder_of
-from op4ksr_core.training.degradation import EMBEDDED, degrade
-from op4ksr_core.training.settings import PRESETS, TrainSettings
-from op4ksr_core.training.trainer import Trainer
+from op4ksr_core.lattice.inspector import inspect
+from op4ksr_core.model.rope import RopeSettings
+from op4ksr_core.picture.charts import INK, font
+from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.resample import resize
+from op4ksr_core.pipeline.upscaler import Sources, Upscaler
+from op4ksr_core.settings import UpscaleSettings
+from op4ksr_core.train.checkpoint import folder_of
+from op4ksr_core.train.degradation import EMBEDDED, degrade
+from op4ksr_core.train.losses.autocorrelation import autocorrelation_loss
+from op4ksr_core.train.settings import PRESETS, TrainSettings
+from op4ksr_core.train.trainer import Trainer
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from op4ksr_core import flow
-from op4ksr_core.colour import back_project
-from op4ksr_core.compensation import compensate
 from op4ksr_core.geometry import Size
-from op4ksr_core.loading import load_prompt, load_transformer, load_vae
-from op4ksr_core.pipeline import EMBEDDED, Upscaler
-from op4ksr_core.presets import PRESETS
-from op4ksr_core.resample import resize
-from op4ksr_core.rope import RotaryEmbedding
+from op4ksr_core.model import flow
+from op4ksr_core.model.compensation import compensate
+from op4ksr_core.model.rope import RotaryEmbedding
+from op4ksr_core.picture.colour import back_project
+from op4ksr_core.picture.resample import resize
+from op4ksr_core.pipeline.upscaler import EMBEDDED, Upscaler
+from op4ksr_core.settings import PRESETS
+from op4ksr_core.weights.loading import load_prompt, load_transformer, load_vae
 
 
 def run_ours(lr: torch.Tensor) -> dict[str, float]:

@@ -28,19 +28,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from op4ksr_core import flow
-from op4ksr_core.attention import ATTENTIONS, attention_kernel
-from op4ksr_core.colour import finish
 from op4ksr_core.errors import SettingError
-from op4ksr_core.fp8 import has_fp8_products, to_fp8
 from op4ksr_core.geometry import Size
-from op4ksr_core.images import write_text
-from op4ksr_core.lean_transformer import make_lean_transformer
-from op4ksr_core.loading import finish_vae
-from op4ksr_core.resample import channels_last, resize
-from op4ksr_core.rope import RopeSettings, RotaryEmbedding
-from op4ksr_core.vae import chunked_attention, compile_norms, decode, encode
-from op4ksr_core.vae_strips import PASSES, WHOLE, passing
+from op4ksr_core.model import flow
+from op4ksr_core.model.attention import ATTENTIONS, attention_kernel
+from op4ksr_core.model.fp8 import has_fp8_products, to_fp8
+from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from op4ksr_core.model.transformer import make_lean_transformer
+from op4ksr_core.model.vae import chunked_attention, compile_norms, decode, encode
+from op4ksr_core.model.vae_passes import PASSES, WHOLE, passing
+from op4ksr_core.picture.colour import finish
+from op4ksr_core.picture.files import write_text
+from op4ksr_core.picture.resample import channels_last, resize
+from op4ksr_core.weights.loading import finish_vae
 
 SIGMA = 0.3
 TILE, STEP = 1024, 512

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.images import read_picture
-from op4ksr_core.lattice import suppress
-from op4ksr_core.periodicity import inspect
-from op4ksr_core.resample import resize
+from op4ksr_core.lattice.inspector import inspect
+from op4ksr_core.lattice.waves import suppress
+from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.resample import resize
 
 PHOTO = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
 

@@ -19,12 +19,12 @@ from metrics import HIGHER_IS_BETTER, all_metrics, lattice_decibels
 from PIL import Image
 from torch import Tensor
 
-from op4ksr_core.colour import back_project
 from op4ksr_core.geometry import Size
-from op4ksr_core.images import read_picture
-from op4ksr_core.pipeline import EMBEDDED, Upscaler
-from op4ksr_core.presets import PRESETS
-from op4ksr_core.resample import resize
+from op4ksr_core.picture.colour import back_project
+from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.resample import resize
+from op4ksr_core.pipeline.upscaler import EMBEDDED, Upscaler
+from op4ksr_core.settings import PRESETS
 
 PAIRS = Path(__file__).parent.parent.parent / "shared" / "data" / "realsr"
 

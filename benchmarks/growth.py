@@ -13,10 +13,10 @@ import full_size
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from op4ksr_core import flow
 from op4ksr_core.geometry import Size, make_plan
-from op4ksr_core.loading import finish_vae
-from op4ksr_core.memory import Footprint, estimate
+from op4ksr_core.model import flow
+from op4ksr_core.pipeline.memory import Footprint, estimate
+from op4ksr_core.weights.loading import finish_vae
 
 TFLOPS = 788
 

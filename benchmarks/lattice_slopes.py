@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.images import read_picture
-from op4ksr_core.losses.autocorrelation import autocorrelation_loss
-from op4ksr_core.losses.wavelet import wavelet_loss
-from op4ksr_core.resample import resize
+from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.resample import resize
+from op4ksr_core.train.losses.autocorrelation import autocorrelation_loss
+from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 TERMS: dict[str, Loss] = {

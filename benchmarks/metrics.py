@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from op4ksr_core.evaluation.measures import gmsd, luma, ms_ssim, psnr, quantised, ssim, vif
+from op4ksr_core.evaluate.measures import gmsd, luma, ms_ssim, psnr, quantised, ssim, vif
 
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "ms_ssim": True, "vif": True, "gmsd": False}
 

@@ -11,9 +11,9 @@ import argparse
 import full_size
 import torch
 
-from op4ksr_core.training.memory import GB, largest_crop, plan_training, without_positions
-from op4ksr_core.training.onestep import OneStep
-from op4ksr_core.training.settings import PRESETS
+from op4ksr_core.train.memory import GB, largest_crop, plan_training, without_positions
+from op4ksr_core.train.onestep import OneStep
+from op4ksr_core.train.settings import PRESETS
 
 
 def main() -> None:

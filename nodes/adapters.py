@@ -14,9 +14,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import SettingError, WeightsError
-from ..op4ksr_core.layouts import vae_key_to_ldm
-from ..op4ksr_core.loading import ADAPTER_FOLDERS, Adapter, find_adapters
-from ..op4ksr_core.weights import listing
+from ..op4ksr_core.weights.files import listing
+from ..op4ksr_core.weights.key_layouts import vae_key_to_ldm
+from ..op4ksr_core.weights.loading import ADAPTER_FOLDERS, Adapter, find_adapters
 from .load import newest
 from .schema import describe
 from .versions import shape_of

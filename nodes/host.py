@@ -9,10 +9,10 @@ import torch
 from comfy.sd import VAE
 from torch import Tensor, nn
 
-from ..op4ksr_core.finite import check_finite
-from ..op4ksr_core.layer_weights import casting
+from ..op4ksr_core.model.finite import check_finite
+from ..op4ksr_core.model.layer_weights import casting
+from ..op4ksr_core.model.vae_passes import passing
 from ..op4ksr_core.progress import Progress
-from ..op4ksr_core.vae_strips import passing
 from .plan import tell_pass, until_it_fits, vae_passes
 from .versions import cast_weights
 

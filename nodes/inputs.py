@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..op4ksr_core.colour import FIXES
+from ..op4ksr_core.picture.colour import FIXES
 
 SCALE = io.Float.Input(
     "scale", default=4.0, min=0.1, max=16.0, step=0.1, tooltip="Times the picture's size. Used where long_side is 0."

@@ -7,11 +7,11 @@ from comfy_api.latest import io
 
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import Size
-from ..op4ksr_core.lattice import dithered, suppress
-from ..op4ksr_core.periodicity import inspect
-from ..op4ksr_core.periodicity_report import describe as sentences
-from ..op4ksr_core.periodicity_report import draw_report, mask, overlay
-from ..op4ksr_core.resample import resize
+from ..op4ksr_core.lattice.inspector import inspect
+from ..op4ksr_core.lattice.report import describe as sentences
+from ..op4ksr_core.lattice.report import draw_report, mask, overlay
+from ..op4ksr_core.lattice.waves import dithered, suppress
+from ..op4ksr_core.picture.resample import resize
 from .host import to_bchw, to_image
 from .schema import describe
 

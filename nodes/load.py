@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..op4ksr_core.errors import WeightsError
-from ..op4ksr_core.rope import SCHEMES, RopeSettings
-from ..op4ksr_core.vae import HEADS
+from ..op4ksr_core.model.rope import SCHEMES, RopeSettings
+from ..op4ksr_core.model.vae import HEADS
 from .models import load_embedded, load_folder, to_f16, with_rope
 from .schema import describe
 

@@ -13,7 +13,10 @@ from comfy.sd import VAE
 from torch import Tensor, nn
 
 from ..op4ksr_core.errors import ImageError, SettingError, WeightsError
-from ..op4ksr_core.layouts import (
+from ..op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from ..op4ksr_core.model.vae import sub_pixel_head
+from ..op4ksr_core.weights.files import find_weights
+from ..op4ksr_core.weights.key_layouts import (
     is_bfl_transformer,
     is_ldm_vae,
     transformer_to_bfl,
@@ -21,10 +24,7 @@ from ..op4ksr_core.layouts import (
     vae_to_diffusers,
     vae_to_ldm,
 )
-from ..op4ksr_core.loading import FLUX_VAE, transformer_config, vae_config
-from ..op4ksr_core.rope import RopeSettings, RotaryEmbedding
-from ..op4ksr_core.vae import sub_pixel_head
-from ..op4ksr_core.weights import find_weights
+from ..op4ksr_core.weights.loading import FLUX_VAE, transformer_config, vae_config
 from . import versions
 from .plan import vae_bytes
 

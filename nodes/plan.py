@@ -10,8 +10,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 
 from ..op4ksr_core.errors import MemoryPlanError
-from ..op4ksr_core.memory import GB, MARGIN, transformer_work, vae_work
-from ..op4ksr_core.vae_strips import FRUGAL, WHOLE, passes_of
+from ..op4ksr_core.model.vae_passes import FRUGAL, WHOLE, passes_of
+from ..op4ksr_core.pipeline.memory import GB, MARGIN, transformer_work, vae_work
 from .versions import out_of_memory, tell_node
 
 log = logging.getLogger("op4ksr")

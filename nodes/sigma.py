@@ -7,11 +7,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..op4ksr_core.charts import COLOURS, Axis, Chart, Curve, as_tensor
 from ..op4ksr_core.errors import ImageError
-from ..op4ksr_core.flow import estimate_sigma
 from ..op4ksr_core.geometry import Size, padded_side
-from ..op4ksr_core.resample import pad_reflect, resize
+from ..op4ksr_core.model.flow import estimate_sigma
+from ..op4ksr_core.picture.charts import COLOURS, Axis, Chart, Curve, as_tensor
+from ..op4ksr_core.picture.resample import pad_reflect, resize
 from .host import encode_whole, to_bchw
 from .models import check_vae
 from .schema import describe

@@ -6,13 +6,13 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..op4ksr_core import latent_view, sweep
-from ..op4ksr_core.charts import as_tensor
+from ..op4ksr_core.diagnostics import latent_view, sweep
+from ..op4ksr_core.diagnostics.rope_phases import analyse, compare
+from ..op4ksr_core.diagnostics.rope_report import draw_analyses
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import TOKEN_PX, Size
-from ..op4ksr_core.rope import FLUX_AXES, SCHEMES, RopeSettings
-from ..op4ksr_core.rope_analysis import analyse, compare
-from ..op4ksr_core.rope_report import draw_analyses
+from ..op4ksr_core.model.rope import FLUX_AXES, SCHEMES, RopeSettings
+from ..op4ksr_core.picture.charts import as_tensor
 from .host import Parts, to_image
 from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, NOISE, SCALE, SEED, STEPS
 from .models import rope_of, with_rope

@@ -10,15 +10,15 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..op4ksr_core import flow
-from ..op4ksr_core.colour import finish
-from ..op4ksr_core.compensation import compensate, load_compensation
 from ..op4ksr_core.errors import ImageError, WeightsError
-from ..op4ksr_core.finite import check_finite
 from ..op4ksr_core.geometry import Plan, Size, make_plan
+from ..op4ksr_core.model import flow
+from ..op4ksr_core.model.compensation import compensate, load_compensation
+from ..op4ksr_core.model.finite import check_finite
+from ..op4ksr_core.model.rope import RopeSettings
+from ..op4ksr_core.picture.colour import finish
+from ..op4ksr_core.picture.resample import pad_reflect, resize
 from ..op4ksr_core.progress import Progress, watch
-from ..op4ksr_core.resample import pad_reflect, resize
-from ..op4ksr_core.rope import RopeSettings
 from .host import decode_whole, encode_whole, make_report, to_bchw, to_image
 from .inputs import COLOUR, COMPENSATION, FACTOR, FIDELITY, GUIDANCE, LONG_SIDE, NOISE, SCALE, SEED, SIGMA, STEPS, THETA
 from .models import (

@@ -23,8 +23,8 @@ from comfy_execution.utils import get_executing_context
 from torch import Tensor, nn
 
 from ..op4ksr_core.errors import ComfyVersionError, WeightsError
-from ..op4ksr_core.layer_weights import Weights
-from ..op4ksr_core.weights import listing
+from ..op4ksr_core.model.layer_weights import Weights
+from ..op4ksr_core.weights.files import listing
 
 OLDEST = "0.3.60"
 TESTED = ("0.3.64", "0.33.0")

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from .attention import check_attention
 from .errors import SettingError
-from .vae_strips import PASSES
+from .model.attention import check_attention
+from .model.vae_passes import PASSES
 
 
 @dataclass(frozen=True)

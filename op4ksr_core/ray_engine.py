@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from .batch import BatchSettings, Job, Result, run_jobs
+from .app.batch import BatchSettings, Job, Result, run_jobs
 from .errors import SettingError
-from .presets import UpscaleSettings
+from .settings import UpscaleSettings
 
 
 def ray_data() -> Any:
@@ -31,7 +31,7 @@ class UpscaleActor:
     """One model, and pictures that come one by one: a step of a Ray Data pipeline."""
 
     def __init__(self, arguments: argparse.Namespace, settings: UpscaleSettings, batch: BatchSettings):
-        from .commands import make_upscaler
+        from .app.upscale import make_upscaler
 
         self.upscaler, self.batch = make_upscaler(arguments, settings), batch
 

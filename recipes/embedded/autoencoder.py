@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.losses.wavelet import wavelet_loss
-from op4ksr_core.resample import resize
-from op4ksr_core.vae import decode, encode
+from op4ksr_core.model.vae import decode, encode
+from op4ksr_core.picture.resample import resize
+from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 from .figures import detail_and_right, psnr
 from .loop import Figures, Loop

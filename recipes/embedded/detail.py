@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from op4ksr_core.compensation import HighFrequencyCompensation
 from op4ksr_core.geometry import Size
-from op4ksr_core.resample import resize
+from op4ksr_core.model.compensation import HighFrequencyCompensation
+from op4ksr_core.picture.resample import resize
 
 from .figures import detail_and_right, lattice, psnr
 from .loop import Figures, Loop

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from op4ksr_core import flow
-from op4ksr_core.rope import RopeSettings, RotaryEmbedding
-from op4ksr_core.vae import decode, encode, make_f16
+from op4ksr_core.model import flow
+from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from op4ksr_core.model.vae import decode, encode, make_f16
 
 VAE_CONFIG: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from op4ksr_core.training.degradation import Degradation, Stage, degrade
-from op4ksr_core.training.pictures import PHOTOS, photo
-from op4ksr_core.training.scenes import render
+from op4ksr_core.train.degradation import Degradation, Stage, degrade
+from recipes.pictures import PHOTOS, photo
+from recipes.scenes import render
 
 HELD_OUT = ("canyon-wren", "casa-mila", "roman-colosseum", "singaporean-cityscape")
 """Photographs kept for validation, by the stem of their file name; never trained on."""

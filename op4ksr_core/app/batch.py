@@ -1,0 +1,226 @@
+"""Many pictures into a folder: what goes where, skipping, locking, and one bad file not stopping the rest."""
+
+import errno
+import glob
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from ..errors import Op4ksrError, OutputError, SettingError
+from ..geometry import Size
+from ..picture.before_after import save_strip
+from ..picture.files import (
+    READABLE,
+    Picture,
+    SaveOptions,
+    check_writable,
+    fill_hidden,
+    format_of,
+    pictures_below,
+    read_picture,
+    write_picture,
+)
+from ..picture.resample import resize
+from ..pipeline.upscaler import Upscaler
+from ..progress import Progress
+from ..settings import UpscaleSettings
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to read and where its result goes."""
+
+    source: Path
+    output: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job: status `done`, `skipped` or `failed`, sizes as WIDTHxHEIGHT."""
+
+    source: str
+    output: str
+    status: str
+    seconds: float = 0.0
+    source_size: str = ""
+    target_size: str = ""
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+    def as_dict(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What holds for every picture of a batch."""
+
+    upscale: UpscaleSettings
+    scale: float | None = None
+    long_side: int | None = None
+    save: SaveOptions = SaveOptions()
+    overwrite: bool = False
+    strip: bool = False
+
+
+def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png") -> list[Job]:
+    """Files, folders (searched through) and glob patterns -> jobs, each with an output of its own.
+
+    `out` is a file when it has a picture's suffix and there is one input file; else a folder that
+    keeps the inputs' names and, below a given folder, their structure. Two inputs that would share
+    an output keep their old suffix in the name. Raises SettingError where nothing is found.
+    """
+    out_path = Path(out).expanduser()
+    found = [pair for text in inputs for pair in _expand(text, out_path)]
+    if not found:
+        raise SettingError(f"No picture found in {', '.join(inputs)} (looked for {', '.join(READABLE)}).")
+    if out_path.suffix.lower() in READABLE and not out_path.is_dir():
+        format_of(out_path)
+        if len(found) > 1:
+            raise SettingError(f"{len(found)} pictures cannot go into one file {out_path}. Give a folder with -o.")
+        return [_job(found[0][0], out_path)]
+    return _assign(found, out_path, suffix)
+
+
+def _expand(text: str, out: Path) -> Iterator[tuple[Path, Path]]:
+    """(file, its place below the output folder) for one command-line input."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        for file in pictures_below(path):
+            if out == path or out not in file.parents:
+                yield file, file.relative_to(path)
+    elif path.exists():
+        yield path, Path(path.name)
+    else:
+        matches = sorted(glob.glob(str(path), recursive=True))
+        if not matches:
+            raise SettingError(f"There is no file, folder or match for {text}.")
+        for match in matches:
+            if Path(match).is_file():
+                yield Path(match), Path(Path(match).name)
+
+
+def _assign(found: list[tuple[Path, Path]], out: Path, suffix: str) -> list[Job]:
+    jobs: dict[Path, Job] = {}
+    sources = set()
+    for source, place in found:
+        if source.resolve() in sources:
+            continue
+        sources.add(source.resolve())
+        output, number = out / place.with_suffix(suffix), 1
+        while output in jobs:
+            number += 1
+            tag = place.suffix.lstrip(".") + ("" if number == 2 else str(number))
+            output = out / place.with_name(f"{place.stem}_{tag}{suffix}")
+        jobs[output] = _job(source, output)
+    return list(jobs.values())
+
+
+def _job(source: Path, output: Path) -> Job:
+    if output.exists() and output.resolve() == source.resolve():
+        raise SettingError(f"The result of {source} would replace it. Choose another output with -o.")
+    return Job(source, output)
+
+
+def check_folders(outputs: Sequence[Path]) -> None:
+    """Makes the folders of the output files and proves that each can be written. Raises OutputError."""
+    for folder in sorted({output.parent for output in outputs}):
+        probe = folder / ".op4ksr-probe"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise OutputError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
+
+
+def run_jobs(
+    upscaler: Upscaler,
+    jobs: Sequence[Job],
+    settings: BatchSettings,
+    progress: Callable[[Job], Progress | None] = lambda job: None,
+) -> Iterator[Result]:
+    """Yields a Result per job, in order. A full disk ends the batch, any other error only its picture."""
+    check_folders([job.output for job in jobs])
+    for number, job in enumerate(jobs):
+        started = time.perf_counter()
+        try:
+            result = _run_locked(upscaler, job, settings, progress(job))
+        except Op4ksrError as error:
+            result = Result(str(job.source), str(job.output), "failed", error=str(error))
+            if _is_disk_full(error):
+                yield result
+                for left in jobs[number + 1 :]:
+                    yield Result(str(left.source), str(left.output), "failed", error="not started: the disk is full")
+                return
+        yield replace(result, seconds=round(time.perf_counter() - started, 2))
+
+
+def _is_disk_full(error: Op4ksrError) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _run_locked(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progress | None) -> Result:
+    """Holds a lock beside the output, so that two runs into one folder share the work."""
+    from filelock import FileLock, Timeout
+
+    if job.output.exists() and not settings.overwrite:
+        return Result(str(job.source), str(job.output), "skipped", notes=("the output exists",))
+    lock = FileLock(job.output.with_name(f".{job.output.name}.lock"))
+    try:
+        with lock.acquire(timeout=0):
+            if job.output.exists() and not settings.overwrite:
+                return Result(str(job.source), str(job.output), "skipped", notes=("the output exists",))
+            _remove_leftovers(job.output)
+            result = _run(upscaler, job, settings, progress)
+    except Timeout:
+        return Result(str(job.source), str(job.output), "skipped", notes=("another run is working on it",))
+    finally:
+        if not lock.is_locked:
+            _remove_lock(Path(lock.lock_file))
+    return result
+
+
+def _remove_leftovers(output: Path) -> None:
+    """What a killed run left half-written; under the lock it can belong to nobody else."""
+    for part in output.parent.glob(f".{glob.escape(output.name)}.*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _remove_lock(path: Path) -> None:
+    """Takes the lock file away unless another run holds it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(path, timeout=0):
+            path.unlink(missing_ok=True)
+    except Timeout:
+        pass  # the other run removes it
+
+
+def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progress | None) -> Result:
+    picture = read_picture(job.source)
+    source = Size(*picture.rgb.shape[-2:])
+    target = upscaler.plan(source, settings.scale, settings.long_side).target
+    lost = check_writable(picture, target.height, target.width, format_of(job.output))
+    rgb = upscaler(fill_hidden(picture), settings.scale, settings.long_side, settings.upscale, progress)
+    larger = replace(picture, rgb=rgb, alpha=enlarge_alpha(picture, target))
+    write_picture(job.output, larger, settings.save)
+    if settings.strip:
+        save_strip(job.output.with_name(f"{job.output.stem}_strip.jpg"), _preview(picture), _preview(larger))
+    return Result(str(job.source), str(job.output), "done", 0.0, str(source), str(target), notes=picture.notes + lost)
+
+
+def enlarge_alpha(picture: Picture, target: Size) -> Tensor | None:
+    """The picture's alpha at the result's size, if it has one."""
+    return None if picture.alpha is None else resize(picture.alpha, target).clamp(0, 1)
+
+
+def _preview(picture: Picture) -> Image.Image:
+    """The RGB as an 8-bit Pillow picture."""
+    return Image.fromarray((picture.rgb[0].permute(1, 2, 0) * 255).round().byte().numpy())

@@ -1,0 +1,132 @@
+"""What `op4ksr curate` does: list, score, decide, report."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..curate.decide import Decisions, Rules, decide
+from ..curate.listing import list_pictures
+from ..curate.models import PROMPT, Models
+from ..curate.report import as_page
+from ..curate.shards import SCORES_OF, Shard, read_scores, run_shards
+from ..errors import SettingError
+from ..picture.files import write_atomically, write_text
+from .batch import check_folders
+from .console import picture_bar
+
+_STAGES = (1, 2, 3)
+Scores = dict[int, dict[str, dict[str, Any]]]
+
+
+def curate(arguments: argparse.Namespace) -> int:
+    """Scores what has no scores yet, stage by stage, then decides; returns 0. Raises Op4ksrError before any work."""
+    stages = sorted(set(arguments.stage))
+    models = _models(arguments)
+    for stage in stages:
+        models.check(stage)
+    if arguments.shard_size < 1:
+        raise SettingError(f"A shard holds one picture or more, got {arguments.shard_size}.")
+    folder, rules = Path(arguments.output).expanduser(), _rules(arguments)
+    check_folders([folder / "listing.parquet"])
+    rows = _listing(folder, arguments.inputs).to_pylist()
+    for stage in () if arguments.decide_only else stages:
+        paths = _candidates(rows, folder, rules, stage)
+        shards = _shards(folder, stage, paths, models, arguments.shard_size)
+        with picture_bar(f"stage {stage}") as report:
+            count, fresh = run_shards(shards, arguments.engine, arguments.workers, report)
+        print(f"stage {stage}: {count} pictures, {fresh} scored now", flush=True)
+    scores = {stage: read_scores(folder / "scores" / f"stage{stage}") for stage in _STAGES}
+    found = decide(rows, scores, rules)
+    _write(folder, rows, scores, found)
+    print("\n".join(f"{count:8d} {reason}" for reason, count in found.counts.items()))
+    print(f"{len(found.kept)} of {len(rows)} pictures are kept: {folder / 'kept.txt'}, {folder / 'report.html'}")
+    return 0
+
+
+def _models(arguments: argparse.Namespace) -> Models:
+    prompt = PROMPT
+    if arguments.vision_prompt:
+        try:
+            prompt = Path(arguments.vision_prompt).expanduser().read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise SettingError(f"{arguments.vision_prompt}, which --vision-prompt names: {error}.") from error
+    device = arguments.device or "cpu"
+    return Models(arguments.degradation, arguments.clip, arguments.aesthetic, arguments.vision, prompt, device)
+
+
+def _rules(arguments: argparse.Namespace) -> Rules:
+    keep = arguments.keep if len(arguments.keep) == 2 else [*arguments.keep, 0.5]
+    if len(keep) != 2:
+        raise SettingError(f"--keep takes the shares of stages 1 and 2, got {arguments.keep}.")
+    licences = tuple(arguments.licences.split(",")) if arguments.licences else None
+    allowed = None
+    if arguments.allowed:
+        listed = Path(arguments.allowed).expanduser()
+        if not listed.is_file():
+            raise SettingError(f"There is no list {listed}, which --allowed names.")
+        lines = listed.read_text("utf-8").splitlines()
+        allowed = frozenset(str(listed.parent / line.strip()) for line in lines if line.strip())
+    return Rules(
+        (keep[0], keep[1]), arguments.vision_score, arguments.side, arguments.duplicate_bits, licences, allowed
+    )
+
+
+def _listing(folder: Path, inputs: list[str]) -> pa.Table:
+    """The listing of an earlier run into this folder, or a new one. Raises SettingError where they differ."""
+    path = folder / "listing.parquet"
+    if path.exists() and not inputs:
+        return pq.read_table(path)
+    if not inputs:
+        raise SettingError(f"{folder} has no listing yet: name the pictures.")
+    table = list_pictures(inputs)
+    if path.exists() and not pq.read_table(path).equals(table):
+        raise SettingError(
+            f"{path} lists other pictures than {', '.join(inputs)}. Give another folder with -o, or take the listing "
+            "away: scores of pictures that are still there are used again."
+        )
+    write_atomically(path, lambda file: pq.write_table(table, file))
+    return table
+
+
+def _candidates(rows: list[dict[str, Any]], folder: Path, rules: Rules, stage: int) -> list[str]:
+    """What a stage looks at: everything, or what the stages before it let through. Raises SettingError where they
+    have not run."""
+    if stage == 1:
+        return [row["path"] for row in rows]
+    before = {n: read_scores(folder / "scores" / f"stage{n}") for n in range(1, stage)}
+    if not before[1]:
+        raise SettingError(f"Stage {stage} looks at what stage 1 lets through: run --stage 1 before it, or with it.")
+    return decide(rows, before, rules).kept
+
+
+def _shards(folder: Path, stage: int, paths: list[str], models: Models, size: int) -> list[Shard]:
+    place = folder / "scores" / f"stage{stage}"
+    check_folders([place / "0.parquet"])
+    return [
+        Shard(stage, tuple(paths[first : first + size]), place / f"{first // size:06d}.parquet", models)
+        for first in range(0, len(paths), size)
+    ]
+
+
+def _write(folder: Path, rows: list[dict[str, Any]], scores: Scores, found: Decisions) -> None:
+    kept, columns = set(found.kept), []
+    for row in rows:
+        path = row["path"]
+        line = row | {"kept": path in kept, "decision": found.reasons[path]}
+        for stage in _STAGES:
+            line |= {name: scores[stage].get(path, {}).get(name) for name in SCORES_OF[stage]}
+            line |= {f"aggregate_{stage}": found.aggregates.get(stage, {}).get(path)} if stage < 3 else {}
+        columns.append(line)
+    table = pa.Table.from_pylist(columns)
+    write_atomically(folder / "decisions.parquet", lambda file: pq.write_table(table, file))
+    summary = {"pictures": len(rows), "kept": len(kept), "reasons": found.counts, "cuts": found.cuts}
+    for name, text in (
+        ("kept.txt", "".join(f"{path}\n" for path in found.kept)),
+        ("summary.json", json.dumps(summary, indent=1) + "\n"),
+        ("report.html", as_page(found, scores)),
+    ):
+        write_text(folder / name, text)

@@ -1,0 +1,55 @@
+"""What `op4ksr evaluate` does."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from ..errors import SettingError
+from ..evaluate.metrics import Tiles, find_metrics
+from ..evaluate.pairing import find_methods
+from ..evaluate.run import evaluate
+from ..evaluate.tables import as_csv, as_json, as_markdown, unavailable_sentences
+from ..optional import require
+from ..picture.files import write_text
+from .batch import check_folders
+from .console import picture_bar
+
+
+def evaluate_folders(arguments: argparse.Namespace) -> int:
+    """Prints the Markdown table and writes what was asked for; 1 if a picture could not be judged, else 0."""
+    require("evaluate")
+    metrics, unavailable = find_metrics(metric_names(arguments.metrics), arguments.gt is not None)
+    methods = find_methods(arguments.folders, arguments.gt, arguments.pairs)
+    tiles = Tiles(arguments.tile, arguments.stride, arguments.aggregate)
+    asked = {kind: getattr(arguments, kind) for kind in ("json", "csv", "markdown", "html")}
+    places = {kind: Path(place).expanduser() for kind, place in asked.items() if place}
+    check_folders(list(places.values()))
+    first = next(iter(places.values()), None)
+    keep = first.with_name(f".{first.name}.rows") if first else None
+    if keep and arguments.overwrite:
+        keep.unlink(missing_ok=True)
+    for sentence in unavailable_sentences(unavailable):
+        print(f"op4ksr: {sentence}", file=sys.stderr)
+    with picture_bar() as report:
+        outcome = evaluate(methods, metrics, tiles, keep, arguments.workers, unavailable, report)
+    contents = {"json": json.dumps(as_json(outcome), indent=1) + "\n", "csv": as_csv(outcome)}
+    contents["markdown"] = as_markdown(outcome)
+    if "html" in places:
+        from ..evaluate.page import as_html
+
+        contents["html"] = as_html(outcome, arguments.page_side)
+    for kind, path in places.items():
+        write_text(path, contents[kind])
+    print(contents["markdown"], end="")
+    if keep:
+        keep.unlink(missing_ok=True)
+    return int(bool(outcome.failed))
+
+
+def metric_names(text: str) -> list[str]:
+    """The names in a comma list. Raises SettingError where there is none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise SettingError("--metrics names none: give a list such as psnr,ssim, or local, or all.")
+    return names

@@ -1,0 +1,84 @@
+"""`op4ksr inspect`: the periodicity inspector over picture files."""
+
+import argparse
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ..errors import Op4ksrError
+from ..lattice.inspector import Inspection, inspect
+from ..lattice.report import describe, draw_report
+from ..lattice.waves import dithered, suppress
+from ..picture.charts import as_picture
+from ..picture.files import Picture, read_picture, write_atomically, write_picture
+from .batch import check_folders, plan_jobs
+
+
+def inspect_files(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns 1 if a picture could not be inspected, else 0. Raises Op4ksrError before any work."""
+    folders = {name: getattr(arguments, name) for name in ("report", "suppress")}
+    # Without a folder nothing is written; a path below the null device is nobody's input.
+    jobs = {name: plan_jobs(arguments.inputs, folder or os.devnull) for name, folder in folders.items()}
+    for name, folder in folders.items():
+        if folder:
+            check_folders([job.output for job in jobs[name]])
+    reference = read_picture(arguments.reference).rgb[0] if arguments.reference else None
+    rows = []
+    for report, cleaned in zip(jobs["report"], jobs["suppress"], strict=True):
+        try:
+            picture = read_picture(report.source)
+            found = inspect(picture.rgb[0], reference, arguments.periods, not arguments.only)
+            if folders["report"]:
+                _write_report(report.output, picture, found)
+            if folders["suppress"]:
+                _write_cleaned(cleaned.output, picture, found)
+            rows.append(row_of(report.source, found))
+        except Op4ksrError as error:
+            rows.append({"file": str(report.source), "error": str(error)})
+    print(json.dumps(rows, indent=2) if arguments.json else table_of(rows))
+    return int(any("error" in row for row in rows))
+
+
+def row_of(source: Path, found: Inspection) -> dict:
+    """What is told of one picture: file, score, period, verdict, and the details."""
+    return {
+        "file": str(source),
+        "score": round(found.score, 4),
+        "period": round(found.period),
+        "verdict": found.verdict,
+        "period_px": round(found.period, 3),
+        "amplitude": round(found.amplitude, 4),
+        "confidence": round(found.confidence, 4),
+        "coherence": round(found.coherence, 4),
+        "jpeg_grid": found.jpeg_grid,
+        "decibels": {str(period): round(value, 2) for period, value in found.suspects.items()},
+        "autocorrelation": None if found.autocorrelation is None else found.autocorrelation.tolist(),
+        "ap_loss": found.ap_loss,
+        "peaks": [asdict(peak) for peak in found.peaks[:24]],
+        "sentences": describe(found),
+    }
+
+
+def table_of(rows: list[dict]) -> str:
+    """Lines of a fixed-width table, errors in full below it."""
+    lines = [f"{'score':>6} {'period':>7} {'1/255':>6} {'verdict':<8} {'JPEG':<5} file"]
+    for row in rows:
+        if "error" not in row:
+            grid = "grid" if row["jpeg_grid"] else ""
+            numbers = f"{row['score']:6.2f} {row['period_px']:7.4g} {row['amplitude']:6.2f}"
+            lines.append(f"{numbers} {row['verdict']:<8} {grid:<5} {row['file']}")
+    return "\n".join(lines + [f"failed {row['file']}: {row['error']}" for row in rows if "error" in row])
+
+
+def _write_cleaned(path: Path, picture: Picture, found: Inspection) -> None:
+    rgb = picture.rgb
+    if found.lattice is not None:
+        cleaned = suppress(rgb[0], found.lattice)
+        rgb = (dithered(cleaned) if picture.depth == 8 else cleaned)[None]
+    write_picture(path, replace(picture, rgb=rgb))
+
+
+def _write_report(path: Path, picture: Picture, found: Inspection) -> None:
+    report = as_picture(draw_report(picture.rgb[0], found))
+    write_atomically(path.with_suffix(".png"), lambda file: report.save(file, "png"))

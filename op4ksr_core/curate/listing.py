@@ -1,0 +1,64 @@
+"""The pictures to be judged, with what is known of each: one table, written once."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import SettingError
+from ..picture.files import READABLE
+from ..train.data import find_pictures
+
+TABLES = (".csv", ".jsonl", ".parquet")
+
+
+def list_pictures(inputs: Sequence[str]) -> pa.Table:
+    """Columns `path`, `licence` and whatever else the tables among the inputs have.
+
+    Inputs are folders, pictures, text lists, and tables (CSV, JSON lines, Parquet) with a column `path`, relative to
+    the table. A licence stays with its picture. Raises SettingError where nothing is found, or a path comes twice.
+    """
+    rows: list[dict[str, Any]] = []
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.suffix.lower() in TABLES and path.is_file():
+            rows += [{**row, "path": str(_placed(path, row))} for row in _read_table(path)]
+        else:
+            rows += [{"path": str(found)} for found in find_pictures([path])]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    others = [name for name in names if name not in ("path", "licence")]
+    columns = {"path": [row["path"] for row in rows], "licence": [str(row.get("licence") or "") for row in rows]}
+    columns |= {name: ["" if row.get(name) is None else str(row[name]) for row in rows] for name in others}
+    if not rows:
+        raise SettingError(f"No picture is listed in {', '.join(inputs)} (looked for {', '.join(READABLE)}).")
+    if len(set(columns["path"])) != len(rows):
+        twice = next(path for n, path in enumerate(columns["path"]) if path in columns["path"][:n])
+        raise SettingError(f"{twice} is listed twice: give each picture once.")
+    return pa.table(columns)
+
+
+def _read_table(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(_table_rows(path))
+    except (OSError, ValueError, csv.Error) as error:
+        raise SettingError(f"{path} cannot be read as a table: {error}.") from error
+
+
+def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix.lower() == ".parquet":
+        yield from pq.read_table(path).to_pylist()
+    elif path.suffix.lower() == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
+    else:
+        yield from (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+
+
+def _placed(table: Path, row: dict[str, Any]) -> Path:
+    if not row.get("path"):
+        raise SettingError(f"{table} has a row without `path`: {row}.")
+    return table.parent / str(row["path"])

@@ -1,0 +1,160 @@
+"""Stages 2 and 3: scores by models that the user has. Nothing is downloaded.
+
+Stage 2: how degraded a picture is, by an exported PyTorch program, and LAION's aesthetic score, a stack of linear
+layers over CLIP's picture embedding. Stage 3: the answer of a vision-language model.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import WeightsError
+from ..geometry import Size
+from ..picture.charts import as_picture
+from ..picture.files import read_picture
+from ..picture.resample import resize
+
+STAGE_2 = {"degradation": -1.0, "aesthetic": 1.0}
+STAGE_3 = {"vision": 1.0}
+"""The scores and which way is better."""
+
+PROMPT = (
+    "You judge pictures that are to train a super-resolution model. Look at sharpness, noise, compression, exposure, "
+    "texture and composition. Answer with one line: `Score: N`, where N is a whole number from 0 (useless) to 100 "
+    "(flawless)."
+)
+
+_CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_VISION_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Models:
+    """Files and folders of the models, and where they run. Raises WeightsError on one that is not there."""
+
+    degradation: str | None = None
+    clip: str | None = None
+    aesthetic: str | None = None
+    vision: str | None = None
+    prompt: str = PROMPT
+    device: str = "cpu"
+
+    def check(self, stage: int) -> None:
+        """Raises WeightsError unless all that the stage wants is there."""
+        wanted = {
+            2: {"--degradation": self.degradation, "--clip": self.clip, "--aesthetic": self.aesthetic},
+            3: {"--vision": self.vision},
+        }.get(stage, {})
+        for option, path in wanted.items():
+            if path is None:
+                raise WeightsError(f"Stage {stage} wants a model: name it with {option}.")
+            if not Path(path).expanduser().exists():
+                raise WeightsError(f"There is no {path}, which {option} names.")
+
+
+def judge_by_models(path: Path, models: Models) -> dict[str, float]:
+    """Stage 2's scores of one picture. Raises ImageError, WeightsError."""
+    rgb = read_picture(path).rgb.to(models.device)
+    with torch.inference_mode():
+        degradation = float(_program(str(models.degradation), models.device)(rgb).float().mean())
+        return {"degradation": degradation, "aesthetic": _aesthetic(rgb, models)}
+
+
+@lru_cache(maxsize=1)
+def _program(path: str, device: str) -> Any:
+    """A program from torch.export: (1, 3, H, W) in [0, 1] -> numbers whose mean grows with the degradation."""
+    try:
+        return torch.export.load(Path(path).expanduser()).module().to(device)
+    except Exception as error:  # a foreign or damaged file can fail in any way
+        raise WeightsError(f"{path} is no program of torch.export ({type(error).__name__}: {error}).") from error
+
+
+def _aesthetic(rgb: Tensor, models: Models) -> float:
+    clip, layers = _clip(str(models.clip), models.device), _layers(str(models.aesthetic), models.device)
+    embedding = clip(pixel_values=clip_input(rgb, clip.config.image_size)).image_embeds
+    x = F.normalize(embedding.float(), dim=-1)
+    for weight, bias in layers:
+        x = F.linear(x, weight, bias)
+    return float(x.mean())
+
+
+def clip_input(rgb: Tensor, side: int) -> Tensor:
+    """CLIP's view: the shorter side at `side` px, the middle square, its mean and deviation."""
+    height, width = rgb.shape[-2:]
+    ratio = side / min(height, width)
+    small = resize(rgb, Size(max(side, round(height * ratio)), max(side, round(width * ratio)))).clamp(0, 1)
+    top, left = ((length - side) // 2 for length in small.shape[-2:])
+    mean, deviation = (small.new_tensor(v)[None, :, None, None] for v in (_CLIP_MEAN, _CLIP_DEVIATION))
+    return (small[..., top : top + side, left : left + side] - mean) / deviation
+
+
+@lru_cache(maxsize=1)
+def _clip(folder: str, device: str) -> Any:
+    from transformers import CLIPVisionModelWithProjection
+
+    try:
+        model: Any = CLIPVisionModelWithProjection.from_pretrained(folder, local_files_only=True)
+        return model.to(device).eval()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder} is no CLIP folder of transformers ({error}).") from error
+
+
+@lru_cache(maxsize=1)
+def _layers(path: str, device: str) -> list[tuple[Tensor, Tensor | None]]:
+    """The linear layers of LAION's predictor, in order; between them it has nothing but dropout."""
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(Path(path).expanduser(), device)
+    except Exception as error:  # a foreign or damaged file can fail in any way
+        raise WeightsError(f"{path} is no safetensors file ({error}). Convert LAION's .pth once.") from error
+    names = sorted(
+        (name for name in state if name.endswith("weight")), key=lambda n: [int(k) for k in re.findall(r"\d+", n)]
+    )
+    if not names or state[names[-1]].shape[0] != 1:
+        raise WeightsError(f"{path} is no stack of linear layers that ends in one number: {', '.join(state)}.")
+    return [(state[name].float(), state.get(name[: -len("weight")] + "bias")) for name in names]
+
+
+def judge_by_vision(path: Path, models: Models) -> dict[str, Any]:
+    """Stage 3: the score, and the answer as it was given. Raises ImageError, WeightsError."""
+    image = as_picture(read_picture(path).rgb[0])
+    image.thumbnail((_VISION_SIDE, _VISION_SIDE))
+    processor, model = _vision(str(models.vision), models.device)
+    content = [{"type": "image", "image": image}, {"type": "text", "text": models.prompt}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    ).to(model.device)
+    with torch.inference_mode():
+        out = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+    answer = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0].strip()
+    return {"vision": score_in(answer), "answer": answer}
+
+
+def score_in(answer: str) -> float:
+    """The number of `Score: N`, NaN where there is none in 0 to 100: such pictures are told apart, not guessed."""
+    found = re.findall(r"score\s*[:=]\s*\**\s*(\d+(?:\.\d+)?)", answer, re.IGNORECASE)
+    value = float(found[-1]) if found else float("nan")
+    return value if 0 <= value <= 100 else float("nan")
+
+
+@lru_cache(maxsize=1)
+def _vision(folder: str, device: str) -> tuple[Any, Any]:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        model: Any = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True, dtype="auto")
+    except (OSError, ValueError, ImportError) as error:
+        raise WeightsError(f"{folder} is no chat model with pictures that transformers can load ({error}).") from error
+    return processor, model.to(device).eval()

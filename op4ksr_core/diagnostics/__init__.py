@@ -1,0 +1,1 @@
+"""What theta, sigma and the transformer do, as numbers and pictures."""

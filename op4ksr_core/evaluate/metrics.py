@@ -1,0 +1,163 @@
+"""The metrics by name: what they need, which way is better, and over what they are computed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingError
+from ..optional import is_installed
+from . import measures
+
+PAIR, SINGLE, SET = "pair", "single", "set"
+"""A picture and its ground truth; a picture alone; all pictures of a method at once."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How a deep metric sees a large picture: tiles of `size` px, `stride` px apart (the size, if 0), joined by
+    `aggregate` (mean, median or min). The last row and column are moved inwards, so that every pixel is seen."""
+
+    size: int = 512
+    stride: int = 0
+    aggregate: str = "mean"
+
+    def __post_init__(self) -> None:
+        if self.size < 32:
+            raise SettingError(f"Tiles want sides of 32 px or more, got {self.size}.")
+        if not 0 <= self.stride <= self.size:
+            raise SettingError(
+                f"The stride of tiles must lie in 0 to their size, {self.size} (else pixels are left out);"
+                f" got {self.stride}."
+            )
+        if self.aggregate not in ("mean", "median", "min"):
+            raise SettingError(f"Tiles are joined by mean, median or min, got {self.aggregate!r}.")
+
+    def corners(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Top and left of every tile of a picture."""
+        return [(top, left) for top in self._starts(height) for left in self._starts(width)]
+
+    def _starts(self, side: int) -> list[int]:
+        last = max(0, side - self.size)
+        return [*range(0, last, self.stride or self.size), last]
+
+    def join(self, values: Sequence[float]) -> float:
+        """One number from those of the tiles."""
+        x = torch.tensor(values, dtype=torch.float64)
+        if self.aggregate == "median":
+            return float(x.quantile(0.5))
+        return float(x.mean() if self.aggregate == "mean" else x.min())
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric. `library` is what it is computed with; `tiled` ones see tiles, the others whole pictures."""
+
+    name: str
+    title: str
+    kind: str
+    higher: bool
+    library: str = ""
+    tiled: bool = False
+    measure: Callable[..., float] | None = None
+
+    def missing(self) -> str:
+        """Why it cannot run here and what to install, or nothing."""
+        if self.library and not is_installed(self.library):
+            remedy = {
+                "torchmetrics": "pip install 'op4ksr[evaluate]'",
+                "pyiqa": "pip install 'op4ksr[iqa]', which brings torchvision; its weights are downloaded at first use",
+            }[self.library]
+            return f"{self.library} is not installed: {remedy}"
+        return ""
+
+    def __call__(self, picture: Tensor, truth: Tensor | None, tiles: Tiles) -> float:
+        """Its value for a picture (1, 3, H, W) in [0, 1], and its ground truth if it is a metric of pairs."""
+        pictures = (picture,) if self.kind == SINGLE else (picture, truth)
+        measure = self.measure or _pyiqa(self.name)
+        if not self.tiled:
+            return float(measure(*pictures))
+        return tiles.join([float(measure(*parts)) for parts in _tiles(pictures, tiles)])
+
+
+def _tiles(pictures: Sequence[Any], tiles: Tiles) -> Iterator[list[Tensor]]:
+    for top, left in tiles.corners(*pictures[0].shape[-2:]):
+        yield [x[..., top : top + tiles.size, left : left + tiles.size] for x in pictures]
+
+
+@cache
+def _pyiqa(name: str) -> Any:
+    """pyiqa's metric, its weights downloaded at first use. Raises SettingError where it cannot be made."""
+    import pyiqa
+
+    try:
+        return pyiqa.create_metric(name)
+    except Exception as error:  # no network, no such weights, another version: whatever it is, it is told
+        raise SettingError(f"pyiqa could not make {name} ({type(error).__name__}: {error}).") from error
+
+
+def pyiqa_fid(folder: str, truth: str) -> float:
+    """Frechet inception distance of two folders of pictures, by pyiqa."""
+    return float(_pyiqa("fid")(folder, truth))
+
+
+def _deep(name: str, title: str, kind: str, higher: bool, tiled: bool = True) -> Metric:
+    return Metric(name, title, kind, higher, "pyiqa", tiled)
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("psnr", "PSNR", PAIR, True, "", False, measures.psnr),
+        Metric("ssim", "SSIM", PAIR, True, "torchmetrics", False, measures.ssim),
+        Metric("ms_ssim", "MS-SSIM", PAIR, True, "torchmetrics", False, measures.ms_ssim),
+        Metric("vif", "VIF", PAIR, True, "torchmetrics", False, measures.vif),
+        Metric("gmsd", "GMSD", PAIR, False, "", False, measures.gmsd),
+        Metric("l_ap", "L_AP", PAIR, False, "", False, measures.l_ap),
+        Metric("periodicity", "lattice", SINGLE, False, "", False, measures.periodicity),
+        _deep("lpips", "LPIPS", PAIR, False),
+        _deep("dists", "DISTS", PAIR, False),
+        _deep("topiq_fr", "TOPIQ-FR", PAIR, True),
+        _deep("niqe", "NIQE", SINGLE, False, tiled=False),
+        _deep("maniqa", "MANIQA", SINGLE, True),
+        _deep("musiq", "MUSIQ", SINGLE, True),
+        _deep("clipiqa", "CLIPIQA", SINGLE, True),
+        _deep("topiq_nr", "TOPIQ-NR", SINGLE, True),
+        _deep("topiq_iaa", "TOPIQ-IAA", SINGLE, True),
+        _deep("nima", "NIMA", SINGLE, True),
+        _deep("fid", "FID", SET, False, tiled=False),
+    )
+}
+"""Every metric, in the order of tables."""
+
+LOCAL = tuple(name for name, metric in METRICS.items() if metric.library != "pyiqa")
+"""Those that need no download."""
+
+
+def find_metrics(names: Sequence[str], with_truth: bool) -> tuple[list[Metric], dict[str, str]]:
+    """The metrics of these names (`all` and `local` are lists of their own) that can run, and why others cannot.
+
+    Raises SettingError on an unknown name, or where none can run.
+    """
+    wanted: dict[str, None] = {}
+    for name in names:
+        wanted |= dict.fromkeys({"all": METRICS, "local": LOCAL}.get(name, (name,)))
+    unknown = [name for name in wanted if name not in METRICS]
+    if unknown:
+        raise SettingError(f"There is no metric {', '.join(unknown)}; there are {', '.join(METRICS)}, all and local.")
+    chosen, absent = [], {}
+    for metric in METRICS.values():
+        if metric.name in wanted:
+            reason = metric.missing()
+            if not with_truth and metric.kind != SINGLE:
+                reason = "it compares with a ground truth: name one with --gt"
+            if reason:
+                absent[metric.name] = reason
+            else:
+                chosen.append(metric)
+    if not chosen:
+        raise SettingError("No metric can run: " + "; ".join(f"{name}: {why}" for name, why in absent.items()) + ".")
+    return chosen, absent

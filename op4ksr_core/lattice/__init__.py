@@ -1,0 +1,1 @@
+"""Lattices in pictures: found, drawn, and taken away."""

@@ -1,0 +1,1 @@
+"""The method: positions, the one step, the F16 VAE and exact, lighter forms of their layers."""

@@ -1,0 +1,1 @@
+"""The order of work, and the hosts that run it."""

@@ -1,0 +1,1 @@
+"""Training adapters: data, losses, the loop, checkpoints."""

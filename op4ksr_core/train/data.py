@@ -1,0 +1,134 @@
+"""Training pairs from folders of pictures: crops at native resolution, degraded, each seeded by its own number."""
+
+import logging
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import ImageError, SettingError
+from ..picture.files import READABLE, pictures_below, read_picture
+from .degradation import EMBEDDED, OMGSR, degrade
+
+log = logging.getLogger("op4ksr")
+
+DEGRADATIONS = {"omgsr": OMGSR, "embedded": EMBEDDED}
+
+
+def find_pictures(inputs: Sequence[str | Path]) -> list[Path]:
+    """Files of folders (searched through), single pictures, and lists: text files with a path per line, relative to
+    the list. Raises SettingError where nothing is found."""
+    found: list[Path] = []
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            found += pictures_below(path)
+        elif path.suffix.lower() in (".txt", ".lst") and path.is_file():
+            found += [path.parent / line.strip() for line in path.read_text().splitlines() if line.strip()]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise SettingError(f"There is no folder, picture or list {path}.")
+    if not found:
+        raise SettingError(f"No picture found in {', '.join(map(str, inputs))} (looked for {', '.join(READABLE)}).")
+    return found
+
+
+def usable(paths: Sequence[Path], crop: int) -> list[Path]:
+    """The pictures that open and hold a crop; what is left out is told. Raises SettingError where none is."""
+    kept: list[Path] = []
+    small: list[Path] = []
+    broken: list[Path] = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                (kept if min(image.size) >= crop else small).append(path)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            broken.append(path)
+    for name, some in ((f"smaller than the crop of {crop} px", small), ("unreadable", broken)):
+        if some:
+            log.warning("%d of %d pictures are left out, %s: %s", len(some), len(paths), name, _few(some))
+    if not kept:
+        raise SettingError(
+            f"None of the {len(paths)} pictures can be used: {len(small)} are smaller than the crop of {crop} px, "
+            f"{len(broken)} are unreadable. Give larger pictures, or a smaller --crop."
+        )
+    return kept
+
+
+def _few(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:3])) + (" ..." if len(paths) > 3 else "")
+
+
+class PairDataset(Dataset):
+    """Sample n of a training: {"hr": (3, crop, crop), "lr": (3, crop/scale, crop/scale), "seed": int}.
+
+    Which picture, crop, flip, degradation and noise: all follow from (seed, n) alone, so that samples are equal over
+    any number of workers and processes. Every picture comes once before any comes again. A picture that turns out to
+    be broken is told of and replaced by the next one.
+    """
+
+    def __init__(self, paths: Sequence[Path], crop: int, scale: int, degradation: str, seed: int, length: int):
+        if degradation not in DEGRADATIONS:
+            raise SettingError(f"There is no degradation {degradation!r}; there are {', '.join(DEGRADATIONS)}.")
+        self.paths, self.crop, self.seed, self.length = list(paths), crop, seed, length
+        self.degradation = DEGRADATIONS[degradation]
+        if self.degradation.scale != scale:
+            raise SettingError(f"The degradation {degradation} makes 1/{self.degradation.scale}, not 1/{scale}.")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> dict[str, Tensor | int]:
+        own = self.seed * 1_000_003 + number
+        rng = random.Random(own)
+        hr = self._crop(self._picture(number), rng)
+        generator = torch.Generator().manual_seed(own)
+        return {"hr": hr, "lr": degrade(hr, generator, self.degradation), "seed": own}
+
+    def _picture(self, number: int) -> Tensor:
+        epoch, place = divmod(number, len(self.paths))
+        order = _order(self.seed, epoch, len(self.paths))
+        for shift in range(len(order)):
+            path = self.paths[order[(place + shift) % len(order)]]
+            try:
+                rgb = read_picture(path).rgb[0]
+                if min(rgb.shape[-2:]) >= self.crop:
+                    return rgb
+                log.warning("%s is smaller than the crop of %d px; the next picture takes its place.", path, self.crop)
+            except ImageError as error:
+                log.warning("%s; the next picture takes its place.", error)
+        raise ImageError(f"None of the {len(order)} pictures can be read any more.")
+
+    def _crop(self, rgb: Tensor, rng: random.Random) -> Tensor:
+        top, left = (rng.randint(0, side - self.crop) for side in rgb.shape[-2:])
+        x = torch.rot90(rgb[:, top : top + self.crop, left : left + self.crop], rng.randrange(4), (1, 2))
+        return (x.flip(2) if rng.random() < 0.5 else x).contiguous()
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> list[int]:
+    """The order of the pictures in an epoch; shuffled once, not for every sample."""
+    order = list(range(count))
+    random.Random(seed * 7919 + epoch).shuffle(order)
+    return order
+
+
+def pair_sheet(dataset: PairDataset, count: int = 8, panel: int = 256) -> Image.Image:
+    """LR (enlarged by repeating px) above HR for the first samples: what a training will see."""
+    from ..picture.charts import as_picture
+
+    count = min(count, len(dataset))
+    sheet = Image.new("RGB", (count * (panel + 8) + 8, 2 * (panel + 8) + 8), "white")
+    for n in range(count):
+        pair = dataset[n]
+        for row, name in enumerate(("lr", "hr")):
+            picture = as_picture(pair[name])  # type: ignore[arg-type]
+            kind = Image.Resampling.NEAREST if row == 0 else Image.Resampling.LANCZOS
+            sheet.paste(picture.resize((panel, panel), kind), (8 + n * (panel + 8), 8 + row * (panel + 8)))
+    return sheet

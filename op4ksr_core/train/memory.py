@@ -1,0 +1,237 @@
+"""What a training needs per GPU, counted without running it: the model is built and called on torch's meta device.
+
+Counted are the frozen weights, the LoRA weights with their gradients and AdamW's two moments (float32), and the tensors
+that autograd keeps for the backward pass: all of them, or with gradient checkpointing the inputs of the blocks and what
+the largest block keeps. Attention is taken to be fused (its score matrix is never kept). LoRA branches count as
+float32, which autocast halves. Of a transformer that is sharded over N processes an Nth counts, and two whole blocks,
+for one is fetched while another runs. Not counted: the runtime, the allocator's slack, and the networks of LPIPS and
+the adversarial loss.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..geometry import Size
+from ..model.vae import make_f16
+from ..pipeline.upscaler import Sources
+from ..weights import key_layouts as layouts
+from ..weights.files import find_weights
+from ..weights.loading import FLUX_VAE, transformer_config, vae_config
+from .onestep import OneStep
+from .settings import TrainSettings
+
+GB = 1e9
+_BLOCKS = (
+    "FluxTransformerBlock",
+    "FluxSingleTransformerBlock",
+    "ResnetBlock2D",
+    "UNetMidBlock2D",
+    "DownEncoderBlock2D",
+    "UpDecoderBlock2D",
+)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Bytes on one GPU for `per_device` pictures of `crop` px at once."""
+
+    crop: int
+    per_device: int
+    frozen: float
+    lora: float
+    activations: float
+    lora_parameters: int
+
+    @property
+    def total(self) -> float:
+        return self.frozen + self.lora + self.activations
+
+    def __str__(self) -> str:
+        return (
+            f"crop {self.crop} px, {self.per_device} at once: frozen weights {self.frozen / GB:.1f} GB, "
+            f"{self.lora_parameters / 1e6:.0f} M LoRA weights with gradients and moments {self.lora / GB:.1f} GB, "
+            f"kept for the backward pass {self.activations / GB:.1f} GB; {self.total / GB:.1f} GB in all"
+        )
+
+
+class _Shapes(nn.Module):
+    """Stands for the position embedding, whose values do not matter here."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        table = torch.empty(len(ids), self.width, device=ids.device)
+        return table, table
+
+
+def meta_model(sources: Sources, settings: TrainSettings) -> OneStep:
+    """The model that would be trained, without its weights: shapes come from the files' headers."""
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    shapes = _shapes(sources.transformer, layouts.is_bfl_transformer, layouts.transformer_to_diffusers)
+    vae_shapes = _shapes(sources.vae, layouts.is_ldm_vae, layouts.vae_to_diffusers)
+    files = find_weights(sources.vae)
+    strided = sources.f16 if sources.f16 is not None else int((files.config or {}).get("stride", 1)) == 2
+    with torch.device("meta"):
+        transformer: Any = FluxTransformer2DModel(**transformer_config(shapes))
+        vae: Any = AutoencoderKL(**vae_config(vae_shapes, FLUX_VAE | (files.config or {})))
+        vae = make_f16(vae, sources.head) if strided else vae
+        for part in (transformer, vae):
+            nn.Module.to(part, dtype)
+        sequence, pooled = (part.to("meta") for part in sources.load_prompt())
+        model = OneStep(transformer, vae, (sequence, pooled), settings)
+    return without_positions(model)
+
+
+def without_positions(model: OneStep) -> OneStep:
+    """On the meta device, with position embeddings that have only a shape."""
+    model.transformer.pos_embed = _Shapes(sum(model.transformer.config.axes_dims_rope))
+    return model.to("meta")
+
+
+def _shapes(path: Any, foreign: Any, convert: Any) -> dict[str, tuple[int, ...]]:
+    shapes = find_weights(path).shapes()
+    if foreign(set(shapes)):
+        with torch.device("meta"):
+            shapes = {k: tuple(v.shape) for k, v in convert({k: torch.empty(s) for k, s in shapes.items()}).items()}
+    return shapes
+
+
+def plan_training(model: OneStep, settings: TrainSettings, crop: int | None = None, shards: int = 1) -> TrainingPlan:
+    """The plan for one GPU; `crop` in place of the settings' own; `shards` is over how many the transformer is shared.
+
+    `model` comes from `meta_model`, or is a real one that is not sharded.
+    """
+    crop = crop or settings.crop
+    trained = sum(p.numel() for p in (*model.trainable().values(), *model.regulariser().values()))
+    frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+    lora = 16.0 * trained
+    if shards > 1:
+        learned = {*model.trainable().values(), *model.regulariser().values()}
+        shared = list(model.transformer.parameters())
+        blocks = [*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks]
+        largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks)
+        gone = 1 - 1 / shards
+        frozen += 2 * largest - gone * sum(p.numel() * p.element_size() for p in shared if p not in learned)
+        lora -= gone * 16 * sum(p.numel() for p in shared if p in learned)
+    device = next(model.parameters()).device
+    lr = torch.zeros(settings.per_device, 3, crop // settings.scale, crop // settings.scale, device=device)
+    kept = kept_for_backward(model, lr, Size(crop, crop), settings.checkpointing)
+    return TrainingPlan(crop, settings.per_device, float(frozen), lora, float(kept), trained)
+
+
+def largest_crop(
+    model: OneStep, settings: TrainSettings, bytes_: float, most: int = 4096, shards: int = 1
+) -> int | None:
+    """The largest multiple of 256 px up to `most` whose plan fits, or None."""
+    for crop in range(most, 255, -256):
+        if plan_training(model, settings, crop, shards).total <= bytes_:
+            return crop
+    return None
+
+
+def kept_for_backward(model: OneStep, lr: Tensor, size: Size, checkpointing: bool) -> int:
+    """Bytes that autograd keeps in one forward pass; with checkpointing, inputs of blocks and the largest block's."""
+    weights = {p.untyped_storage()._cdata for p in model.parameters()}
+    counter = _Counter(weights)
+    switched: list[Any] = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
+    for module in switched:
+        module.gradient_checkpointing = False  # counted by hand, for recomputing hides what is kept
+    try:
+        blocks = _outermost(model) if checkpointing else []
+        with counter.watching(blocks):
+            model(lr.to(torch.float32), size)
+    finally:
+        for module in switched:
+            module.gradient_checkpointing = True
+    return counter.total()
+
+
+def _outermost(model: nn.Module) -> list[nn.Module]:
+    """Blocks that are checkpointed as one: transformer blocks, and the VAE's levels."""
+    found: list[nn.Module] = []
+    for module in model.modules():
+        if type(module).__name__ in _BLOCKS and not any(module in set(outer.modules()) for outer in found):
+            found.append(module)
+    return found
+
+
+class _Kept(torch.autograd.Function):
+    """Keeps what fused attention keeps: query, key, value, result and a number per query. No backward.
+
+    The values mean nothing.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        ctx.save_for_backward(query, key, value, out, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return out
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Puts `_Kept` in attention's place: without a device to run on, torch would take the way that keeps the scores."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is torch.nn.functional.scaled_dot_product_attention:
+            named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            return _Kept.apply(named["query"], named["key"], named["value"])
+        return function(*args, **kwargs)
+
+
+class _Counter:
+    """Adds up saved tensors, each storage once: those outside of blocks, and by block."""
+
+    def __init__(self, weights: set[int]):
+        self.weights = weights
+        self.outside: dict[int, tuple[Any, int]] = {}
+        self.blocks: list[dict[int, tuple[Any, int]]] = []
+        self.inputs = 0
+        self.inside = False
+
+    def total(self) -> int:
+        """Bytes at the peak of the backward pass."""
+        sizes = [sum(size for _, size in block.values()) for block in self.blocks]
+        return sum(size for _, size in self.outside.values()) + self.inputs + max(sizes, default=0)
+
+    @contextmanager
+    def watching(self, blocks: list[nn.Module]) -> Iterator[None]:
+        handles = []
+        for block in blocks:
+            handles.append(block.register_forward_pre_hook(self._enter, with_kwargs=True))
+            handles.append(block.register_forward_hook(self._leave))
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda x: x), _FusedAttention():
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.requires_grad]
+        self.inputs += sum(x.numel() * x.element_size() for x in tensors)
+        self.blocks.append({})
+        self.inside = True
+
+    def _leave(self, *_: Any) -> None:
+        self.inside = False
+
+    def _pack(self, x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        if storage._cdata not in self.weights:
+            place = self.blocks[-1] if self.inside else self.outside
+            place[storage._cdata] = (
+                storage,
+                storage.nbytes(),
+            )  # the storage is held, so that its address stays its own
+        return x

@@ -1,0 +1,1 @@
+"""Weights on disk: files, key layouts, adapters, prompts."""

@@ -1,0 +1,162 @@
+"""Safetensors files on disk: finding them, reading their headers, strict loading. No diffusers here."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import WeightsError
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_LISTED = 12
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """One set of weights: which file holds each key, and the folder's config.json if there is one."""
+
+    origin: Path
+    files: dict[str, Path]
+    config: dict | None = None
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor, from the headers alone."""
+        return {key: tuple(part.get_slice(key).get_shape()) for part, key in self._walk()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor, on the CPU."""
+        return {key: part.get_tensor(key) for part, key in self._walk()}
+
+    def metadata(self) -> dict[str, str]:
+        """The files' own metadata, merged."""
+        merged: dict[str, str] = {}
+        for path in sorted(set(self.files.values())):
+            with _open(path) as part:
+                merged |= part.metadata() or {}
+        return merged
+
+    def parameter_count(self) -> int:
+        return sum(int(torch.Size(shape).numel()) for shape in self.shapes().values())
+
+    def _walk(self) -> Iterable[tuple[safe_open, str]]:
+        for path in sorted(set(self.files.values())):
+            with _open(path) as part:
+                held = set(part.keys())
+                wanted = [key for key, file in self.files.items() if file == path]
+                missing = sorted(set(wanted) - held)
+                if missing:
+                    raise WeightsError(f"{path} lacks tensors that its index names: {listing(missing)}.")
+                for key in wanted:
+                    yield part, key
+
+
+def find_weights(path: str | Path) -> WeightFiles:
+    """A safetensors file, or a diffusers folder with one or with shards and an index.
+
+    Raises WeightsError where nothing is found, a shard is missing, a file is damaged, or it is a
+    pickle (which can run code when it is read).
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        _refuse_pickle(path)
+        return WeightFiles(path, dict.fromkeys(_keys(path), path), _config(path.parent, path))
+    if not path.is_dir():
+        raise WeightsError(f"There is no file or folder {path}.")
+    files = _indexed(path) or _single(path)
+    return WeightFiles(path, files, _config(path))
+
+
+def _indexed(folder: Path) -> dict[str, Path] | None:
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if not indices:
+        return None
+    names = _json(indices[0]).get("weight_map", {})
+    missing = sorted({name for name in names.values() if not (folder / name).is_file()})
+    if missing:
+        raise WeightsError(f"{indices[0]} names shards that are not there: {listing(missing)}. Download them again.")
+    return {key: folder / name for key, name in names.items()}
+
+
+def _single(folder: Path) -> dict[str, Path]:
+    found = sorted(folder.glob("*.safetensors"))
+    if len(found) > 1:
+        raise WeightsError(f"{folder} holds several safetensors files and no index: {listing(p.name for p in found)}.")
+    if not found:
+        pickles = sorted(p for p in folder.iterdir() if p.suffix in _PICKLES)
+        if pickles:
+            _refuse_pickle(pickles[0])
+        raise WeightsError(f"{folder} holds no safetensors file.")
+    return dict.fromkeys(_keys(found[0]), found[0])
+
+
+def _refuse_pickle(path: Path) -> None:
+    if path.suffix == ".safetensors":
+        return
+    why = "it is a pickle, which can run any code when it is read" if path.suffix in _PICKLES else "its name says so"
+    raise WeightsError(f"{path} is not a safetensors file ({why}). Only .safetensors is read; convert it first.")
+
+
+def _open(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error}). It is damaged or cut short; download it again."
+        ) from error
+
+
+def _keys(path: Path) -> list[str]:
+    with _open(path) as part:
+        return list(part.keys())
+
+
+def _config(folder: Path, file: Path | None = None) -> dict | None:
+    """config.json of the folder; beside a single file only if the file has diffusers' own name."""
+    path = folder / "config.json"
+    if not path.is_file() or (file is not None and not file.name.startswith("diffusion_pytorch_model")):
+        return None
+    return _json(path)
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} is not valid JSON ({error}).") from error
+
+
+def listing(names: Iterable[str]) -> str:
+    """The first dozen names, and how many more there are."""
+    names = list(names)
+    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + rest
+
+
+def check_keys(what: str, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    """Raises WeightsError that lists every missing, unexpected and mis-shaped key."""
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    misshaped = [
+        f"{key} is {list(found[key])}, wanted {list(expected[key])}"
+        for key in sorted(expected.keys() & found.keys())
+        if tuple(expected[key]) != tuple(found[key])
+    ]
+    problems = [
+        f"{len(names)} {label}: {listing(names)}"
+        for label, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshaped))
+        if names
+    ]
+    if problems:
+        raise WeightsError(f"{what} does not fit the model. " + "; ".join(problems) + ".")
+
+
+def load_strictly(module: Any, state: dict[str, Tensor], what: str, dtype: torch.dtype) -> None:
+    """Puts `state` into a module built on the meta device, key for key, as `dtype`."""
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    check_keys(what, expected, {key: tuple(value.shape) for key, value in state.items()})
+    module.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)

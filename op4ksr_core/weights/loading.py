@@ -1,0 +1,266 @@
+"""Safetensors -> diffusers models, adapters and prompt embeddings. Strict: every key is accounted for."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingError, WeightsError
+from ..model.vae import make_f16, make_inference_only, make_lean
+from . import key_layouts
+from .files import WeightFiles, check_keys, find_weights, listing, load_strictly
+
+FLUX_VAE = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "norm_num_groups": 32}
+"""FLUX.1's numbers, used for a single VAE file, which cannot carry them."""
+
+ADAPTER_FOLDERS = {"transformer": "flux_adapter", "vae": "vae_encoder_adapter"}
+"""OMGSR's two PEFT folders."""
+
+_PEFT_PREFIX = "base_model.model."
+_SINGLE_FILE_PREFIXES = {"transformer": "transformer.", "vae": "vae_encoder."}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def transformer_config(shapes: Shapes) -> dict:
+    """diffusers' FluxTransformer2DModel settings, read off the tensor shapes (diffusers' layout)."""
+
+    def blocks(kind: str) -> int:
+        numbers = [int(m[1]) for key in shapes if (m := re.match(rf"{kind}\.(\d+)\.", key))]
+        return max(numbers) + 1 if numbers else 0
+
+    try:
+        width, channels = shapes["x_embedder.weight"]
+        single = blocks("single_transformer_blocks")
+        norm = f"{'single_' if single else ''}transformer_blocks.0.attn.norm_q.weight"
+        head = shapes[norm][0]
+        return {
+            "patch_size": 1,
+            "in_channels": channels,
+            "num_layers": blocks("transformer_blocks"),
+            "num_single_layers": single,
+            "attention_head_dim": head,
+            "num_attention_heads": width // head,
+            "joint_attention_dim": shapes["context_embedder.weight"][1],
+            "pooled_projection_dim": shapes["time_text_embed.text_embedder.linear_1.weight"][1],
+            "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in shapes,
+            "axes_dims_rope": (16, (head - 16) // 2, (head - 16) // 2),
+        }
+    except KeyError as error:
+        raise WeightsError(f"This is no FLUX transformer: the tensor {error.args[0]} is missing.") from error
+
+
+def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A FLUX transformer from a diffusers folder or one safetensors file, diffusers or BFL layout.
+
+    Any width and depth; in evaluation mode, frozen, on the CPU. Raises WeightsError as `find_weights`
+    does and where a key is missing, unexpected or mis-shaped.
+    """
+    from diffusers import FluxTransformer2DModel
+
+    state = find_weights(path).tensors()
+    if key_layouts.is_bfl_transformer(set(state)):
+        state = key_layouts.transformer_to_diffusers(state)
+    with torch.device("meta"):
+        model: Any = FluxTransformer2DModel(**transformer_config({k: tuple(v.shape) for k, v in state.items()}))
+    load_strictly(model, state, str(path), dtype)
+    return model.requires_grad_(False).eval()
+
+
+def vae_config(shapes: Shapes, given: dict | None) -> dict:
+    """diffusers' AutoencoderKL settings: structure from the shapes, the numbers from `given` or FLUX.1."""
+    numbers = FLUX_VAE | {key: given[key] for key in FLUX_VAE if given and given.get(key) is not None}
+    try:
+        ups = 1 + max(int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.(\d+)\.", key)))
+        first = [int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.0\.resnets\.(\d+)\.", key))]
+        channels = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(ups)]
+        latent = shapes["decoder.conv_in.weight"][1]
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"This is no FLUX-shaped autoencoder ({error}).") from error
+    return numbers | {
+        "down_block_types": ["DownEncoderBlock2D"] * ups,
+        "up_block_types": ["UpDecoderBlock2D"] * ups,
+        "block_out_channels": channels,
+        "layers_per_block": max(first) + 1,
+        "latent_channels": latent,
+        "mid_block_add_attention": "decoder.mid_block.attentions.0.to_q.weight" in shapes,
+        "use_quant_conv": "quant_conv.weight" in shapes,
+        "use_post_quant_conv": "post_quant_conv.weight" in shapes,
+    }
+
+
+def load_vae(
+    path: str | Path, dtype: torch.dtype = torch.float32, f16: bool | None = None, head: str = "centered"
+) -> Any:
+    """A FLUX-shaped autoencoder from a diffusers folder or one safetensors file (diffusers or BFL layout).
+
+    `f16` makes it 16x (stride 2); None reads `stride` from the folder's config.json and raises
+    SettingError where there is none, for the tensors of an F8 and an F16 VAE look the same.
+    """
+    from diffusers import AutoencoderKL
+
+    files = find_weights(path)
+    state = files.tensors()
+    if key_layouts.is_ldm_vae(set(state)):
+        state = key_layouts.vae_to_diffusers(state)
+    strided = _is_strided(files, f16)
+    with torch.device("meta"):
+        vae = AutoencoderKL(**vae_config({k: tuple(v.shape) for k, v in state.items()}, files.config))
+    load_strictly(vae, state, str(path), dtype)
+    return make_f16(vae, head) if strided else vae
+
+
+def _is_strided(files: WeightFiles, f16: bool | None) -> bool:
+    if f16 is not None:
+        return f16
+    if files.config is None:
+        raise SettingError(
+            f"{files.origin} does not say whether it compresses 8x or 16x. Say so: f16=True (UltraFlux, OP4KSR) "
+            "or f16=False (FLUX.1); on the command line --vae-factor 16 or 8."
+        )
+    return int(files.config.get("stride", 1)) == 2
+
+
+def finish_vae(vae: Any) -> Any:
+    """Lean layers and no gradients: the form that the pipeline runs. Adapters come before this."""
+    return make_inference_only(make_lean(vae))
+
+
+def load_prompt(path: str | Path) -> tuple[Tensor, Tensor]:
+    """(T5 sequence (1, L, D), pooled CLIP (1, P)) from a safetensors file with exactly these two tensors,
+    named `prompt_embeds` and `pooled_prompt_embeds`."""
+    state = find_weights(path).tensors()
+    wanted = {"prompt_embeds": 3, "pooled_prompt_embeds": 2}
+    wrong = [k for k, rank in wanted.items() if k not in state or state[k].ndim != rank or state[k].shape[0] != 1]
+    if wrong or state.keys() - wanted.keys():
+        raise WeightsError(
+            f"{path} is no prompt file: it holds {listing(f'{k} {list(v.shape)}' for k, v in state.items())}; wanted "
+            "prompt_embeds [1, L, D] and pooled_prompt_embeds [1, P]. `op4ksr embed-prompt` makes one."
+        )
+    return state["prompt_embeds"].float(), state["pooled_prompt_embeds"].float()
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One LoRA: its PEFT settings and its tensors, keyed `<module>.lora_A.weight` and `...lora_B.weight`."""
+
+    origin: str
+    config: dict
+    state: dict[str, Tensor]
+
+
+def find_adapters(path: str | Path) -> dict[str, Adapter]:
+    """The adapters at `path`, by part (`transformer`, `vae`).
+
+    A folder has OMGSR's layout: `flux_adapter` and `vae_encoder_adapter`, either or both. A single
+    file (`op4ksr` format) holds keys `transformer.*` and `vae_encoder.*` and, in its metadata, the
+    PEFT settings of each part as JSON under the same names. Raises WeightsError.
+    """
+    path = Path(path).expanduser()
+    found = _folder_adapters(path) if path.is_dir() else _file_adapters(path)
+    if not found:
+        names = " or ".join(ADAPTER_FOLDERS.values())
+        raise WeightsError(f"{path} holds no adapter: wanted a folder {names}, or one file with both.")
+    return found
+
+
+def _folder_adapters(path: Path) -> dict[str, Adapter]:
+    found = {}
+    for part, name in ADAPTER_FOLDERS.items():
+        folder = path / name
+        if folder.is_dir():
+            files = find_weights(folder / "adapter_model.safetensors")
+            try:
+                config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            except (OSError, json.JSONDecodeError) as error:
+                raise WeightsError(f"{folder}/adapter_config.json cannot be read ({error}).") from error
+            state = {key.removeprefix(_PEFT_PREFIX): value for key, value in files.tensors().items()}
+            found[part] = Adapter(str(folder), config, state)
+    return found
+
+
+def _file_adapters(path: Path) -> dict[str, Adapter]:
+    files = find_weights(path)
+    state, metadata, found = files.tensors(), files.metadata(), {}
+    stray = [k for k in state if not k.startswith(tuple(_SINGLE_FILE_PREFIXES.values()))]
+    if stray:
+        raise WeightsError(
+            f"{path} is no OP4KSR adapter file: keys begin neither transformer. nor vae_encoder.: {listing(stray)}."
+        )
+    for part, prefix in _SINGLE_FILE_PREFIXES.items():
+        tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if tensors:
+            name = prefix.rstrip(".")
+            if name not in metadata:
+                raise WeightsError(f"{path} lacks the PEFT settings of its {name} part in its metadata.")
+            found[part] = Adapter(f"{path} ({name})", json.loads(metadata[name]), tensors)
+    return found
+
+
+def save_adapters(path: str | Path, adapters: dict[str, Adapter]) -> None:
+    """Writes the single file that `find_adapters` reads."""
+    from safetensors.torch import save_file
+
+    state, metadata = {}, {"format": "op4ksr-adapter"}
+    for part, adapter in adapters.items():
+        prefix = _SINGLE_FILE_PREFIXES[part]
+        state.update({prefix + key: value.contiguous() for key, value in adapter.state.items()})
+        metadata[prefix.rstrip(".")] = json.dumps(adapter.config)
+    save_file(state, path, metadata=metadata)
+
+
+def save_adapter_folders(folder: str | Path, adapters: dict[str, Adapter]) -> None:
+    """Writes `flux_adapter` and `vae_encoder_adapter` below `folder`, as PEFT saves them."""
+    from safetensors.torch import save_file
+
+    for part, adapter in adapters.items():
+        place = Path(folder) / ADAPTER_FOLDERS[part]
+        place.mkdir(parents=True, exist_ok=True)
+        state = {_PEFT_PREFIX + key: value.contiguous() for key, value in adapter.state.items()}
+        save_file(state, place / "adapter_model.safetensors", metadata={"format": "pt"})
+        (place / "adapter_config.json").write_text(json.dumps(adapter.config, indent=2) + "\n")
+
+
+def merge_adapter(model: Any, adapter: Adapter, scale: float = 1.0) -> Any:
+    """Adds a LoRA, times `scale`, into the weights of `model` in place, by peft.
+
+    For the `vae` part give the VAE's encoder. Raises WeightsError where the adapter's modules or
+    shapes are not the model's, before anything is changed.
+    """
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+    from peft.tuners.lora import LoraLayer
+
+    _check_adapter(model, adapter)
+    settings = {k: v for k, v in adapter.config.items() if k in LoraConfig.__dataclass_fields__}
+    config = LoraConfig(**settings | {"inference_mode": True, "init_lora_weights": True})
+    inject_adapter_in_model(config, model, state_dict=adapter.state)
+    outcome: Any = set_peft_model_state_dict(model, adapter.state)
+    if outcome.unexpected_keys or any("lora_" in key for key in outcome.missing_keys):
+        lost = [*outcome.unexpected_keys, *(key for key in outcome.missing_keys if "lora_" in key)]
+        raise WeightsError(f"{adapter.origin}: peft could not place {listing(lost)}.")
+    for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]:
+        layer.scale_layer(scale)
+        layer.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.get_base_layer())
+    return model.requires_grad_(False)
+
+
+def _check_adapter(model: Any, adapter: Adapter) -> None:
+    """Every LoRA pair belongs to a module of the model, with its in and out widths."""
+    modules = dict(model.named_modules())
+    expected: Shapes = {}
+    for key, value in adapter.state.items():
+        name, _, side = key.removesuffix(".weight").rpartition(".")
+        weight = getattr(modules.get(name), "weight", None)
+        if weight is None or side not in ("lora_A", "lora_B"):
+            continue
+        rank = value.shape[0 if side == "lora_A" else 1]
+        kernel = tuple(weight.shape[2:]) if side == "lora_A" else (1,) * (weight.ndim - 2)
+        expected[key] = (rank, weight.shape[1], *kernel) if side == "lora_A" else (weight.shape[0], rank, *kernel)
+    found = {key: tuple(value.shape) for key, value in adapter.state.items()}
+    check_keys(f"The adapter {adapter.origin} is for another model; it", expected, found)

@@ -1,0 +1,384 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from op4ksr_core.app.cli import main
+from op4ksr_core.curate import shards
+from op4ksr_core.curate.decide import Rules, aggregate, decide
+from op4ksr_core.curate.features import SCORES, measure
+from op4ksr_core.curate.listing import list_pictures
+from op4ksr_core.curate.models import clip_input, score_in
+from op4ksr_core.errors import SettingError, WeightsError
+
+
+def picture(path, seed, blur=1, side=(64, 80)):
+    """Noise of grains of `blur` px, another one for each seed."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (side[0] // blur, side[1] // blur, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize(side[::-1], Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eight pictures, finer ones first by name."""
+    for n, blur in enumerate((1, 1, 2, 2, 8, 8, 16, 16)):
+        picture(tmp_path / "in" / f"{n}.png", n, blur)
+    return tmp_path
+
+
+def curate(folder, *options, inputs=("in",)):
+    places = [str(folder / name) for name in inputs]
+    return main(["curate", *places, "-o", str(folder / "out"), "--side", "32", *options])
+
+
+def kept(folder):
+    return [Path(line).stem for line in (folder / "out" / "kept.txt").read_text().splitlines()]
+
+
+def test_the_sharper_half_is_kept_and_everything_is_told(folder, capsys):
+    assert curate(folder) == 0
+    assert kept(folder) == ["0", "1", "2", "3"]
+    table = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
+    assert [row["kept"] for row in table] == [True] * 4 + [False] * 4
+    assert all(row["decision"] == "below the cut of stage 1" for row in table[4:])
+    assert all(isinstance(row[name], float) for row in table for name in SCORES)
+    summary = json.loads((folder / "out" / "summary.json").read_text())
+    assert summary["pictures"] == 8 and summary["reasons"] == {"kept": 4, "below the cut of stage 1": 4}
+    page = (folder / "out" / "report.html").read_text()
+    assert page.count("<svg") == 6 and page.count("data:image/jpeg") == 8 and "http" not in page
+    assert "8 scored now" in capsys.readouterr().out
+
+
+def test_decisions_are_made_anew_from_the_scores(folder, capsys, monkeypatch):
+    curate(folder)
+    monkeypatch.setattr(shards, "measure", lambda path: pytest.fail("measured again"))
+    assert curate(folder, "--keep", "0.25") == 0 and kept(folder) == ["0", "1"]
+    assert "8 pictures, 0 scored now" in capsys.readouterr().out
+    assert curate(folder, "--decide-only", "--keep", "1", inputs=()) == 0 and len(kept(folder)) == 8
+
+
+def test_processes_and_ray_give_the_same_scores(folder):
+    pytest.importorskip("ray")
+    tables = []
+    for options in ((), ("--workers", "2"), ("--engine", "ray", "--workers", "2")):
+        curate(folder, "--shard-size", "3", *options)
+        files = sorted((folder / "out" / "scores" / "stage1").glob("*.parquet"))
+        assert len(files) == 3
+        tables.append(pa.concat_tables([pq.read_table(file) for file in files]))
+        (folder / "out").rename(folder / f"out{len(tables)}")
+    assert tables[0].equals(tables[1]) and tables[0].equals(tables[2])
+
+
+def test_what_is_damaged_small_or_double_is_told(folder):
+    place = folder / "in"
+    (place / "broken.png").write_bytes(b"no")
+    picture(place / "small.png", 30, side=(20, 80))
+    picture(place / "one.png", 31, side=(1, 1))
+    Image.open(place / "0.png").resize((160, 128), Image.Resampling.LANCZOS).save(place / "larger.png")
+    Image.open(place / "0.png").save(place / "again.webp", lossless=True)
+    deep = np.asarray(Image.open(place / "1.png").convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(place / "deep.png")
+    assert curate(folder, "--keep", "1", "--duplicate-bits", "2") == 0
+    rows = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
+    why = {Path(row["path"]).name: row["decision"] for row in rows}
+    assert why["broken.png"].startswith("unreadable") and why["small.png"] == "below the least side (80x20 px)"
+    assert why["one.png"].startswith("below the least side") and why["deep.png"].startswith("duplicate")
+    assert why["larger.png"] == "kept" and "larger.png" in why["0.png"] and "larger.png" in why["again.webp"]
+    assert len(why) == 14 and sum(why == "kept" for why in why.values()) == 8
+    curate(folder, "--keep", "1", "--duplicate-bits", "-1", "--decide-only", inputs=())
+    assert len(kept(folder)) == 11
+
+
+def test_licences_and_lists(folder):
+    place = folder / "in"
+    table = folder / "in" / "list.csv"
+    table.write_text("path,licence,source\n0.png,CC0,a\n1.png,CC-BY,b\n4.png,CC0,c\n5.png,,d\n")
+    allowed = place / "clean.txt"
+    allowed.write_text("0.png\n1.png\n")
+    assert (
+        curate(folder, "--keep", "1", "--licences", "CC0,CC-BY", "--allowed", str(allowed), inputs=("in/list.csv",))
+        == 0
+    )
+    rows = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
+    assert [(row["licence"], row["source"], row["decision"]) for row in rows] == [
+        ("CC0", "a", "kept"),
+        ("CC-BY", "b", "kept"),
+        ("CC0", "c", "not in the list of allowed pictures"),
+        ("", "d", "licence (none)"),
+    ]
+    for suffix, write in (
+        (".jsonl", lambda path: path.write_text('{"path": "0.png", "licence": "CC0"}\n')),
+        (".parquet", lambda path: pq.write_table(pa.table({"path": ["0.png"], "licence": ["CC0"]}), path)),
+    ):
+        other = place / f"list{suffix}"
+        write(other)
+        assert list_pictures([str(other)]).to_pylist() == [{"path": str(place / "0.png"), "licence": "CC0"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--stage", "2"), "--degradation"),
+        (("--stage", "3", "--vision", "nowhere"), "nowhere"),
+        (("--keep", "0"), "share"),
+        (("--duplicate-bits", "40"), "40"),
+        (("--shard-size", "0"), "shard"),
+        (("--allowed", "gone.txt"), "gone.txt"),
+        (("--vision-prompt", "gone.txt"), "--vision-prompt"),
+    ],
+)
+def test_wrong_settings_are_errors_before_any_work(folder, capsys, options, words):
+    assert curate(folder, *options) == 2
+    assert words in capsys.readouterr().err and not (folder / "out" / "scores").exists()
+
+
+@pytest.mark.parametrize("name", ["list.jsonl", "list.parquet"])
+def test_a_damaged_table_is_an_error_that_names_it(folder, capsys, name):
+    (folder / "in" / name).write_text('{"path": "0.png"')
+    assert curate(folder, inputs=(f"in/{name}",)) == 2 and f"{name} cannot be read" in capsys.readouterr().err
+
+
+def test_another_listing_and_no_listing_are_errors(folder, capsys):
+    curate(folder)
+    picture(folder / "in" / "new.png", 9)
+    assert curate(folder) == 2 and "other pictures" in capsys.readouterr().err
+    (folder / "empty").mkdir()
+    assert main(["curate", "-o", str(folder / "empty")]) == 2 and "no listing" in capsys.readouterr().err
+    assert main(["curate", str(folder / "empty"), "-o", str(folder / "e2")]) == 2
+    (folder / "in" / "list.txt").write_text("0.png\n0.png\n")
+    assert curate(folder, inputs=("in/list.txt",)) == 2 and "listed twice" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
+def test_killed_at_half_goes_on(folder):
+    for n in range(200):
+        picture(folder / "in" / f"x{n:03}.png", 100 + n, side=(200, 200))
+    command = [sys.executable, "-m", "op4ksr_core", "curate", str(folder / "in"), "-o", str(folder / "out")]
+    command += ["--shard-size", "10", "--side", "32"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    place = folder / "out" / "scores" / "stage1"
+    while process.poll() is None and len(list(place.glob("*.parquet"))) < 3:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(list(place.glob("*.parquet")))
+    assert 3 <= done < 21 and not (folder / "out" / "kept.txt").exists()
+    second = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"208 pictures, {208 - 10 * done} scored now" in second.stdout
+
+
+def test_a_changed_picture_is_scored_again(folder, capsys):
+    curate(folder)
+    picture(folder / "in" / "7.png", 70, 1)
+    capsys.readouterr()
+    curate(folder, "--keep", "1")
+    assert "8 pictures, 1 scored now" in capsys.readouterr().out
+
+
+def test_stage_1_by_slow_twins(tmp_path):
+    picture(tmp_path / "a.png", 5, 2, (24, 30))
+    found = measure(tmp_path / "a.png")
+    luma = np.asarray(Image.open(tmp_path / "a.png")) @ np.array([0.299, 0.587, 0.114])
+    padded = np.pad(luma, 1, mode="symmetric")
+    around = [padded[1 + dy : 25 + dy, 1 + dx : 31 + dx] for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))]
+    assert found["laplacian"] == pytest.approx(np.var(4 * luma - sum(around)))
+    counts = np.bincount(luma.round().astype(int).ravel(), minlength=256) / luma.size
+    assert found["entropy"] == pytest.approx(-sum(p * np.log2(p) for p in counts if p))
+    greys = (luma * 64 / 256).astype(int)
+    pairs = [(greys[:, :-1], greys[:, 1:]), (greys[:-1], greys[1:])]
+    contrast = [np.mean((a - b) ** 2) for a, b in pairs]
+    assert found["contrast"] == pytest.approx(np.mean(contrast))
+
+
+def test_rank_aggregate():
+    rows = [{"a": 1.0, "b": 9.0}, {"a": 2.0, "b": 5.0}, {"a": 3.0, "b": 5.0}]
+    assert aggregate(rows, {"a": 1.0, "b": -1.0}).tolist() == [0.0, 0.625, 0.875]
+    assert aggregate(rows[:1], {"a": 1.0}).tolist() == [0.0]
+
+
+def row(name, phash, side=100):
+    scores = dict.fromkeys(SCORES, 1.0)
+    return name, {"error": None, "width": side, "height": side, "phash": f"{phash:016x}"} | scores
+
+
+@pytest.mark.parametrize("bits", [0, 3, 8])
+def test_duplicates_are_found_as_by_comparing_all(bits):
+    rng = np.random.default_rng(0)
+    hashes = [int(v) for v in rng.integers(0, 2**63, 20)]
+    near = [h ^ sum(1 << int(b) for b in rng.choice(64, k, replace=False)) for h in hashes for k in (0, 2, 3, 6, 9)]
+    scores = dict(row(f"{n:03}", value) for n, value in enumerate(hashes + near))
+    listing = [{"path": path, "licence": ""} for path in scores]
+    found = decide(listing, {1: scores}, Rules((1.0, 1.0), side=1, bits=bits))
+    originals: list[int] = []
+    for path in scores:
+        value = int(scores[path]["phash"], 16)
+        double = any((value ^ other).bit_count() <= bits for other in originals)
+        assert found.reasons[path].startswith("duplicate") == double
+        originals += [] if double else [value]
+
+
+class Blur(torch.nn.Module):
+    """Stands where a degradation estimate would: less gradient, more of it."""
+
+    def forward(self, x):
+        return -(x[..., 1:] - x[..., :-1]).abs().mean()[None]
+
+
+@pytest.fixture
+def models(tmp_path):
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    torch.manual_seed(0)
+    width = torch.export.Dim("width", min=4, max=4096)
+    height = torch.export.Dim("height", min=4, max=4096)
+    program = torch.export.export(Blur(), (torch.rand(1, 3, 64, 80),), dynamic_shapes=({2: height, 3: width},))
+    torch.export.save(program, tmp_path / "blur.pt2")
+    config = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        projection_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    )
+    CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / "clip")
+    state = {"layers.0.weight": torch.randn(8, 16), "layers.0.bias": torch.randn(8)}
+    save_file(
+        state | {"layers.10.weight": torch.randn(1, 8), "layers.10.bias": torch.zeros(1)}, tmp_path / "head.safetensors"
+    )
+    names = (("--degradation", "blur.pt2"), ("--clip", "clip"), ("--aesthetic", "head.safetensors"))
+    return [part for option, name in names for part in (option, str(tmp_path / name))]
+
+
+def test_stage_2_scores_what_stage_1_let_through(folder, models, capsys):
+    assert curate(folder, "--stage", "1", "2", "--keep", "0.5", "0.5", *models) == 0
+    assert "stage 2: 4 pictures, 4 scored now" in capsys.readouterr().out and len(kept(folder)) == 2
+    rows = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
+    first = rows[0]
+    x = torch.from_numpy(np.asarray(Image.open(first["path"]))).permute(2, 0, 1)[None] / 255
+    assert first["degradation"] == pytest.approx(float(Blur()(x)), abs=1e-5)
+    assert np.isfinite(first["aesthetic"]) and rows[7]["aesthetic"] is None
+    # A laxer stage 1 lets more through: only they are scored.
+    assert curate(folder, "--stage", "2", "--keep", "1", "0.5", *models) == 0
+    assert "stage 2: 8 pictures, 4 scored now" in capsys.readouterr().out and len(kept(folder)) == 4
+
+
+def test_stage_2_alone_wants_stage_1(folder, models, capsys):
+    assert curate(folder, "--stage", "2", *models) == 2 and "--stage 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--degradation", "--aesthetic", "--clip"])
+def test_foreign_model_files_are_errors_that_name_them(folder, models, capsys, option, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir() if option == "--clip" else other.write_bytes(b"nothing")
+    models[models.index(option) + 1] = str(other)
+    assert curate(folder, "--stage", "1", "2", *models) == 2 and str(other) in capsys.readouterr().err
+
+
+def test_clip_sees_the_middle_square():
+    x = torch.zeros(1, 3, 40, 120)
+    x[..., 40:80] = 1
+    seen = clip_input(x, 20)
+    assert seen.shape == (1, 3, 20, 20)
+    assert float(seen[0, 0].mean()) == pytest.approx((1 - 0.48145466) / 0.26862954, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [("Score: 87", 87), ("It is sharp.\nScore: **42.5**", 42.5), ("score=0", 0), ("Score: 3 then Score: 9", 9)],
+)
+def test_scores_are_read_from_answers(answer, score):
+    assert score_in(answer) == score
+
+
+@pytest.mark.parametrize("answer", ["87", "Score: high", "Score: 870", ""])
+def test_answers_without_a_score_are_not_guessed(answer):
+    assert np.isnan(score_in(answer))
+
+
+def test_pictures_without_a_vision_score_are_told():
+    scores = dict(row(name, n * 0x1111111111111111) for n, name in enumerate("abcd"))
+    third = {
+        name: {"error": None, "vision": value} for name, value in zip("abc", (80.0, 10.0, float("nan")), strict=True)
+    }
+    listing = [{"path": path, "licence": ""} for path in scores]
+    found = decide(listing, {1: scores, 3: third}, Rules((1.0, 1.0), side=1, bits=-1))
+    assert list(found.reasons.values()) == [
+        "kept",
+        "below the least score of stage 3",
+        "no score in the vision model's answer",
+        "not scored in stage 3",
+    ]
+
+
+@pytest.fixture
+def vision(tmp_path):
+    """A chat model with pictures of a few thousand random weights, saved as any other is."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["<unk>", "<pad>", "<s>", "</s>", "<image>", "Score", "87"]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    template = (
+        "{% for m in messages %}{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] }}"
+    )
+    processor = transformers.LlavaProcessor(
+        transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, additional_special_tokens=["<image>"], **names
+        ),
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=template + "{% endfor %}{% endfor %}",
+    )
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    seeing = transformers.CLIPVisionConfig(image_size=32, patch_size=8, num_hidden_layers=2, **shape)
+    writing = transformers.LlamaConfig(
+        vocab_size=len(words), num_hidden_layers=1, num_key_value_heads=2, eos_token_id=3, pad_token_id=1, **shape
+    )
+    torch.manual_seed(0)
+    config = transformers.LlavaConfig(vision_config=seeing, text_config=writing, image_token_index=4)
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(tmp_path / "vlm")
+    processor.save_pretrained(tmp_path / "vlm")
+    return tmp_path / "vlm"
+
+
+def test_stage_3_asks_a_vision_model(folder, vision, capsys):
+    """A model of random weights gives no score, which is told and not guessed."""
+    assert curate(folder, "--stage", "1", "3", "--keep", "0.25", "1", "--vision", str(vision)) == 0
+    assert "stage 3: 2 pictures, 2 scored now" in capsys.readouterr().out and kept(folder) == []
+    rows = pq.read_table(folder / "out" / "scores" / "stage3" / "000000.parquet").to_pylist()
+    assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png"] and all(row["error"] is None for row in rows)
+    decisions = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
+    assert decisions[0]["decision"] == "no score in the vision model's answer"
+
+
+def test_a_folder_that_is_no_vision_model_is_an_error(folder, capsys):
+    (folder / "vlm").mkdir()
+    assert curate(folder, "--stage", "1", "3", "--vision", str(folder / "vlm")) == 2
+    assert "vlm" in capsys.readouterr().err
+
+
+def test_errors_have_their_kind():
+    with pytest.raises(SettingError):
+        Rules(vision=101)
+    with pytest.raises(WeightsError, match="--vision"):
+        from op4ksr_core.curate.models import Models
+
+        Models().check(3)

@@ -1,0 +1,232 @@
+"""Runs inside ComfyUI's Python: what a CPU run would not meet by itself (weights elsewhere, in 8 bits, patched; memory
+that runs out; internals that changed). Prints one JSON object: differences from the plain run, and messages.
+
+python internals_probe.py COMFYUI EXTENSION_PARENT MODEL_FOLDER INPUTS
+"""
+
+import copy
+import dataclasses
+import json
+import logging
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+comfyui, parent, folder, inputs = sys.argv[1:]
+sys.path[:0] = [comfyui, parent]
+sys.argv = [sys.argv[0], "--cpu"]
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.ops  # noqa: E402
+import torch  # noqa: E402
+from op4ksr.nodes import adapters, host, models, plan, upscale, versions  # noqa: E402
+from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
+from op4ksr.op4ksr_core.model.vae_passes import FRUGAL, PASSES, STRIPS, WHOLE  # noqa: E402
+from op4ksr.op4ksr_core.weights.loading import Adapter  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from torch import nn  # noqa: E402
+
+given, found = load_file(inputs), {}
+FP8 = torch.float8_e4m3fn
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+def message(call, *arguments):
+    try:
+        call(*arguments)
+    except Op4ksrError as error:
+        return str(error)
+    return "no error"
+
+
+def castable(module):
+    return [layer for layer in module.modules() if hasattr(layer, "comfy_cast_weights") and layer.weight is not None]
+
+
+def both_ways(vae):
+    """Latents and picture in strips and in one pass."""
+    outcome = []
+    for ways in (PASSES[1:], PASSES):
+        with patch.object(plan, "passes_of", lambda _, ways=ways: ways):
+            outcome += [host.encode_whole(vae, given["x"]), host.decode_whole(vae, given["z"])]
+    return outcome
+
+
+def worst(outcome, expected):
+    return max(relative(a, b) for a, b in zip(outcome, expected, strict=True))
+
+
+def stored_as(module, dtype):
+    """Weights kept in a small dtype, cast layer by layer; and the same module with the rounded weights in float32."""
+    settings = getattr(module, "model_config", None)  # ComfyUI's cannot be copied
+    small, rounded = (copy.deepcopy(module, {id(settings): settings}) for _ in range(2))
+    for layer, twin in zip(castable(small), castable(rounded), strict=True):
+        layer.comfy_cast_weights = True
+        for name, kept in list(layer.named_parameters(recurse=False)):
+            setattr(layer, name, nn.Parameter(kept.to(dtype), requires_grad=False))
+            setattr(twin, name, nn.Parameter(kept.to(dtype).float(), requires_grad=False))
+    return small, rounded
+
+
+def with_stage(vae, stage):
+    out = copy.copy(vae)
+    out.first_stage_model, out.patcher = stage, versions.new_patcher(stage, vae.patcher)
+    return out
+
+
+with torch.inference_mode():
+    model, vae = models.load_folder(Path(folder))
+    plain = both_ways(vae)
+
+    for name, dtype in (("fp16", torch.float16), ("fp8", FP8)):
+        small, rounded = stored_as(vae.first_stage_model, dtype)
+        found[f"vae {name}"] = worst(both_ways(with_stage(vae, small)), both_ways(with_stage(vae, rounded)))
+
+    # Weights that are nowhere until they are cast, as a streaming patcher keeps them.
+    away = copy.deepcopy(vae.first_stage_model)
+    real = {}
+    for layer in castable(away):
+        layer.comfy_cast_weights = True
+        real[id(layer)] = (layer.weight, layer.bias)
+        layer.weight = nn.Parameter(layer.weight.to("meta"), requires_grad=False)
+        layer.bias = None if layer.bias is None else nn.Parameter(layer.bias.to("meta"), requires_grad=False)
+
+    def fetched(layer, input=None, *_, offloadable=False, **__):
+        weight, bias = real[id(layer)]
+        found["casts"] = found.get("casts", 0) + 1
+        return (weight, bias, None) if offloadable else (weight, bias)
+
+    with patch.object(comfy.ops, "cast_bias_weight", fetched):
+        streamed = with_stage(vae, away)
+        streamed.patcher.size = 1  # nothing to count on meta
+        with patch.object(host.comfy.model_management, "load_models_gpu", lambda *_, **__: None):
+            found["vae streamed"] = worst(both_ways(streamed), plain)
+
+    # A patch that acts when the weight is cast (partial load), against the same patch on the weight itself.
+    lowvram, baked = copy.deepcopy(vae.first_stage_model), copy.deepcopy(vae.first_stage_model)
+    for layer, twin in zip(castable(lowvram), castable(baked), strict=True):
+        layer.weight_function = [lambda w: w * 1.25]
+        twin.weight.data *= 1.25
+    with patch.object(host.comfy.model_management, "load_models_gpu", lambda *_, **__: None):  # would take it off
+        found["vae lowvram"] = worst(both_ways(with_stage(vae, lowvram)), both_ways(with_stage(vae, baked)))
+    found["lowvram acts"] = worst(both_ways(with_stage(vae, baked)), plain)
+
+    # Adapters on a VAE survive F16.
+    f8 = models.load_folder(Path(folder) / "f8")[1]
+    f8.patcher.add_patches({"encoder.conv_out.weight": ("diff", (torch.ones(32, 64, 3, 3) * 0.05,))})
+    patched, bare = (models.to_f16(v, "centered") for v in (f8, models.load_folder(Path(folder) / "f8")[1]))
+    found["patches go along"] = relative(host.encode_whole(patched, given["x"]), host.encode_whole(bare, given["x"]))
+    found["the F8 one is left alone"] = f8.downscale_ratio
+
+    # A transformer in 8 bits.
+    conditioning = [[given["prompt_embeds"], {"pooled_output": given["pooled_prompt_embeds"]}]]
+    step = upscale.Step(sigma=0.3, steps=1, guidance=3.0, theta=0.0, noise=0.0, seed=0)
+
+    def stepped(patcher):
+        return upscale.one_step(patcher, {"samples": given["z"]}, conditioning, step)["samples"]
+
+    whole = stepped(model)
+    small, rounded = stored_as(model.model, FP8)
+    found["model fp8"] = relative(stepped(versions.new_patcher(small)), stepped(versions.new_patcher(rounded)))
+    found["fp8 acts"] = relative(stepped(versions.new_patcher(rounded)), whole)
+
+    # Memory runs out n times.
+    class Log(logging.Handler):
+        lines = []
+
+        def emit(self, record):
+            Log.lines.append(record.getMessage())
+
+    logging.getLogger("op4ksr").addHandler(Log())
+    decode = vae.first_stage_model.decode
+
+    def running_out(times):
+        left = [times]
+
+        def attempt(z):
+            if left[0]:
+                left[0] -= 1
+                raise torch.OutOfMemoryError("imitated")
+            found[f"passes after {times}"] = (
+                "frugal" if "frugal" in Log.lines[-1] else "strips" if "strips" in Log.lines[-1] else "whole"
+            )
+            return decode(z)
+
+        return attempt
+
+    for times in (1, 2, 3):
+        Log.lines = []
+        with patch.object(plan, "passes_of", lambda _: (WHOLE, STRIPS, FRUGAL)):
+            vae.first_stage_model.decode = running_out(times)
+            found[f"decode after {times}"] = relative(host.decode_whole(vae, given["z"]), plain[1])
+        found[f"log after {times}"] = list(Log.lines)
+    with patch.object(plan, "passes_of", lambda _: (WHOLE, STRIPS, FRUGAL)):
+        vae.first_stage_model.decode = running_out(9)
+        found["decode never"] = message(host.decode_whole, vae, given["z"])
+    del vae.first_stage_model.decode
+
+    # A quantised weight: packed storage, logical shape.
+    class Packed(torch.Tensor):
+        @staticmethod
+        def __new__(cls, shape):
+            return torch.Tensor._make_subclass(cls, torch.zeros(7, dtype=torch.uint8))
+
+        def __init__(self, shape):
+            self.logical = torch.Size(shape)
+
+        @property
+        def shape(self):
+            return self.logical
+
+    layer = model.model.diffusion_model.double_blocks[0].img_attn.proj
+    kept, shape = layer.weight, tuple(layer.weight.shape)
+    lora = {
+        f"transformer_blocks.0.attn.to_out.0.lora_{s}.weight": torch.zeros(n)
+        for s, n in (("A", (4, shape[1])), ("B", (shape[0], 4)))
+    }
+    adapter = Adapter("the test", {"lora_alpha": 4}, lora)
+    layer._parameters["weight"] = Packed(shape)
+    found["adapter on packed weights"] = message(
+        adapters.with_adapter, model, adapters.transformer_targets(model), adapter, 1.0
+    )
+    try:
+        from comfy.quant_ops import QuantizedTensor  # 0.33.0; two weights in a byte, here
+
+        packed = QuantizedTensor.from_float(kept.bfloat16(), "TensorCoreNVFP4Layout")
+        assert packed.state_dict("w")["w"].shape != kept.shape == packed.shape
+        layer._parameters["weight"] = packed
+        found["adapter on NVFP4"] = message(
+            adapters.with_adapter, model, adapters.transformer_targets(model), adapter, 1.0
+        )
+    except ImportError:
+        found["adapter on NVFP4"] = "this version has none"
+    layer._parameters["weight"] = kept
+
+    # Names and settings that another version might have.
+    linear = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    state = linear.state_dict()
+    renamed = {("1.gain" if key == "1.weight" else key): value + 1 for key, value in state.items()}
+    versions.load_weights(linear, renamed, "The test")
+    found["renamed"] = float((linear[1].weight - 2).abs().max())
+    renamed["2.more"] = torch.zeros(1)
+    del renamed["0.bias"]
+    found["no place"] = message(versions.load_weights, linear, renamed, "The test")
+    found["wrong shape"] = message(versions.load_weights, linear, {"0.weight": torch.zeros(5, 5)}, "The test")
+    flux = dict(model.model.diffusion_model.state_dict())
+    Newer = dataclasses.make_dataclass("Newer", [("surprise", int)], bases=())
+    fields = [*dataclasses.fields(versions.FluxParams), *dataclasses.fields(Newer)]
+    with patch.object(versions, "fields", lambda _: fields):
+        found["new setting"] = message(versions.flux_config, flux, {})
+    found["unknown setting"] = message(versions.flux_config, flux, {"sides": 3})
+    found["no FLUX"] = message(versions.flux_config, {"a": torch.zeros(1)}, {})
+    with patch.object(versions, "version", lambda: "0.3.12"):
+        found["old"] = message(versions.check_version)
+    found["this version"] = message(versions.check_version)
+
+print(json.dumps(found))

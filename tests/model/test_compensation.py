@@ -1,0 +1,112 @@
+"""High-frequency compensation: what it is given, what it adds, and that strips are the whole."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from op4ksr_core.errors import ImageError, SettingError, WeightsError
+from op4ksr_core.geometry import Size
+from op4ksr_core.model import rowwise as row_strips
+from op4ksr_core.model.compensation import HighFrequencyCompensation, compensate, load_compensation
+from op4ksr_core.picture.resample import resize
+from recipes.version2 import compensate as training
+
+
+@pytest.fixture(scope="module")
+def module():
+    """A network that adds something, as no new one does."""
+    torch.manual_seed(0)
+    module = HighFrequencyCompensation(width=8, blocks=2)
+    torch.nn.init.normal_(module.tail.weight, std=0.02)
+    return module.requires_grad_(False)
+
+
+def pair(photo, height=150, width=201):
+    picture = photo[..., :height, :width]
+    return picture, resize(picture, Size(height // 3, width // 3)).clamp(0, 1)
+
+
+def test_a_new_one_adds_nothing(photo):
+    picture, lr = pair(photo)
+    assert torch.equal(compensate(picture, lr, 1.0, HighFrequencyCompensation()), picture)
+
+
+@pytest.mark.parametrize("size", [(150, 201), (4, 4), (1, 1), (97, 130)])
+def test_the_size_stays_and_strength_scales_the_detail(photo, module, size):
+    picture = 0.25 + photo[..., : size[0], : size[1]] / 2
+    lr = resize(picture, Size(max(1, size[0] // 4), max(1, size[1] // 4)))
+    once, twice = (compensate(picture, lr, strength, module) for strength in (0.5, 1.0))
+    assert once.shape == picture.shape and not torch.equal(once, picture)
+    assert torch.allclose(twice - picture, 2 * (once - picture), atol=1e-6)
+    assert torch.equal(compensate(picture, lr, 0.0, module), picture)
+
+
+@pytest.mark.parametrize("elements", [1, 1000, 2**20])
+def test_strips_are_the_networks_own_forward(photo, module, elements, monkeypatch):
+    """In strips of two rows, of some, and of all of them."""
+    monkeypatch.setitem(row_strips._ELEMENTS, "cpu", elements)
+    picture, lr = photo[..., :152, :200].repeat(2, 1, 1, 1), torch.rand(2, 3, 38, 50)
+    picture[1] = picture[1].flip(-1)
+    before, seen = picture.clone(), []
+    whole = (picture + 0.7 * module(lr, picture)).clamp(0, 1)
+    found = compensate(picture, lr, 0.7, module, progress=lambda *step: seen.append(step))
+    assert torch.allclose(found, whole, atol=1e-6) and not torch.allclose(found, picture, atol=1e-3)
+    assert torch.equal(picture, before)
+    assert seen == [("compensate", done, 4) for done in (1, 2, 3, 4)]
+
+
+def test_batches_are_their_pictures_one_by_one(photo, module):
+    pictures, lr = photo[..., :64, :128].unfold(3, 64, 64)[0].permute(2, 0, 1, 3), torch.rand(2, 3, 16, 16)
+    both = compensate(pictures, lr, 1.0, module)
+    for n in range(2):
+        assert torch.allclose(both[n : n + 1], compensate(pictures[n : n + 1], lr[n : n + 1], 1.0, module), atol=1e-6)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
+def test_a_strength_outside_is_an_error(photo, strength):
+    with pytest.raises(SettingError, match=r"\[0, 2\]"):
+        compensate(photo, photo, strength)
+
+
+def test_numbers_of_pictures_must_agree(photo):
+    with pytest.raises(ImageError, match="as many"):
+        compensate(photo, photo.repeat(2, 1, 1, 1))
+
+
+def test_it_is_trained_on_what_lacks_detail_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("the crops to learn from are not to be compensated")
+
+    monkeypatch.setattr("op4ksr_core.pipeline.upscaler.compensate", never)
+    runs = [tmp_path / name for name in ("whole", "stopped")]
+    for run in runs:
+        training.main(["crops", "--run", str(run), "--count", "4", "--scenes", "2"])
+    crops = torch.load(runs[0] / "crops.pt")
+    assert crops["lr"].shape == (4, 3, 48, 48) and crops["picture"].shape == crops["hr"].shape == (4, 3, 192, 192)
+    assert 0.001 < float((crops["picture"] - crops["hr"]).float().abs().mean()) < 0.1
+    for run, stop in ((runs[0], "3"), (runs[1], "1"), (runs[1], "3")):
+        training.main(["train", "--run", str(run), "--steps", "3", "--batch", "2", "--stop-after", stop])
+    whole, stopped = (torch.load(run / "train.pt") for run in runs)
+    assert whole["step"] == stopped["step"] == 3
+    for name, value in whole["ema"].items():
+        assert torch.equal(value, stopped["ema"][name])
+    training.main(["export", "--run", str(runs[0]), "--to", str(tmp_path / "c.safetensors")])
+    assert sum(p.numel() for p in load_compensation(tmp_path / "c.safetensors").parameters()) < 1_000_000
+
+
+def test_the_bundled_one_adds_detail_and_leaves_what_lacks_none(photo):
+    """A blurred photo comes nearer to the truth; the truth itself hardly moves."""
+    truth = photo[..., 100:356, 100:356]
+    lr = resize(truth, Size(64, 64)).clamp(0, 1)
+    soft = resize(lr, Size(256, 256)).clamp(0, 1)
+    better = compensate(soft, lr)
+    error = [float((x - truth).pow(2).mean().sqrt()) * 255 for x in (soft, better, compensate(truth, lr))]
+    assert error[1] < 0.99 * error[0] and error[2] < 2
+
+
+def test_weights_that_are_missing_or_foreign_are_named(tmp_path):
+    with pytest.raises(WeightsError, match="missing"):
+        load_compensation(tmp_path / "none.safetensors")
+    save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(WeightsError, match="no compensation network"):
+        load_compensation(tmp_path / "foreign.safetensors")

@@ -1,0 +1,148 @@
+import colorsys
+
+import pytest
+import torch
+
+from op4ksr_core.errors import SettingError
+from op4ksr_core.geometry import Size
+from op4ksr_core.picture import colour
+from op4ksr_core.picture.colour import adain_fix, back_project, finish, fix_colour, low_band, wavelet_fix
+from op4ksr_core.picture.resample import crop, pad_reflect, resize, there_and_back
+
+
+def _slow_low_band(x):
+    """Five a-trous levels of [1,2,1]^2/16, one pixel at a time."""
+    for level in range(5):
+        step, out = 2**level, torch.zeros_like(x)
+        height, width = x.shape[-2:]
+        for i in range(height):
+            for j in range(width):
+                for di, wi in ((-step, 1), (0, 2), (step, 1)):
+                    for dj, wj in ((-step, 1), (0, 2), (step, 1)):
+                        row, column = min(max(i + di, 0), height - 1), min(max(j + dj, 0), width - 1)
+                        out[..., i, j] += wi * wj / 16 * x[..., row, column]
+        x = out
+    return x
+
+
+def test_low_band_against_loops():
+    x = torch.rand(1, 2, 9, 13)
+    torch.testing.assert_close(low_band(x), _slow_low_band(x))
+
+
+def test_low_band_in_strips_is_the_whole(monkeypatch):
+    x = torch.rand(1, 3, 150, 40)
+    monkeypatch.setattr(colour, "_STRIP_ROWS", 1000)
+    whole = low_band(x)
+    for rows in (7, 64):
+        monkeypatch.setattr(colour, "_STRIP_ROWS", rows)
+        assert torch.equal(low_band(x), whole)
+
+
+@pytest.mark.parametrize("size", [(70, 90), (20, 90), (70, 5), (32, 33), (1, 1)])
+def test_edges_fade_by_their_weight_and_nothing_else_changes(size):
+    image, reference = torch.rand(2, 1, 3, *size).unbind()
+    weight = colour._edge_weight(image)
+    assert float(weight[0, 0]) == 1
+    faded = colour.fade_edges(image, reference, 0.7)
+    torch.testing.assert_close(faded, image + 0.7 * weight * (reference - image))
+
+
+def test_wavelet_keeps_detail_and_takes_colour(photo):
+    small = resize(photo, Size(128, 128))
+    tinted = small * torch.tensor([1.1, 0.9, 0.8])[None, :, None, None]
+    fixed = wavelet_fix(tinted, small)
+    torch.testing.assert_close(low_band(fixed), low_band(small), atol=0.02, rtol=0)
+    torch.testing.assert_close(fixed - low_band(small), tinted - low_band(tinted))
+
+
+def test_adain_matches_moments():
+    image, reference = torch.rand(2, 3, 40, 50), torch.rand(2, 3, 40, 50) * 0.4 + 0.1
+    fixed = adain_fix(image, reference)
+    for moment in (torch.mean, torch.std):
+        torch.testing.assert_close(moment(fixed, (2, 3)), moment(reference, (2, 3)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fix", ["wavelet", "adain"])
+def test_no_fix_flips_a_hue(fix, photo):
+    """A picture that is its reference with new detail keeps every saturated pixel's hue within 10 degrees."""
+    small = resize(photo, Size(128, 128)).clamp(0, 1)
+    detail = 0.02 * torch.randn_like(small[:, :1])
+    fixed = fix_colour(small + detail, small, fix).clamp(0, 1)
+    turned = 0
+    for a, b in zip(small[0].flatten(1).T.tolist(), fixed[0].flatten(1).T.tolist(), strict=True):
+        (ha, sa, va), (hb, _, _) = colorsys.rgb_to_hsv(*a), colorsys.rgb_to_hsv(*b)
+        if sa > 0.5 and va > 0.4:
+            turned += min(abs(ha - hb), 1 - abs(ha - hb)) > 10 / 360
+    assert turned == 0
+
+
+def test_none_is_the_image_itself():
+    image = torch.rand(1, 3, 8, 8)
+    assert fix_colour(image, torch.rand(1, 3, 8, 8), "none") is image
+    with pytest.raises(SettingError, match="lab"):
+        fix_colour(image, image, "lab")
+
+
+@pytest.mark.parametrize(
+    ("size", "through"),
+    [((40, 50), (160, 200)), ((40, 50), (61, 333)), ((5, 3), (20, 12)), ((1, 1), (4, 4)), ((60, 70), (20, 9))],
+)
+def test_there_and_back_is_two_resizes(size, through):
+    x = torch.rand(2, 3, *size)
+    slow = resize(resize(x, Size(*through)), Size(*size))
+    torch.testing.assert_close(there_and_back(x, Size(*through)), slow, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(128, 128), (97, 31), (16, 128), (5, 3)])
+def test_full_fidelity_returns_the_lr_picture(size, photo):
+    lr = resize(photo, Size(*size)).clamp(0, 1)
+    image = resize(photo, Size(4 * size[0], 4 * size[1]))
+    image = 0.9 * image + 0.05 * torch.randn_like(image)
+    shown = back_project(image, lr, 1.0)
+    assert float((resize(image, Size(*size)) - lr).abs().max()) > 10 / 255
+    torch.testing.assert_close(resize(shown, Size(*size)), lr, atol=1 / 255, rtol=0)
+    torch.testing.assert_close(back_project(image, lr, 0.5), (image + shown) / 2)
+    assert back_project(image, lr, 0.0) is image
+
+
+def test_fidelity_adds_nothing_to_a_picture_that_agrees():
+    image = torch.rand(1, 3, 64, 64)
+    lr = resize(image, Size(16, 16))
+    torch.testing.assert_close(back_project(image, lr, 1.0), image, atol=1e-5, rtol=0)
+
+
+def test_finish_keeps_the_edge_to_the_reference_as_far_as_fidelity_asks():
+    lr, raw = torch.full((1, 3, 32, 32), 0.5), torch.full((1, 3, 160, 160), 0.5)
+    raw[..., 0, :] = 0.9  # a broken first row
+    target = Size(128, 128)
+    assert torch.equal(finish(raw, lr, target, "none", 0.0), raw[..., :128, :128])
+    broken = float((back_project(raw[..., :128, :128], lr, 1.0) - 0.5).abs().max())
+    assert float((finish(raw, lr, target, "none", 1.0) - 0.5).abs().max()) < 0.001 < 0.1 < broken
+
+
+def test_finish_leaves_the_inside_to_the_model(photo):
+    lr = resize(photo, Size(128, 128)).clamp(0, 1)
+    shown, projected = finish(photo, lr, Size(512, 512), "none", 1.0), back_project(photo, lr, 1.0).clamp(0, 1)
+    torch.testing.assert_close(shown[..., 48:-48, 48:-48], projected[..., 48:-48, 48:-48], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("fidelity", [-0.01, 1.01, float("nan")])
+def test_bad_fidelity(fidelity):
+    with pytest.raises(SettingError, match=str(fidelity)):
+        back_project(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 2, 2), fidelity)
+
+
+@pytest.mark.parametrize(("source", "padded"), [((1, 1), (32, 32)), ((5, 40), (32, 64)), ((33, 31), (64, 32))])
+def test_padding_mirrors_and_crop_undoes_it(source, padded):
+    x = torch.rand(2, 3, *source)
+    larger = pad_reflect(x, Size(*padded))
+    assert larger.shape[-2:] == padded
+    assert torch.equal(crop(larger, Size(*source)), x)
+    if source[0] > 1:
+        assert torch.equal(larger[..., source[0], : source[1]], x[..., source[0] - 2, :])
+
+
+def test_padding_equals_torch_where_torch_can():
+    x = torch.rand(1, 3, 20, 25)
+    assert torch.equal(pad_reflect(x, Size(32, 32)), torch.nn.functional.pad(x, (0, 7, 0, 12), mode="reflect"))

@@ -1,0 +1,67 @@
+"""The shipped weights: do they restore, without a lattice, within their size?"""
+
+import sys
+
+import pytest
+import torch
+from builders import psnr
+from places import ROOT
+
+from op4ksr_core.geometry import Size
+from op4ksr_core.picture.colour import back_project
+from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.resample import resize
+from op4ksr_core.pipeline.upscaler import EMBEDDED
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from metrics import HIGHER_IS_BETTER, all_metrics, lattice_decibels  # noqa: E402
+
+
+def test_size_and_card():
+    assert sum(f.stat().st_size for f in EMBEDDED.rglob("*") if f.is_file()) < 40e6
+    card = (EMBEDDED / "MODEL_CARD.md").read_text()
+    for word in ("python -m op4ksr_core.training.embedded", "CC0", "RealSR", "steps"):
+        assert word in card
+
+
+def test_the_held_out_photo_beats_lanczos_and_the_projection_alone(embedded, photo):
+    lr = resize(photo, Size(128, 128)).clamp(0, 1)
+    ours = all_metrics(embedded(lr), photo)
+    for rival in (resize(lr, Size(512, 512)), back_project(resize(lr, Size(512, 512)), lr, 1.0)):
+        theirs = all_metrics(rival, photo)
+        wins = sum((ours[m] > theirs[m]) == up for m, up in HIGHER_IS_BETTER.items())
+        assert wins >= 4, (ours, theirs)
+
+
+def test_no_lattice_and_no_hue_shift(embedded, photo):
+    lr = resize(photo, Size(128, 128)).clamp(0, 1)
+    shown = embedded(lr)
+    assert lattice_decibels(shown, 32) < lattice_decibels(photo, 32) + 3
+    assert float((resize(shown, Size(128, 128)) - lr).abs().mean()) < 2 / 255
+
+
+def test_a_flat_picture_stays_flat(embedded):
+    grey = torch.full((1, 3, 64, 64), 0.42)
+    error = (embedded(grey) - 0.42).abs()
+    assert float(error.max()) < 4 / 255 and float(error.mean()) < 1 / 255
+
+
+def test_the_whole_equals_its_parts(embedded, photo):
+    """No patches means global attention and statistics; a larger frame must not change what is in it much."""
+    lr = resize(photo, Size(192, 192)).clamp(0, 1)
+    whole, part = embedded(lr)[..., 256:512, 256:512], embedded(lr[..., 48:144, 48:144])[..., 64:320, 64:320]
+    assert psnr(whole, part) > 40
+
+
+@pytest.mark.parametrize("pairs", [range(0, 40, 8)])
+def test_real_photos_beat_lanczos(embedded, realsr, pairs):
+    """Five of the forty pairs; benchmarks/bench_realsr.py runs them all."""
+    ours, lanczos = [], []
+    for lr_path, hr_path in (realsr[i] for i in pairs):
+        lr, hr = read_picture(lr_path).rgb, read_picture(hr_path).rgb
+        ours.append(all_metrics(embedded(lr), hr))
+        lanczos.append(all_metrics(resize(lr, Size(*hr.shape[-2:])), hr))
+    mean = {
+        m: (sum(x[m] for x in ours) / len(ours), sum(x[m] for x in lanczos) / len(lanczos)) for m in HIGHER_IS_BETTER
+    }
+    assert sum((a > b) == HIGHER_IS_BETTER[m] for m, (a, b) in mean.items()) >= 4, mean

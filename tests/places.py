@@ -1,7 +1,0 @@
-"""Where things lie."""
-
-from pathlib import Path
-
-ROOT = Path(__file__).parent.parent
-DEMO = ROOT / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
-REALSR = ROOT.parent / "shared" / "data" / "realsr"

@@ -1,0 +1,116 @@
+"""Training pairs: which pictures, which crops, and that they depend on nothing but their number."""
+
+import logging
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from op4ksr_core.app import cli
+from op4ksr_core.errors import ImageError, SettingError
+from op4ksr_core.geometry import Size
+from op4ksr_core.picture.files import Picture, write_picture
+from op4ksr_core.picture.resample import resize
+from op4ksr_core.train.data import PairDataset, find_pictures, pair_sheet, usable
+
+
+@pytest.fixture
+def folder(tmp_path, photo):
+    """Four pictures that hold a 64-px crop, in a folder and one below it."""
+    (tmp_path / "deep").mkdir()
+    for n in range(4):
+        place = tmp_path / ("deep" if n % 2 else ".") / f"{n}.png"
+        write_picture(place, Picture(photo[..., 90 * n : 90 * n + 80, :100]))
+    return tmp_path
+
+
+def dataset(folder, length=40, **changes):
+    options = {"crop": 64, "scale": 4, "degradation": "omgsr", "seed": 0, "length": length} | changes
+    return PairDataset(usable(find_pictures([folder]), 64), **options)
+
+
+def test_folders_files_and_lists(folder):
+    assert [p.name for p in find_pictures([folder])] == ["0.png", "2.png", "1.png", "3.png"]
+    (folder / "some.txt").write_text("2.png\n\ndeep/1.png\n")
+    assert [p.name for p in find_pictures([folder / "some.txt", folder / "0.png"])] == ["2.png", "1.png", "0.png"]
+    (folder / "empty").mkdir()
+    for given, message in (
+        (folder / "empty", "No picture found"),
+        (folder / "no", "There is no folder, picture or list"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            find_pictures([given])
+
+
+def test_small_and_broken_pictures_are_told_and_left_out(folder, photo, caplog):
+    (folder / "broken.png").write_bytes(b"no picture")
+    write_picture(folder / "small.png", Picture(photo[..., :40, :90]))
+    with caplog.at_level(logging.WARNING, "op4ksr"):
+        assert len(usable(find_pictures([folder]), 64)) == 4
+    assert "1 of 6 pictures are left out, unreadable" in caplog.text and "broken.png" in caplog.text
+    assert "smaller than the crop of 64 px" in caplog.text and "small.png" in caplog.text
+    with pytest.raises(SettingError, match="5 are smaller than the crop of 300 px, 1 are unreadable"):
+        usable(find_pictures([folder]), 300)
+
+
+def test_a_sample_depends_on_seed_and_number_alone(folder):
+    pairs = dataset(folder)
+    again, other = dataset(folder, length=90), dataset(folder, seed=1)
+    for n in (0, 7, 39):
+        assert torch.equal(pairs[n]["hr"], again[n]["hr"]) and torch.equal(pairs[n]["lr"], again[n]["lr"])
+        assert not torch.equal(pairs[n]["lr"], other[n]["lr"])
+    assert pairs[3]["hr"].shape == (3, 64, 64) and pairs[3]["lr"].shape == (3, 16, 16)
+    assert len({pairs[n]["seed"] for n in range(40)}) == 40
+
+
+def test_workers_change_nothing(folder):
+    alone, shared = (list(DataLoader(dataset(folder, 12), 3, num_workers=n)) for n in (0, 2))
+    for a, b in zip(alone, shared, strict=True):
+        assert torch.equal(a["hr"], b["hr"]) and torch.equal(a["lr"], b["lr"]) and torch.equal(a["seed"], b["seed"])
+
+
+def test_every_picture_comes_once_before_any_comes_again(folder, photo):
+    pairs = dataset(folder)
+    for n, path in enumerate(pairs.paths):
+        write_picture(path, Picture(torch.full((1, 3, 70, 70), n / 10)))
+    seen = [round(float(pairs[n]["hr"].mean()) * 10) for n in range(40)]
+    for epoch in range(10):
+        assert sorted(seen[4 * epoch : 4 * epoch + 4]) == [0, 1, 2, 3]
+    assert len({tuple(seen[4 * epoch : 4 * epoch + 4]) for epoch in range(10)}) > 3
+
+
+def test_the_low_picture_is_the_high_one_degraded(folder):
+    for n in range(6):
+        pair = dataset(folder, degradation="embedded")[n]
+        small = resize(pair["hr"][None], Size(16, 16))[0]
+        far = resize(dataset(folder)[n + 6]["hr"][None], Size(16, 16))[0]
+        assert float((pair["lr"] - small).abs().mean()) < 0.5 * float((pair["lr"] - far).abs().mean())
+
+
+def test_a_picture_that_breaks_later_is_told_and_replaced(folder, caplog):
+    pairs = dataset(folder)
+    broken = pairs.paths[1]
+    broken.write_bytes(b"gone")
+    with caplog.at_level(logging.WARNING, "op4ksr"):
+        assert all(pair["hr"].shape == (3, 64, 64) for pair in (pairs[n] for n in range(4)))
+    assert broken.name in caplog.text and "takes its place" in caplog.text
+    for path in pairs.paths:
+        path.write_bytes(b"gone")
+    with pytest.raises(ImageError, match="None of the 4 pictures"):
+        pairs[0]
+
+
+def test_a_sheet_of_pairs(folder, capsys):
+    assert pair_sheet(dataset(folder), 3, 100).size == (3 * 108 + 8, 2 * 108 + 8)
+    assert (
+        cli.main(["pairs", str(folder), "-o", str(folder / "new" / "sheet.png"), "--crop", "64", "--count", "5"]) == 0
+    )
+    assert "5 pairs of 4 pictures" in capsys.readouterr().out
+    assert Image.open(folder / "new" / "sheet.png").width == 5 * 264 + 8
+    assert cli.main(["pairs", str(folder), "-o", str(folder / "s.png"), "--degradation", "x"]) == 2
+
+
+def test_a_degradation_of_another_scale_is_refused(folder):
+    with pytest.raises(SettingError, match="makes 1/4, not 1/2"):
+        dataset(folder, scale=2)

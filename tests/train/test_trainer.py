@@ -1,0 +1,384 @@
+"""The training kit on the embedded model: small, but all of it real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from places import ROOT
+
+from op4ksr_core.app import cli
+from op4ksr_core.errors import OutputError, SettingError, TrainingError, WeightsError
+from op4ksr_core.geometry import Size
+from op4ksr_core.picture.files import Picture, write_picture
+from op4ksr_core.pipeline.upscaler import EMBEDDED, Sources, Upscaler
+from op4ksr_core.settings import PRESETS as UPSCALE
+from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
+from op4ksr_core.train.onestep import OneStep
+from op4ksr_core.train.settings import PRESETS, LossWeights, TrainSettings
+from op4ksr_core.train.trainer import Trainer
+
+SMALL = replace(
+    PRESETS["embedded"], rank=2, alpha=2, steps=4, batch=2, per_device=2, crop=96, learning_rate=1e-3, fidelity=0.5
+)
+OPTIONS = "--rank 2 --alpha 2 --steps 4 --batch 2 --per-device 2 --crop 96 --learning-rate 1e-3 --fidelity 0.5".split()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, photo):
+    """Five pictures cut from the bundled photo."""
+    folder = tmp_path_factory.mktemp("photos")
+    for n in range(5):
+        write_picture(folder / f"{n}.png", Picture(photo[..., 60 * n : 60 * n + 200, 40 * n : 40 * n + 220]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def negative(tmp_path_factory):
+    """A prompt file that is not the model's own."""
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path_factory.mktemp("negative") / "negative.safetensors"
+    torch.manual_seed(5)
+    save_file({k: v + 0.3 * torch.randn_like(v) for k, v in load_file(EMBEDDED / "prompt.safetensors").items()}, path)
+    return path
+
+
+def train(photos, run, settings=SMALL, **options):
+    stops = {name: options.pop(name) for name in ("stop_after", "minutes") if name in options}
+    trainer = Trainer(settings, Sources.find(EMBEDDED), [photos], run, cpu=True, **options)
+    try:
+        return trainer.run(**stops)
+    finally:
+        trainer.close()
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_log(a, b, tolerance=0.0):
+    assert [line["step"] for line in a] == [line["step"] for line in b]
+    for x, y in zip(a, b, strict=True):
+        assert x.keys() == y.keys()
+        for name in x:
+            assert x[name] == pytest.approx(y[name], rel=tolerance, abs=1e-12), (x["step"], name)
+
+
+@pytest.fixture(scope="module")
+def whole(photos, tmp_path_factory):
+    """A run without a stop."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert train(photos, run, save_every=1) == 4
+    return run
+
+
+def test_a_run_learns_and_says_what_it_did(whole):
+    log = log_of(whole)
+    assert [line["step"] for line in log] == [1, 2, 3, 4]
+    assert {"mse", "l1", "wavelet", "periodicity", "refinement", "total", "gradient"} < log[0].keys()
+    weights = SMALL.losses
+    total = sum(getattr(weights, name) * log[0][name] for name in ("mse", "l1", "wavelet", "periodicity", "refinement"))
+    assert log[0]["total"] == pytest.approx(total, rel=1e-5)
+    kept = checkpoints(whole)
+    assert [path.name for path in kept] == ["step-000002", "step-000003", "step-000004"]
+    state, settings = load_checkpoint(kept[-1])
+    assert state["step"] == 4 and settings == SMALL
+    ups = [value for name, value in state["trainable"].items() if "lora_B" in name]
+    assert all(float(value.abs().max()) > 0 for value in ups) and len(ups) > 50  # every LoRA has moved
+
+
+def test_what_was_trained_is_what_the_upscaler_runs(whole, photo):
+    """The exported adapters give, in the pipeline, the picture of the module that was trained."""
+    lr = photo[..., 100:124, 200:224]
+    settings = replace(UPSCALE["embedded"], fidelity=0.0, colour="none", compensation=0.0)
+    state, _ = load_checkpoint(checkpoints(whole)[-1])
+    model = OneStep.load(Sources.find(EMBEDDED), SMALL)
+    with torch.no_grad():
+        for name, parameter in model.trainable().items():
+            parameter.copy_(state["trainable"][name])
+        expected = model(lr, Size(96, 96))[2].clamp(0, 1)
+    plain = Upscaler.from_embedded(settings)(lr, scale=4)
+    for adapter in (checkpoints(whole)[-1], checkpoints(whole)[-1] / "adapters.safetensors"):
+        found = Upscaler.from_pretrained(EMBEDDED, adapters=[adapter], settings=settings)(lr, scale=4)
+        assert float((found - expected).abs().max()) < 1e-4
+        assert float((found - plain).abs().max()) > 1e-3
+
+
+def test_a_stopped_run_goes_on_to_the_same_curve(photos, whole, tmp_path):
+    assert train(photos, tmp_path / "run", stop_after=1) == 1
+    assert train(photos, tmp_path / "run", stop_after=3) == 3
+    assert train(photos, tmp_path / "run") == 4
+    assert_same_log(log_of(tmp_path / "run"), log_of(whole))
+    ours, theirs = (load_checkpoint(checkpoints(run)[-1])[0]["trainable"] for run in (tmp_path / "run", whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert train(photos, tmp_path / "run") == 4  # nothing is left to do
+
+
+def test_accumulated_batches_are_the_batch(photos, whole, tmp_path):
+    train(photos, tmp_path / "run", replace(SMALL, per_device=1))
+    assert_same_log(log_of(tmp_path / "run"), log_of(whole), 2e-3)
+
+
+def command(photos, run, *more):
+    return [
+        sys.executable,
+        "-m",
+        "op4ksr_core",
+        "train",
+        str(photos),
+        "-o",
+        str(run),
+        "--device",
+        "cpu",
+        *OPTIONS,
+        *more,
+    ]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4])
+def test_a_killed_run_goes_on_to_the_same_curve(photos, whole, tmp_path, delay):
+    run = tmp_path / "run"
+    process = subprocess.Popen(command(photos, run, "--save-every", "1"), cwd=ROOT, stdout=subprocess.DEVNULL)
+    end = time.time() + 120
+    while not (run / "log.jsonl").exists() and time.time() < end:
+        time.sleep(0.05)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / ".step-000009.part").mkdir()  # as a kill while saving leaves it
+    subprocess.run(command(photos, run, "--save-every", "1"), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert_same_log(log_of(run), log_of(whole), 1e-6)
+    assert not list((run / "checkpoints").glob(".*"))
+
+
+def launched(photos, run, *more):
+    """The command in two processes with one picture each at once."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments = ["-m", "op4ksr_core", *command(photos, run)[3:], "--per-device", "1", *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch + arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 processes" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def with_vsd(photos, negative, tmp_path_factory):
+    """One process that trains a regulariser too: its run, and the options that others need for the same."""
+    run = tmp_path_factory.mktemp("vsd") / "one"
+    settings = replace(SMALL, losses=replace(SMALL.losses, vsd=0.5), negative=str(negative))
+    settings = replace(settings, regulariser_learning_rate=1e-2)
+    train(photos, run, settings, save_every=1)
+    return run, settings, ["--loss-vsd", "0.5", "--negative", str(negative), "--regulariser-learning-rate", "1e-2"]
+
+
+def test_two_processes_are_one_with_twice_the_batch(photos, with_vsd, tmp_path):
+    """VSD too, whose regulariser is averaged over the processes by hand."""
+    one, _, options = with_vsd
+    launched(photos, tmp_path / "run", *options)
+    assert_same_log(log_of(tmp_path / "run"), log_of(one), 5e-3)
+
+
+def test_a_sharded_transformer_trains_as_a_whole_one(photos, with_vsd, tmp_path):
+    """FSDP: the same losses, the same pictures logged, and a checkpoint that one process goes on with."""
+    one, settings, options = with_vsd
+    run = tmp_path / "run"
+    launched(photos, run, *options, "--shard", "--stop-after", "2", "--picture-every", "2")
+    settings = replace(settings, per_device=1)
+    states = [load_checkpoint(run / "checkpoints" / "step-000002")[0], load_checkpoint(checkpoints(one)[-3])[0]]
+    assert states[0]["optimizer"].keys() == states[1]["optimizer"].keys() == states[0]["trainable"].keys()
+    for name, value in states[1]["trainable"].items():
+        assert torch.allclose(states[0]["trainable"][name], value, atol=2e-3), name
+    launched(photos, run, *options, "--shard", "--stop-after", "3")
+    train(photos, run, settings)
+    assert_same_log(log_of(run), log_of(one), 5e-3)
+    Upscaler.from_pretrained(EMBEDDED, adapters=[checkpoints(run)[-1]])
+
+
+def test_sharding_wants_processes_to_share(photos, tmp_path):
+    with pytest.raises(SettingError, match="two or more"):
+        train(photos, tmp_path / "run", shard=True)
+
+
+def test_a_loss_that_is_no_number_stops_and_is_named(photos, tmp_path):
+    settings = replace(SMALL, learning_rate=1e12, clip=1e12)
+    with pytest.raises(TrainingError, match=r"Step \d: the .*(mse|gradient).* is (nan|inf)"):
+        train(photos, tmp_path / "run", settings, save_every=1)
+    kept = checkpoints(tmp_path / "run")
+    assert kept and load_checkpoint(kept[-1])[0]["step"] == len(log_of(tmp_path / "run"))
+
+
+def test_other_settings_do_not_go_on_with_a_run(photos, whole):
+    with pytest.raises(SettingError, match=r"other settings \(sigma: 0.3 -> 0.5\)"):
+        train(photos, whole, replace(SMALL, sigma=0.5))
+    assert train(photos, whole, replace(SMALL, per_device=1)) == 4  # this may change
+
+
+def test_two_trainings_do_not_share_a_folder(photos, tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(SettingError, match="Another training works in"):
+        train(photos, tmp_path / "run")
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(photos, tmp_path):
+    """The shell's file size limit stands for the full disk: the write fails in the middle of the file."""
+    run = tmp_path / "run"
+    train(photos, run, stop_after=1)
+    size = (checkpoints(run)[-1] / "state.pt").stat().st_size // 1024 // 2
+    done = subprocess.run(
+        ["bash", "-c", f'ulimit -f {size}; exec "$@"', "-", *command(photos, run, "--save-every", "1")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "The last good checkpoint is" in done.stderr, done.stderr[-2000:]
+    assert [path.name for path in checkpoints(run)] == ["step-000001"]
+    assert not list((run / "checkpoints").glob(".*"))
+    assert train(photos, run) == 4
+
+
+def test_a_damaged_checkpoint_is_named(photos, tmp_path):
+    train(photos, tmp_path / "run", stop_after=1)
+    (checkpoints(tmp_path / "run")[-1] / "state.pt").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="step-000001 cannot be read"):
+        train(photos, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch": 3, "per_device": 2}, "batch of 3 cannot be shared evenly"),
+        ({"crop": 80}, "multiple of 32 px"),
+        ({"losses": LossWeights(lpips=1.0)}, "vgg16-397923af.pth"),
+        ({"losses": LossWeights(adversarial=1.0)}, "--features FOLDER"),
+        ({"losses": LossWeights(vsd=1.0)}, "--negative FILE"),
+        ({"degradation": "none"}, "no degradation 'none'"),
+        ({"crop": 512}, "5 are smaller than the crop of 512 px"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_first(photos, tmp_path, change, message):
+    with pytest.raises((SettingError, WeightsError), match=message):
+        train(photos, tmp_path / "run", replace(SMALL, **change))
+    assert not (tmp_path / "run" / "log.jsonl").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file/run"):
+        train(photos, tmp_path / "file" / "run")
+
+
+def test_the_adversarial_loss_trains_both_sides_and_resumes(photos, tmp_path):
+    from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
+
+    torch.manual_seed(3)
+    config = DINOv3ConvNextConfig(hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], image_size=64)
+    DINOv3ConvNextModel(config).save_pretrained(tmp_path / "features")
+    losses = replace(SMALL.losses, adversarial=0.5)
+    settings = replace(SMALL, losses=losses, features=str(tmp_path / "features"), steps=3, gan_learning_rate=1e-3)
+    train(photos, tmp_path / "whole", settings)
+    train(photos, tmp_path / "parts", settings, stop_after=1)
+    train(photos, tmp_path / "parts", settings)
+    log = log_of(tmp_path / "whole")
+    assert {"adversarial", "critic"} < log[0].keys() and log[0]["critic"] != log[2]["critic"]
+    assert_same_log(log_of(tmp_path / "parts"), log, 1e-5)
+
+
+def test_vsd_teaches_model_and_regulariser_and_resumes(photos, whole, negative, tmp_path):
+    losses = replace(SMALL.losses, vsd=0.5)
+    settings = replace(SMALL, losses=losses, negative=str(negative), steps=3, regulariser_learning_rate=1e-2)
+    train(photos, tmp_path / "whole", settings)
+    train(photos, tmp_path / "parts", replace(settings, per_device=1), stop_after=1)
+    train(photos, tmp_path / "parts", replace(settings, per_device=1))
+    log, plain = log_of(tmp_path / "whole"), log_of(whole)
+    assert_same_log(log_of(tmp_path / "parts"), log, 5e-3)
+    assert log[0]["mse"] == pytest.approx(plain[0]["mse"], rel=1e-5)  # the picture is made as without it,
+    assert log[2]["mse"] != pytest.approx(plain[2]["mse"], rel=1e-6)  # and learns from it
+    state, _ = load_checkpoint(checkpoints(tmp_path / "whole")[-1])
+    ups = [value for name, value in state["regulariser"].items() if "lora_B" in name]
+    assert ups and all(float(value.abs().max()) > 0 for value in ups)
+    assert not set(state["regulariser"]) & set(state["trainable"])
+    adapter = load_checkpoint(checkpoints(whole)[-1])[0]["trainable"]
+    assert adapter.keys() == state["trainable"].keys()
+
+
+def test_wearing_nothing_is_the_prior(photos, negative):
+    """The passes of VSD use the transformer as it was, and leave everything as they found it."""
+    settings = replace(SMALL, losses=replace(SMALL.losses, vsd=0.5), negative=str(negative))
+    model, z, sigma = OneStep.load(Sources.find(EMBEDDED), settings), torch.randn(1, 16, 6, 6), torch.tensor([0.4])
+    prior = Sources.find(EMBEDDED).load_transformer(torch.float32)
+    prior.pos_embed = model.transformer.pos_embed
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05)
+        worn = model.velocity(z, sigma, model.prompt, model.pooled)
+        with model.wearing(None):
+            bare = model.velocity(z, sigma, model.prompt, model.pooled)
+        with model.wearing("regulariser"):
+            other = model.velocity(z, sigma, model.prompt, model.pooled)
+        again = model.velocity(z, sigma, model.prompt, model.pooled)
+        model.transformer = prior
+        torch.testing.assert_close(bare, model.velocity(z, sigma, model.prompt, model.pooled))
+    assert torch.equal(worn, again)
+    assert float((worn - bare).abs().max()) > 1e-3 and float((worn - other).abs().max()) > 1e-3
+
+
+def test_gradient_checkpointing_changes_no_number(photos, whole, tmp_path):
+    train(photos, tmp_path / "run", replace(SMALL, checkpointing=True), stop_after=2)
+    assert_same_log(log_of(tmp_path / "run"), log_of(whole)[:2], 1e-4)
+
+
+def test_tensorboard_gets_numbers_and_pictures(photos, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(photos, tmp_path / "run", picture_every=1, stop_after=1)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert {"mse", "total", "gradient", "periodicity score"} <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == {"LR, restored, HR", "spectrum"}
+
+
+def test_settings_survive_json_and_refuse_nonsense():
+    for preset in PRESETS.values():
+        assert TrainSettings.from_dict(json.loads(json.dumps(preset.as_dict()))) == preset
+    for change, message in (
+        ({"sigma": 0.0}, "above 0"),
+        ({"rank": 0}, "rank must be above 0"),
+        ({"gan": "wgan"}, "one of bce, hinge"),
+        ({"precision": "fp8"}, "one of bf16, no"),
+        ({"crop": 30}, "multiple of the scale"),
+        ({"fidelity": 2.0}, r"\[0, 1\]"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            replace(PRESETS["embedded"], **change)
+    with pytest.raises(SettingError, match="mse loss is at least 0, got -1"):
+        LossWeights(mse=-1)
+    with pytest.raises(SettingError, match="nothing would be trained"):
+        LossWeights(mse=0, periodicity=0, refinement=0)
+
+
+def test_the_papers_preset_is_the_paper():
+    paper = PRESETS["op4ksr-paper"]
+    assert (paper.rank, paper.learning_rate, paper.batch, paper.steps) == (64, 2.5e-5, 16, 2000)
+    assert paper.rope.theta == 100 and paper.sigma == 0.3 and paper.rope.scheme == "plain"
+
+
+def test_the_command_prints_settings_and_plan(capsys):
+    assert (
+        cli.main(["train", "--preset", "op4ksr-paper", "--print-settings", "--loss-lpips", "3", "--theta", "50"]) == 0
+    )
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["losses"]["lpips"] == 3 and shown["rope"]["theta"] == 50 and shown["rank"] == 64
+    assert cli.main(["train", "--plan", "8"]) == 0
+    out = capsys.readouterr().out
+    assert "memory plan per GPU" in out and "on a card of 8 GB: crops up to" in out
+    assert cli.main(["train"]) == 2 and "wants pictures" in capsys.readouterr().err
