@@ -26,9 +26,10 @@ from op4ksr_core.geometry import Size
 from op4ksr_core.model import flow
 from op4ksr_core.model.compensation import compensate
 from op4ksr_core.model.rope import RotaryEmbedding
+from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.colour import back_project
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.pipeline.upscaler import EMBEDDED, Upscaler
+from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS
 from op4ksr_core.weights.loading import load_prompt, load_transformer, load_vae
 

@@ -31,16 +31,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from op4ksr_core.errors import SettingError
 from op4ksr_core.geometry import Size
 from op4ksr_core.model import flow
-from op4ksr_core.model.attention import ATTENTIONS, attention_kernel
+from op4ksr_core.model.attention import attention_kernel
 from op4ksr_core.model.fp8 import has_fp8_products, to_fp8
-from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.transformer import make_lean_transformer
-from op4ksr_core.model.vae import chunked_attention, compile_norms, decode, encode
-from op4ksr_core.model.vae_passes import PASSES, WHOLE, passing
+from op4ksr_core.model.vae import chunked_attention, compile_norms, decode, encode, finish_vae
+from op4ksr_core.model.vae_passes import WHOLE, passing
 from op4ksr_core.picture.colour import finish
 from op4ksr_core.picture.files import write_text
 from op4ksr_core.picture.resample import channels_last, resize
-from op4ksr_core.weights.loading import finish_vae
+from op4ksr_core.settings import ATTENTIONS, PASSES, RopeSettings
 
 SIGMA = 0.3
 TILE, STEP = 1024, 512

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from op4ksr_core.model.fp8 import to_fp8
-from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.transformer import make_lean_transformer
+from op4ksr_core.settings import RopeSettings
 
 WIDTH, HEADS, HEAD = 3072, 24, 128
 WAYS = ("float32", "bfloat16", "fp8 weights", "fp8 weights and products")

@@ -13,10 +13,10 @@ import full_size
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from op4ksr_core.geometry import Size, make_plan
+from op4ksr_core.geometry import Size, plan_size
 from op4ksr_core.model import flow
+from op4ksr_core.model.vae import finish_vae
 from op4ksr_core.pipeline.memory import Footprint, estimate
-from op4ksr_core.weights.loading import finish_vae
 
 TFLOPS = 788
 
@@ -66,7 +66,7 @@ def main() -> None:
             counted(lambda x=z, s=sigma: flow.transformer_velocity(transformer, x, s, prompt, pooled, 1.0)),
             counted(lambda x=z: vae.decoder(x)),
         ]
-        plan = make_plan(Size(side // 4, side // 4))
+        plan = plan_size(Size(side // 4, side // 4))
         memory = [part / 1e9 for part in estimate(plan, footprint, 1, 16)]
         total = sum(work)
         cells = [f"{value:.0f}" for value in (*work, total)] + [f"{total / TFLOPS:.2f}"]

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.transformer import make_lean_transformer
+from op4ksr_core.settings import RopeSettings
 
 PRODUCTS = {"linear", "scaled_dot_product_attention"}
 VIEWS = {

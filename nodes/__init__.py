@@ -3,11 +3,11 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .adapters import LoadAdapters
+from .diagnostics import AnalyseRope, LatentView, ThetaSweep
 from .inspect import InspectPeriodicity, SuppressLattice
 from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .prompt import LoadPrompt, SavePrompt
 from .sigma import EstimateSigma
-from .study import AnalyseRope, LatentView, ThetaSweep
 from .upscale import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
 from .versions import check_version
 

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..op4ksr_core.picture.colour import FIXES
+from ..op4ksr_core.settings import COLOUR_FIXES
 
 SCALE = io.Float.Input(
     "scale", default=4.0, min=0.1, max=16.0, step=0.1, tooltip="Times the picture's size. Used where long_side is 0."
@@ -55,7 +55,7 @@ SEED = io.Int.Input(
 )
 COLOUR = io.Combo.Input(
     "colour",
-    options=list(FIXES),
+    options=list(COLOUR_FIXES),
     default="wavelet",
     tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), none.",
 )

@@ -12,7 +12,7 @@ from ..op4ksr_core.lattice.report import describe as sentences
 from ..op4ksr_core.lattice.report import draw_report, mask, overlay
 from ..op4ksr_core.lattice.waves import dithered, suppress
 from ..op4ksr_core.picture.resample import resize
-from .host import to_bchw, to_image
+from .convert import to_bchw, to_image
 from .schema import describe
 
 

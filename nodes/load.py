@@ -9,12 +9,10 @@ from comfy_api.latest import io
 from PIL import Image
 
 from ..op4ksr_core.errors import WeightsError
-from ..op4ksr_core.model.rope import SCHEMES, RopeSettings
-from ..op4ksr_core.model.vae import HEADS
-from .models import load_embedded, load_folder, to_f16, with_rope
+from ..op4ksr_core.paths import DEMO_PHOTO
+from ..op4ksr_core.settings import HEADS, SCHEMES, RopeSettings
 from .schema import describe
-
-SAMPLE = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
+from .surgery import load_embedded, load_folder, to_f16, with_rope
 
 ROPE_PRESETS = {
     "OP4KSR": RopeSettings(theta=100.0),
@@ -101,7 +99,7 @@ class SamplePhoto(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        array = np.asarray(Image.open(SAMPLE).convert("RGB"))
+        array = np.asarray(Image.open(DEMO_PHOTO).convert("RGB"))
         return io.NodeOutput(torch.from_numpy(array.astype(np.float32) / 255)[None])
 
 

@@ -12,9 +12,10 @@ from ..op4ksr_core.geometry import Size, padded_side
 from ..op4ksr_core.model.flow import estimate_sigma
 from ..op4ksr_core.picture.charts import COLOURS, Axis, Chart, Curve, as_tensor
 from ..op4ksr_core.picture.resample import pad_reflect, resize
-from .host import encode_whole, to_bchw
-from .models import check_vae
+from .convert import to_bchw
 from .schema import describe
+from .surgery import check_vae
+from .vae_passes import encode_whole
 
 
 def latent_pairs(vae, low: Tensor, high: Tensor, scale: float, shift: float) -> list[tuple[Tensor, Tensor]]:

@@ -1,118 +1,34 @@
 """Nodes that make pictures: encode, the one step, decode, and all of it at once."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-import comfy.model_management
-import comfy.sample
-import comfy.samplers
-import node_helpers
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..op4ksr_core.errors import ImageError, WeightsError
-from ..op4ksr_core.geometry import Plan, Size, make_plan
+from ..op4ksr_core.errors import ImageError
+from ..op4ksr_core.geometry import Size, SizePlan
 from ..op4ksr_core.model import flow
-from ..op4ksr_core.model.compensation import compensate, load_compensation
-from ..op4ksr_core.model.finite import check_finite
-from ..op4ksr_core.model.rope import RopeSettings
-from ..op4ksr_core.picture.colour import finish
-from ..op4ksr_core.picture.resample import pad_reflect, resize
-from ..op4ksr_core.progress import Progress, watch
-from .host import decode_whole, encode_whole, make_report, to_bchw, to_image
+from ..op4ksr_core.picture.resample import resize
+from ..op4ksr_core.pipeline.restore import compensate_picture, decode_picture, encode_picture, restore
+from ..op4ksr_core.settings import RopeSettings, UpscaleSettings
+from .comfy_host import ComfyHost, MidTimestep
+from .convert import to_bchw, to_image
 from .inputs import COLOUR, COMPENSATION, FACTOR, FIDELITY, GUIDANCE, LONG_SIDE, NOISE, SCALE, SEED, SIGMA, STEPS, THETA
-from .models import (
-    check_conditioning,
-    check_flow,
-    check_latent,
-    check_vae,
-    load_embedded,
-    transformer_blocks,
-    with_rope,
-)
-from .plan import preflight, transformer_phase, until_it_fits, vae_phase
+from .memory import preflight, transformer_phase, vae_phase
+from .progress import make_report
 from .schema import describe
+from .surgery import check_vae
 
 
-def plan_picture(vae, image: Tensor, scale: float, long_side: int, factor: int) -> tuple[Plan, Tensor]:
-    """Where the IMAGE goes, and the IMAGE as (B, 3, H, W)."""
-    check_vae(vae, factor)
-    lr = to_bchw(image).clamp(0, 1)
-    if 0 in lr.shape:
-        raise ImageError(f"The IMAGE is empty: {list(image.shape)}.")
-    source = Size(*lr.shape[-2:])
-    return make_plan(source, None if long_side else scale, long_side or None, token_px=2 * factor), lr
+def rope_for(theta: float) -> RopeSettings | None:
+    """Plain RoPE of that base; 0 leaves the MODEL as it is."""
+    return RopeSettings(theta) if theta else None
 
 
-def encode_picture(vae, lr: Tensor, plan: Plan, report: Progress | None = None) -> dict:
-    """(B, 3, H, W) in [0, 1] -> LATENT that carries its plan and the picture, for F16 Decode."""
-    samples = encode_whole(vae, pad_reflect(resize(lr, plan.target), plan.padded), report)
-    return {"samples": samples, "op4ksr_plan": plan, "op4ksr_reference": lr}
-
-
-@dataclass
-class MidTimestep(comfy.samplers.Sampler):
-    """A stock-shaped sampler that starts from the latent itself: no scaling by (1 - sigma), noise only as asked."""
-
-    noise: float = 0.0
-
-    def sample(
-        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
-    ) -> Tensor:
-        def velocity(z: Tensor, sigma: float) -> Tensor:
-            at = torch.full((z.shape[0],), sigma, device=z.device, dtype=z.dtype)
-            return (z - model_wrap(z, at, **extra_args)) / sigma
-
-        start = flow.add_noise(latent_image, noise.to(latent_image), float(sigmas[0]), self.noise)
-        return flow.euler(start, velocity, [float(s) for s in sigmas])
-
-
-@dataclass(frozen=True)
-class Step:
-    """How the transformer is run: the sampler's inputs but for model, latent and conditioning."""
-
-    sigma: float
-    steps: int
-    guidance: float
-    theta: float
-    noise: float
-    seed: int
-
-
-def one_step(model, latent: dict, conditioning, step: Step, report: Progress | None = None) -> dict:
-    """The core's Euler steps from sigma_mid through ComfyUI's own guider, so that every patch of the MODEL acts."""
-    check_flow(model)
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    check_latent(model, samples)
-    check_conditioning(model, conditioning)
-    if step.theta:
-        model = with_rope(model, RopeSettings(step.theta))
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(node_helpers.conditioning_set_values(conditioning, {"guidance": step.guidance}), [])
-    guider.set_cfg(1.0)
-    sigmas = torch.tensor(flow.sigma_schedule(step.sigma, step.steps))
-    eps = flow.draw_noise(samples.shape, step.seed) if step.noise else torch.zeros_like(samples)
-    bar = report or make_report()
-
-    def stepped() -> list[Tensor]:
-        with watch(transformer_blocks(model), "transform", bar, step.steps * len(samples)):
-            return [
-                guider.sample(e, z, MidTimestep(step.noise), sigmas)
-                for e, z in zip(eps.split(1), samples.split(1), strict=True)
-            ]
-
-    tokens = samples.shape[-2] * samples.shape[-1] // 4
-    parts = until_it_fits([("as before", stepped)] * 2, f"the transformer on {tokens} tokens", model.load_device)
-    dtype = model.model.manual_cast_dtype or model.model.get_dtype()
-    found = check_finite(torch.cat(parts), "The transformer", dtype, "Start ComfyUI with --bf16-unet or --fp32-unet.")
-    return latent | {"samples": found.to(comfy.model_management.intermediate_device())}
-
-
-def decode_picture(
-    vae, latent: dict, reference: Tensor | None, colour: str, fidelity: float, report: Progress | None = None
-) -> Tensor:
-    """LATENT -> IMAGE of the exact target size; the reference (B, 3, H, W) defaults to the picture encoded."""
-    samples, plan = latent["samples"], latent.get("op4ksr_plan")
+def decode_latent(host: ComfyHost, latent: dict, reference: Tensor | None, settings: UpscaleSettings) -> Tensor:
+    """LATENT -> picture (B, 3, H, W) of its target size; the reference defaults to the picture encoded."""
+    vae, samples, plan = host.vae, latent["samples"], latent.get("op4ksr_plan")
     check_vae(vae, plan and plan.token_px // 2)
     if samples.ndim != 4 or samples.shape[1] != vae.latent_channels:
         raise ImageError(f"The LATENT is {list(samples.shape)}; this VAE decodes {vae.latent_channels} channels.")
@@ -124,30 +40,14 @@ def decode_picture(
         )
     if reference is None:
         reference = latent.get("op4ksr_reference")
-    if reference is None and (colour != "none" or fidelity > 0):
-        raise ImageError("A colour fix and fidelity need the reference: connect the picture that was encoded.")
-    if reference is not None and len(reference) != len(samples):
+    if reference is None:
+        if settings.colour != "none" or settings.fidelity > 0:
+            raise ImageError("A colour fix and fidelity need the reference: connect the picture that was encoded.")
+        reference = samples.new_zeros(len(samples), 3, 1, 1)  # its size and colours are not used
+    if len(reference) != len(samples):
         raise ImageError(f"There are {len(samples)} latents and {len(reference)} reference pictures.")
-    raw = decode_whole(vae, samples, report)
-    return to_image(
-        finish(raw, raw if reference is None else reference, plan.target if plan else size, colour, fidelity)
-    )
-
-
-def compensated(image: Tensor, lr: Tensor, strength: float) -> Tensor:
-    """High-frequency compensation of an IMAGE made from `lr` (B, 3, h, w), one by one, on the compute device."""
-    if not strength:
-        return image
-    device, module, report = comfy.model_management.get_torch_device(), load_compensation(), make_report()
-
-    def all_of_them() -> list[Tensor]:
-        return [
-            compensate(x.to(device), y.to(device), strength, module, report).to(image.device)
-            for x, y in zip(to_bchw(image).clamp(0, 1).split(1), lr.split(1), strict=True)
-        ]
-
-    what = f"compensation of {image.shape[2]}x{image.shape[1]} px"
-    return to_image(torch.cat(until_it_fits([("as before", all_of_them)] * 2, what, device)))
+    plan = plan or SizePlan(size, size, size, 2 * vae.downscale_ratio)
+    return decode_picture(host, samples, reference, plan, settings, make_report())
 
 
 class Compensate(io.ComfyNode):
@@ -171,7 +71,9 @@ class Compensate(io.ComfyNode):
     def execute(cls, image, reference, compensation: float = 1.0) -> io.NodeOutput:
         if len(image) != len(reference):
             raise ImageError(f"There are {len(image)} pictures and {len(reference)} references.")
-        return io.NodeOutput(compensated(image, to_bchw(reference).clamp(0, 1), compensation))
+        lr = to_bchw(reference).clamp(0, 1)
+        large = compensate_picture(ComfyHost(), to_bchw(image), lr, compensation, make_report())
+        return io.NodeOutput(to_image(large) if compensation else image)
 
 
 class F16Encode(io.ComfyNode):
@@ -194,13 +96,11 @@ class F16Encode(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, vae, scale: float, long_side: int, vae_factor: str) -> io.NodeOutput:
-        plan, lr = plan_picture(vae, image, scale, long_side, int(vae_factor))
-        preflight(title_of(plan), vae.device, {"encode": vae_phase(vae, plan.padded.pixels, decoder=False)})
-        return io.NodeOutput(encode_picture(vae, lr, plan))
-
-
-def title_of(plan: Plan) -> str:
-    return f"{plan.source} -> {plan.target}, padded {plan.padded}, {plan.tokens} tokens"
+        host = ComfyHost(vae=vae)
+        plan, lr = host.plan(image, scale, long_side, int(vae_factor))
+        preflight(str(plan), vae.device, {"encode": vae_phase(vae, plan.padded.pixels, decoder=False)})
+        samples = encode_picture(host, lr, plan, UpscaleSettings(), make_report())
+        return io.NodeOutput({"samples": samples, "op4ksr_plan": plan, "op4ksr_reference": lr})
 
 
 class MidTimestepSampler(io.ComfyNode):
@@ -229,8 +129,9 @@ class MidTimestepSampler(io.ComfyNode):
     def execute(cls, model, conditioning, latent, sigma_mid, steps, guidance, theta, noise, seed) -> io.NodeOutput:
         tokens = latent["samples"].shape[-2] * latent["samples"].shape[-1] // 4
         preflight(f"{tokens} tokens", model.load_device, {"transform": transformer_phase(model, tokens)})
-        step = Step(sigma_mid, steps, guidance, theta, noise, seed)
-        return io.NodeOutput(one_step(model, latent, conditioning, step))
+        settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, rope=rope_for(theta))
+        samples = ComfyHost(model, conditioning).transform(latent["samples"], settings, make_report())
+        return io.NodeOutput(latent | {"samples": samples})
 
 
 class F16Decode(io.ComfyNode):
@@ -262,7 +163,8 @@ class F16Decode(io.ComfyNode):
         pixels = height * width * vae.downscale_ratio**2
         preflight(f"{width}x{height} latent", vae.device, {"decode": vae_phase(vae, pixels, decoder=True)})
         reference = None if reference is None else to_bchw(reference).clamp(0, 1)
-        return io.NodeOutput(decode_picture(vae, latent, reference, colour, fidelity))
+        settings = UpscaleSettings(colour=colour, fidelity=fidelity)
+        return io.NodeOutput(to_image(decode_latent(ComfyHost(vae=vae), latent, reference, settings)))
 
 
 class MidTimestepSigmas(io.ComfyNode):
@@ -295,17 +197,6 @@ def transparency(image: Tensor, mask: Tensor | None) -> Tensor | None:
             f"The MASK is {mask.shape[-1]}x{mask.shape[-2]} px, the IMAGE {image.shape[2]}x{image.shape[1]}."
         )
     return mask
-
-
-def chosen_models(model, conditioning, vae) -> tuple:
-    """The three that were connected, or the embedded ones. Raises WeightsError on a part of a set."""
-    given = {"model": model, "conditioning": conditioning, "vae": vae}
-    missing = [name for name, value in given.items() if value is None]
-    if not missing:
-        return model, conditioning, vae
-    if len(missing) == len(given):
-        return load_embedded()
-    raise WeightsError(f"Connect {' and '.join(missing)} too, or none of the three for the embedded model.")
 
 
 class UpscaleTo4K(io.ComfyNode):
@@ -369,14 +260,12 @@ class UpscaleTo4K(io.ComfyNode):
         compensation=0.0,  # of graphs from before it was there
     ) -> io.NodeOutput:
         hidden = transparency(image, mask)
-        model, conditioning, vae = chosen_models(model, conditioning, vae)
-        plan, lr = plan_picture(vae, image, scale, long_side, int(vae_factor))
-        pixels = plan.padded.pixels
-        phases = {"encode": vae_phase(vae, pixels, decoder=False), "transform": transformer_phase(model, plan.tokens)}
-        preflight(title_of(plan), vae.device, phases | {"decode": vae_phase(vae, pixels, decoder=True)})
-        latent = encode_picture(vae, lr, plan)
-        latent = one_step(model, latent, conditioning, Step(sigma_mid, steps, guidance, theta, noise, seed))
-        large = compensated(decode_picture(vae, latent, lr, colour, fidelity), lr, compensation)
+        host = ComfyHost.find(model, conditioning, vae)
+        settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, None, colour, fidelity, compensation)
+        settings = replace(settings, rope=rope_for(theta))
+        plan, lr = host.plan(image, scale, long_side, int(vae_factor))
+        host.preflight(str(plan), plan)
+        large = to_image(restore(host, lr, plan, settings, make_report()))
         if hidden is None:
             return io.NodeOutput(large, large.new_zeros(large.shape[:3]))
         return io.NodeOutput(large, resize(hidden[:, None].float(), plan.target)[:, 0].clamp(0, 1))

@@ -1,3 +1,56 @@
-"""OP4KSR: one-step, patch-free 4K super-resolution (method: arXiv 2605.13457)."""
+"""OP4KSR: one-step, patch-free 4K super-resolution (method: arXiv 2605.13457).
 
-__version__ = "0.1.0"
+>>> from op4ksr_core import Upscaler
+>>> large = Upscaler.from_embedded()(picture)      # (B, 3, H, W) in [0, 1] -> four times as large
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    Cancelled,
+    ImageError,
+    MemoryPlanError,
+    Op4ksrError,
+    OutputError,
+    PrecisionError,
+    SettingError,
+    TrainingError,
+    WeightsError,
+)
+from .settings import PRESETS, Execution, RopeSettings, UpscaleSettings
+
+if TYPE_CHECKING:
+    from .lattice.inspector import inspect
+    from .lattice.waves import suppress
+    from .pipeline.upscaler import Upscaler
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "PRESETS",
+    "Cancelled",
+    "Execution",
+    "ImageError",
+    "MemoryPlanError",
+    "Op4ksrError",
+    "OutputError",
+    "PrecisionError",
+    "RopeSettings",
+    "SettingError",
+    "TrainingError",
+    "UpscaleSettings",
+    "Upscaler",
+    "WeightsError",
+    "inspect",
+    "suppress",
+]
+
+_LATER = {"Upscaler": "pipeline.upscaler", "inspect": "lattice.inspector", "suppress": "lattice.waves"}
+"""Names whose modules import torch: fetched when they are asked for."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)

@@ -43,7 +43,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SizePlan:
     """Where a picture comes from and goes to: source, exact target, target padded to whole tokens."""
 
     source: Size
@@ -55,6 +55,9 @@ class Plan:
     def tokens(self) -> int:
         """Image tokens that the transformer sees in its one pass."""
         return self.padded.pixels // self.token_px**2
+
+    def __str__(self) -> str:
+        return f"{self.source} -> {self.target}, padded {self.padded}, {self.tokens} tokens"
 
 
 def target_size(source: Size, scale: float | None = None, long_side: int | None = None) -> Size:
@@ -91,11 +94,13 @@ def padded_side(side: int, multiple: int = TOKEN_PX) -> int:
     return -(-side // multiple) * multiple
 
 
-def make_plan(source: Size, scale: float | None = None, long_side: int | None = None, token_px: int = TOKEN_PX) -> Plan:
+def plan_size(
+    source: Size, scale: float | None = None, long_side: int | None = None, token_px: int = TOKEN_PX
+) -> SizePlan:
     """Source, target and padded size of one picture. Errors as in `target_size`."""
     target = target_size(source, scale, long_side)
     padded = Size(padded_side(target.height, token_px), padded_side(target.width, token_px))
-    return Plan(source, target, padded, token_px)
+    return SizePlan(source, target, padded, token_px)
 
 
 def reflect_indices(side: int, total: int) -> list[int]:

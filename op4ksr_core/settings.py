@@ -1,35 +1,123 @@
-"""Named settings as plain values."""
+"""Every choice of the method, spelled once: settings, presets, and what each may be. No torch.
+
+The command line, the nodes, the configuration files and the help texts take their choices, defaults and ranges from
+here.
+"""
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from .errors import SettingError
-from .model.compensation import check_strength
-from .model.flow import check_noise, check_sigma
-from .model.rope import RopeSettings
-from .picture.colour import FIXES
+
+Scheme = Literal["plain", "yarn", "resonance-yarn"]
+ColourFix = Literal["none", "wavelet", "adain"]
+Head = Literal["centered", "partitioned"]
+VaePass = Literal["whole", "strips", "frugal"]
+Attention = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3", "fa4"]
+
+SCHEMES: tuple[str, ...] = get_args(Scheme)
+COLOUR_FIXES: tuple[str, ...] = get_args(ColourFix)
+HEADS: tuple[str, ...] = get_args(Head)
+PASSES: tuple[str, ...] = get_args(VaePass)
+ATTENTIONS: tuple[str, ...] = get_args(Attention)
+
+MAX_COMPENSATION = 2.0
+MAX_SEED = 2**64 - 1
+"""The largest seed that torch's generators take."""
+
+POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, and natural lighting."
+"""The fixed prompt (S3Diff, arXiv 2409.17058)."""
+
+
+def check_choice(what: str, value: str, choices: tuple[str, ...]) -> str:
+    """Returns the value if it is one of the choices, else raises SettingError."""
+    if value not in choices:
+        raise SettingError(f"{what} must be one of {', '.join(choices)}, got {value!r}.")
+    return value
+
+
+def check_range(what: str, value: float, low: float, high: float) -> float:
+    """Returns the number if it lies in [low, high], else raises SettingError (NaN lies nowhere)."""
+    if not low <= value <= high:
+        raise SettingError(f"{what} must lie in [{low:g}, {high:g}], got {value}.")
+    return value
+
+
+def check_seed(what: str, value: int) -> int:
+    """Returns the seed if torch's generators take it, else raises SettingError."""
+    if not 0 <= value <= MAX_SEED:
+        raise SettingError(f"{what} must lie in [0, 2^64 - 1], got {value}.")
+    return value
+
+
+def check_sigma(sigma: float) -> float:
+    """Returns sigma if it lies in (0, 1], else raises SettingError."""
+    if not 0 < sigma <= 1:
+        raise SettingError(f"Sigma must be above 0 and at most 1 (OP4KSR: 0.3), got {sigma}.")
+    return sigma
+
+
+@dataclass(frozen=True)
+class RopeSettings:
+    """How token positions become phases (rotary position embedding)."""
+
+    theta: float = 100.0
+    """Base of the frequencies, above 1. OP4KSR: 100 (RoPE frequency rescaling); FLUX: 10,000."""
+
+    scheme: Scheme = "plain"
+    """How positions beyond the trained ones are placed. UltraFlux: `resonance-yarn`."""
+
+    mscale: float | None = None
+    """Factor on cos and sin, above 0. None: the scheme's own, 1 for `plain`, 0.1 ln s + 1 for the yarn schemes where an
+    axis is s times as long as base_tokens."""
+
+    base_tokens: int = 64
+    """Trained tokens per axis, 1 or more. UltraFlux: 2048 px / 32."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.theta) or self.theta <= 1:
+            raise SettingError(f"RoPE theta must be a finite number above 1 (10..10000 is usual), got {self.theta}.")
+        check_choice("RoPE scheme", self.scheme, SCHEMES)
+        if self.mscale is not None and not (math.isfinite(self.mscale) and self.mscale > 0):
+            raise SettingError(f"RoPE mscale must be a finite number above 0, or None, got {self.mscale}.")
+        if self.base_tokens < 1:
+            raise SettingError(f"RoPE base tokens must be at least 1, got {self.base_tokens}.")
 
 
 @dataclass(frozen=True)
 class UpscaleSettings:
-    """How one picture is restored; sizes are arguments of the call.
-
-    sigma: mid-timestep in (0, 1]. steps: evaluations of the transformer, 1 or more. guidance: FLUX's
-    distilled guidance, at least 0, ignored by models without it. noise: how much of sigma's own noise is added
-    to the picture's latent, in [0, 1]; 0 is OP4KSR. seed: None takes the encoder's mode and draws noise with
-    seed 0, a number samples the posterior and draws noise with itself. colour: one of colour.FIXES. fidelity:
-    back-projection in [0, 1]. compensation: strength of the high-frequency compensation in [0, 2]; 0 leaves it out.
-    """
+    """How one picture is restored. Sizes are arguments of the call. Raises SettingError on a value out of range."""
 
     sigma: float = 0.3
+    """Mid-timestep, in (0, 1]: how far along the flow the low-resolution latent is taken to be."""
+
     steps: int = 1
+    """Evaluations of the transformer, 1 or more. 1 is OP4KSR; more are image-to-image refinement."""
+
     guidance: float = 1.0
+    """FLUX.1-dev's distilled guidance, 0 or more; models without that input ignore it."""
+
     noise: float = 0.0
-    seed: int | None = None
-    colour: str = "none"
+    """Share of sigma's own noise added to the latent, in [0, 1]. 0 is OP4KSR, 1 is image to image."""
+
+    seed: int = 0
+    """Draws the noise; without noise it changes nothing."""
+
+    posterior_seed: int | None = None
+    """Samples the encoder's posterior; None takes its mode."""
+
+    colour: ColourFix = "none"
+    """Whose colours the result takes: `wavelet` and `adain` take the input's."""
+
     fidelity: float = 1.0
+    """Back-projection, in [0, 1]: 1 keeps the input's own band exactly."""
+
     compensation: float = 0.0
-    rope: RopeSettings = field(default_factory=RopeSettings)
+    """Strength of the high-frequency compensation, in [0, 2]; 0 leaves it out."""
+
+    rope: RopeSettings | None = field(default_factory=RopeSettings)
+    """How tokens are placed; None keeps what the model came with."""
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
@@ -37,17 +125,42 @@ class UpscaleSettings:
             raise SettingError(f"Steps must be at least 1, got {self.steps}.")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise SettingError(f"Guidance must be a finite number of at least 0, got {self.guidance}.")
-        check_noise(self.noise)
-        if self.seed is not None and self.seed < 0:
-            raise SettingError(f"The seed must be at least 0, got {self.seed}.")
-        if self.colour not in FIXES:
-            raise SettingError(f"Colour fix must be one of {', '.join(FIXES)}, got {self.colour!r}.")
-        if not 0 <= self.fidelity <= 1:
-            raise SettingError(f"Fidelity must lie in [0, 1], got {self.fidelity}.")
-        check_strength(self.compensation)
+        check_range("Noise (OP4KSR: 0, image to image: 1)", self.noise, 0, 1)
+        check_seed("The seed", self.seed)
+        if self.posterior_seed is not None:
+            check_seed("The posterior's seed", self.posterior_seed)
+        check_choice("Colour fix", self.colour, COLOUR_FIXES)
+        check_range("Fidelity", self.fidelity, 0, 1)
+        check_range("Compensation", self.compensation, 0, MAX_COMPENSATION)
 
 
-PRESETS = {
+@dataclass(frozen=True)
+class Execution:
+    """How the models are run. None of it changes the picture by more than docs/performance.md says."""
+
+    fp8: bool = False
+    """The transformer's weights in 8 bits, and its products too where the card can."""
+
+    compiled: bool = False
+    """torch.compile, which takes minutes at first: the transformer's blocks, and the VAE's norms in its whole pass."""
+
+    attention: Attention = "auto"
+    """The transformer's attention kernel; `auto` is PyTorch's choice, `math` the slow twin."""
+
+    vae_pass: VaePass | None = None
+    """The VAE in one pass, in strips of rows, or with the least memory and twice the time; the same picture. None: by
+    the memory plan."""
+
+    lean: bool = True
+    """False runs diffusers' own layers: more time and memory for the same picture."""
+
+    def __post_init__(self) -> None:
+        check_choice("Attention", self.attention, ATTENTIONS)
+        if self.vae_pass is not None:
+            check_choice("The VAE's pass", self.vae_pass, PASSES)
+
+
+PRESETS: dict[str, UpscaleSettings] = {
     # The bundled small model, trained through the back-projection. Of fidelity 1, 0.9 and 0.8 the last is best in all
     # five metrics of benchmarks/bench_realsr.py; the wavelet fix takes away the tint that the model leaves.
     # The compensation was trained behind this model and is better in all five, too.
@@ -67,6 +180,11 @@ PRESETS = {
     # OMGSR-F (arXiv 2508.08227): FLUX.1-dev at its trained sizes with the F8 VAE.
     "omgsr": UpscaleSettings(sigma=0.5051, colour="wavelet", fidelity=0.0, rope=RopeSettings(theta=10_000.0)),
 }
+"""Settings by name; each means the same on the command line, in Python and in a graph."""
 
-POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, and natural lighting."
-"""The fixed prompt (S3Diff, arXiv 2409.17058)."""
+
+def find_preset(name: str) -> UpscaleSettings:
+    """The preset of that name. Raises SettingError."""
+    if name not in PRESETS:
+        raise SettingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
+    return PRESETS[name]

@@ -1,7 +1,7 @@
 import pytest
 
 from op4ksr_core.errors import SettingError
-from op4ksr_core.geometry import Size, make_plan, padded_side, reflect_indices, target_size
+from op4ksr_core.geometry import Size, padded_side, plan_size, reflect_indices, target_size
 
 
 def test_default_scale_is_four():
@@ -53,7 +53,7 @@ def test_empty_size_is_refused():
 
 
 def test_plan_of_a_4k_square_has_16384_tokens():
-    plan = make_plan(Size(1024, 1024))
+    plan = plan_size(Size(1024, 1024))
     assert plan.padded == plan.target == Size(4096, 4096)
     assert plan.tokens == 16_384
 

@@ -7,31 +7,6 @@ import pytest
 from places import ROOT
 
 CORE = ROOT / "op4ksr_core"
-LEAVES = [
-    "geometry",
-    "rope",
-    "flow",
-    "resample",
-    "colour",
-    "vae",
-    "vae_strips",
-    "group_norm",
-    "layer_weights",
-    "row_strips",
-    "attention",
-    "lean_transformer",
-    "compensation",
-    "fp8",
-    "layouts",
-    "errors",
-    "presets",
-    "weights",
-    "progress",
-    "spectrum",
-    "lattice",
-    "periodicity",
-]
-LEAF_LIBRARIES = {"torch", "einops", "safetensors"}
 HEAVY = {"diffusers", "peft", "transformers"}
 
 
@@ -53,16 +28,26 @@ def _outside(path: Path, **options) -> set[str]:
     return imports(path, **options) - set(sys.stdlib_module_names) - {"."}
 
 
-LEAF_FILES = [CORE / f"{name}.py" for name in LEAVES] + sorted((CORE / "losses").glob("*.py"))
+LEAF_FILES = [
+    *(CORE / "model").glob("*.py"),
+    *(CORE / "lattice").glob("*.py"),
+    *(CORE / "train" / "losses").glob("*.py"),
+]
+TORCHLESS = ["errors", "geometry", "progress", "paths", "optional", "workers", "settings"]
 
 
 @pytest.mark.parametrize("path", LEAF_FILES, ids=lambda p: p.stem)
-def test_leaves_know_torch_and_einops_only(path):
-    assert _outside(path) <= LEAF_LIBRARIES
+def test_the_method_knows_torch_einops_and_safetensors(path):
+    assert _outside(path) <= {"torch", "einops", "safetensors", "PIL"}
 
 
-def test_geometry_is_integer_maths():
-    assert _outside(CORE / "geometry.py") == set()
+@pytest.mark.parametrize("name", TORCHLESS)
+def test_the_first_layer_needs_no_torch(name):
+    assert (
+        _outside(CORE / f"{name}.py", top_level_only=True) <= {"torch"}
+        if name == "progress"
+        else not _outside(CORE / f"{name}.py", top_level_only=True)
+    )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=lambda p: p.stem)

@@ -11,12 +11,11 @@ from ..diagnostics import latent_view, rope_phases, sweep
 from ..diagnostics.rope_report import draw_analyses
 from ..errors import Op4ksrError
 from ..geometry import Size
-from ..model.rope import RopeSettings
 from ..picture.charts import as_picture
 from ..picture.files import Picture, fill_hidden, read_picture, write_atomically, write_picture, write_text
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
-from ..settings import UpscaleSettings
+from ..settings import RopeSettings, UpscaleSettings
 from .batch import Job, check_folders, enlarge_alpha, plan_jobs
 from .upscale import Display, make_upscaler, upscale_settings
 
@@ -42,7 +41,9 @@ def sweep_files(arguments: argparse.Namespace) -> int:
     """A contact sheet, a plot and a JSON of each picture; the sentences on standard output."""
     base = upscale_settings(arguments)
     pairs = sweep.settings_of(arguments.thetas, arguments.sigmas or [base.sigma])
-    settings = [replace(base, sigma=sigma, rope=replace(base.rope, theta=theta)) for theta, sigma in pairs]
+    settings = [
+        replace(base, sigma=sigma, rope=replace(base.rope or RopeSettings(), theta=theta)) for theta, sigma in pairs
+    ]
 
     def one(upscaler: Upscaler, job: Job, picture: Picture, report: Progress) -> None:
         trials: list[sweep.Trial] = []

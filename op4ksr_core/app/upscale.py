@@ -5,20 +5,20 @@ import json
 import platform
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
 
 from .. import __version__
-from ..errors import SettingError
-from ..execution import Execution
 from ..geometry import Size
+from ..paths import EMBEDDED
 from ..picture.files import FORMATS, SaveOptions, write_text
-from ..pipeline.upscaler import EMBEDDED, Sources, Upscaler
+from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
-from ..settings import POSITIVE_PROMPT, PRESETS, UpscaleSettings
+from ..settings import POSITIVE_PROMPT, Execution, RopeSettings, UpscaleSettings, find_preset
 from ..weights.prompt import embed_prompt
+from ..weights.sources import Sources
 from .batch import BatchSettings, Job, Result, check_folders, plan_jobs, run_jobs
 from .cli import INTERRUPTED
 
@@ -27,14 +27,11 @@ _BAR = "{desc:32.32}{bar} {percentage:3.0f}%"
 
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     """The preset with every option that was given put over it."""
-    name = arguments.preset or ("embedded" if arguments.model == "embedded" else "op4ksr")
-    if name not in PRESETS:
-        raise SettingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
+    preset = find_preset(arguments.preset or ("embedded" if arguments.model == "embedded" else "op4ksr"))
     given = {k: v for k, v in vars(arguments).items() if v is not None}
-    preset = PRESETS[name]
-    rope = replace(preset.rope, **{k: given[k] for k in ("theta", "scheme") if k in given})
-    names = ("sigma", "steps", "guidance", "noise", "seed", "colour", "fidelity", "compensation")
-    return replace(preset, rope=rope, **{k: given[k] for k in names if k in given})
+    rope = replace(preset.rope or RopeSettings(), **{k: given[k] for k in ("theta", "scheme") if k in given})
+    names = {one.name for one in fields(UpscaleSettings)} & given.keys()
+    return replace(preset, rope=rope, **{name: given[name] for name in names})
 
 
 def find_sources(arguments: argparse.Namespace) -> Sources:
@@ -158,7 +155,7 @@ def _write_summary(
         "adapters": arguments.adapter,
         "device": str(upscaler.device),
         "dtype": str(upscaler.dtype).removeprefix("torch."),
-        "execution": asdict(upscaler.execution),
+        "execution": asdict(upscaler.host.execution),
         "settings": asdict(batch),
         "memory_plan": asdict(plan) if plan else None,
         "interrupted": interrupted,
@@ -175,7 +172,7 @@ def info(arguments: argparse.Namespace) -> int:
     settings = upscale_settings(arguments)
     upscaler = make_upscaler(arguments, settings)
     plan = upscaler.plan(Size.parse(arguments.size), arguments.scale, arguments.long_side)
-    footprint = upscaler.footprint
+    footprint = upscaler.host.footprint
     name = torch.cuda.get_device_name(upscaler.device) if upscaler.device.type == "cuda" else platform.processor()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__}
     print(f"op4ksr {__version__}, " + ", ".join(f"{name} {version}" for name, version in versions.items()))
@@ -184,7 +181,7 @@ def info(arguments: argparse.Namespace) -> int:
         f"model {arguments.model}: {footprint.parameters / 1e6:.1f} M parameters, VAE factor {upscaler.latent_factor}"
     )
     print(f"settings {settings}")
-    print(f"{plan.source} -> {plan.target}, padded {plan.padded}, {plan.tokens} tokens")
+    print(plan)
     print(upscaler.memory_plan(plan))
     return 0
 

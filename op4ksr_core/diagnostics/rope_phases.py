@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..geometry import TOKEN_PX, Size, padded_side
-from ..model.rope import FLUX_AXES, RopeSettings, effective_pairs, frequencies
+from ..model.rope import FLUX_AXES, effective_pairs, frequencies
+from ..settings import RopeSettings
 
 EFFECTIVE_DEGREES = 5.0
 """A pair that steps by more than this per token counts as effective."""

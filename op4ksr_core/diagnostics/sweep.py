@@ -11,9 +11,8 @@ from torch.nn.functional import avg_pool2d
 from ..errors import SettingError
 from ..lattice.inspector import inspect
 from ..lattice.spectrum import high_passed, luma255
-from ..model.flow import check_sigma
-from ..model.rope import RopeSettings
 from ..picture.charts import COLOURS, INK, RED, Axis, Chart, Curve, as_picture, font
+from ..settings import RopeSettings, check_sigma
 
 CROP = 256
 _CONTRAST = 16  # of the flat crop, so that 1/255 can be seen

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from torch.nn import attention
 
 from ..errors import SettingError
+from ..settings import ATTENTIONS, check_choice
 
 _KERNELS = {
     "flash": "FLASH_ATTENTION",
@@ -19,15 +20,6 @@ _REFUSALS = ("No available kernel", "No viable backend")
 _ADD_ONS = {"fa3": "FA3", "fa4": "FA4"}
 """Flash attention 3 and 4, packages of their own that PyTorch can put in its flash kernel's place."""
 
-ATTENTIONS = ("auto", *_KERNELS, *_ADD_ONS)
-"""`auto` is PyTorch's own choice; `math` is the slow twin: it holds all scores of a head at once."""
-
-
-def check_attention(name: str) -> None:
-    """Raises SettingError unless it is one of ATTENTIONS."""
-    if name not in ATTENTIONS:
-        raise SettingError(f"Attention must be one of {', '.join(ATTENTIONS)}, got {name!r}.")
-
 
 @contextmanager
 def attention_kernel(name: str) -> Iterator[None]:
@@ -36,7 +28,7 @@ def attention_kernel(name: str) -> Iterator[None]:
     Raises SettingError where the name is unknown, an add-on is not installed, or the kernel cannot run what it is
     given (device, dtype or head size).
     """
-    check_attention(name)
+    check_choice("Attention", name, ATTENTIONS)
     if name == "auto":
         yield
         return

@@ -7,20 +7,20 @@ has learned to be missing. It works at a quarter of the picture's side and sees 
 
 import math
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ImageError, SettingError, WeightsError
+from ..errors import ImageError, WeightsError
 from ..geometry import Size
+from ..paths import COMPENSATION
 from ..picture.resample import channels_last, crop, pad_reflect, resize
 from ..progress import Progress
+from ..settings import MAX_COMPENSATION, check_range
 from .rowwise import Layer, Map, conv_rows, kept, overwritten, strip_rows, strips
 
 FACTOR = 4
-WEIGHTS = Path(__file__).parent.parent / "assets" / "compensation.safetensors"
 
 
 class ResidualBlock(nn.Module):
@@ -58,7 +58,7 @@ class HighFrequencyCompensation(nn.Module):
         return torch.cat([lr, F.pixel_unshuffle(picture, FACTOR)], 1) - 0.5
 
 
-def load_compensation(path: str | Path = WEIGHTS) -> HighFrequencyCompensation:
+def load_compensation(path: str | Path = COMPENSATION) -> HighFrequencyCompensation:
     """The network of a safetensors file, float32. Raises WeightsError where it is missing or is something else."""
     from safetensors.torch import load_file
 
@@ -89,7 +89,7 @@ def compensate(
     trained for. Each layer works in strips of rows on the whole map; two maps live at once, 32 bytes per px of picture
     with the bundled weights, which are used without `module`. Raises SettingError, ImageError.
     """
-    check_strength(strength)
+    check_range("Compensation", strength, 0, MAX_COMPENSATION)
     if picture_bchw.ndim != 4 or lr_bchw.ndim != 4 or picture_bchw.shape[:2] != lr_bchw.shape[:2]:
         raise ImageError(
             f"Compensation wants as many LR pictures as pictures, both (B, 3, H, W); got {list(picture_bchw.shape)} "
@@ -144,9 +144,3 @@ def _activated(layer: Layer) -> Layer:
 def _added(layer: Layer, x: Map) -> Layer:
     """What a layer gives, and the same rows of a map."""
     return lambda first, last: layer(first, last).add_(x.read(first, last))
-
-
-def check_strength(strength: Any) -> None:
-    """Raises SettingError unless it lies in [0, 2]."""
-    if not 0 <= strength <= 2:
-        raise SettingError(f"The strength of the compensation must lie in [0, 2], got {strength}.")

@@ -13,16 +13,10 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import SettingError
+from ..settings import check_range, check_sigma
 
 Velocity = Callable[[Tensor, float], Tensor]
 """(latent (B, C, H, W), sigma in (0, 1]) -> velocity of the same shape."""
-
-
-def check_sigma(sigma: float) -> float:
-    """Returns sigma if it lies in (0, 1], else raises SettingError."""
-    if not 0 < sigma <= 1:
-        raise SettingError(f"Sigma must be above 0 and at most 1 (OP4KSR: 0.3), got {sigma}.")
-    return sigma
 
 
 def pack(z: Tensor) -> Tensor:
@@ -72,13 +66,6 @@ def sigma_schedule(sigma_mid: float, steps: int = 1) -> list[float]:
     return [sigma_mid * (steps - i) / steps for i in range(steps + 1)]
 
 
-def check_noise(noise: float) -> float:
-    """Returns the share of noise if it lies in [0, 1], else raises SettingError."""
-    if not 0 <= noise <= 1:
-        raise SettingError(f"Noise must lie in [0, 1] (OP4KSR: 0, image-to-image: 1), got {noise}.")
-    return noise
-
-
 def draw_noise(shape: Sequence[int], seed: int) -> Tensor:
     """Gaussian noise on the CPU, float32: the same for the same seed on every device."""
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
@@ -90,8 +77,13 @@ def add_noise(z: Tensor, eps: Tensor, sigma: float, noise: float) -> Tensor:
     At 0 the latent goes in as it is (OP4KSR). At 1 it is the state that a flow model without such an adapter
     was trained on (SDEdit, arXiv 2108.01073, in flow matching's form).
     """
-    amount = check_noise(noise) * sigma
+    amount = check_range("Noise", noise, 0, 1) * sigma
     return z * (1 - amount) + eps * amount if amount else z
+
+
+def noised_start(z: Tensor, sigma: float, noise: float, seed: int) -> Tensor:
+    """The latent with `noise` times sigma's own noise, drawn from `seed`; itself at 0."""
+    return add_noise(z, draw_noise(z.shape, seed).to(z), sigma, noise) if noise else z
 
 
 def euler(z: Tensor, velocity: Velocity, sigmas: Sequence[float]) -> Tensor:

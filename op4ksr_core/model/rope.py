@@ -8,43 +8,16 @@ are independent of one another.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import SettingError
+from ..settings import RopeSettings
 
-SCHEMES = ("plain", "yarn", "resonance-yarn")
 FLUX_AXES = (16, 56, 56)
 
 _NTK_BAND = (1.25, 0.75)  # beta: rotations over the base length; NTK below the band, linear above
 _PLAIN_BAND = (16.0, 2.0)  # gamma: unscaled below the band
-
-
-@dataclass(frozen=True)
-class RopeSettings:
-    """How token positions become phases.
-
-    theta: base of the frequencies, > 1. scheme: one of SCHEMES. mscale: factor on cos and sin,
-    > 0; None takes the scheme's own (1 for plain, 0.1 ln s + 1 for the yarn schemes where an
-    axis is longer than base_tokens). base_tokens: trained tokens per axis (UltraFlux: 2048/32).
-    """
-
-    theta: float = 100.0
-    scheme: str = "plain"
-    mscale: float | None = None
-    base_tokens: int = 64
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.theta) or self.theta <= 1:
-            raise SettingError(f"RoPE theta must be a finite number above 1 (10..10000 is usual), got {self.theta}.")
-        if self.scheme not in SCHEMES:
-            raise SettingError(f"RoPE scheme must be one of {', '.join(SCHEMES)}, got {self.scheme!r}.")
-        if self.mscale is not None and not (math.isfinite(self.mscale) and self.mscale > 0):
-            raise SettingError(f"RoPE mscale must be a finite number above 0, or None, got {self.mscale}.")
-        if self.base_tokens < 1:
-            raise SettingError(f"RoPE base tokens must be at least 1, got {self.base_tokens}.")
 
 
 def plain_frequencies(dim: int, theta: float) -> Tensor:

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import SettingError
+from ..settings import HEADS, check_choice
 from .group_norm import make_exact
 from .layer_weights import weights_of
-
-HEADS = ("centered", "partitioned")
 
 _SCORE_ELEMENTS = 2**26
 """Most attention scores that exist at one time, if the backend materialises them at all."""
@@ -115,8 +114,7 @@ def _head_class(base: Any) -> Any:
 
 def sub_pixel_head(conv: nn.Conv2d, mode: str = "centered") -> Any:
     """The F16 head of a decoder's last convolution; both share their parameters. Raises SettingError."""
-    if mode not in HEADS:
-        raise SettingError(f"The F16 head must be one of {', '.join(HEADS)}, got {mode!r}.")
+    check_choice("The F16 head", mode, HEADS)
     head = copy.copy(conv)
     head._parameters = dict(conv._parameters)
     head.__class__ = _head_class(type(conv))  # type: ignore[arg-type]
@@ -229,6 +227,11 @@ def make_inference_only(vae: Any) -> Any:
         if isinstance(module, nn.SiLU):
             module.inplace = True
     return vae
+
+
+def finish_vae(vae: Any) -> Any:
+    """Lean layers and no gradients: the form that the pipeline runs. Adapters come before this."""
+    return make_inference_only(make_lean(vae))
 
 
 def compile_norms(vae: Any) -> Any:

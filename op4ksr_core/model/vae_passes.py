@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..progress import Progress, watch
+from ..settings import PASSES
 from .group_norm import Affine, Moments, normalised
 from .layer_weights import weights_of
 from .rowwise import Map, conv_rows, kept, overwritten
 from .vae import PhaseUpsample, SubPixelHead
 
 WHOLE, STRIPS, FRUGAL = "whole", "strips", "frugal"
-PASSES = (WHOLE, STRIPS, FRUGAL)
 """How a half can be run: by its own forward, or as above, each in less memory than the one before."""
 
 

@@ -6,11 +6,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import SettingError
 from ..geometry import Size
+from ..settings import COLOUR_FIXES, check_choice, check_range
 from .resample import crop, resize, there_and_back
-
-FIXES = ("none", "wavelet", "adain")
 
 _WAVELET_LEVELS = 5
 _PROJECTIONS = 6
@@ -56,9 +54,8 @@ def _edge_weight(image_bchw: Tensor) -> Tensor:
 
 
 def fix_colour(image_bchw: Tensor, reference_bchw: Tensor, fix: str) -> Tensor:
-    """Gives `image` the colours of `reference` (equal shape) by the named fix, one of FIXES."""
-    if fix not in FIXES:
-        raise SettingError(f"Colour fix must be one of {', '.join(FIXES)}, got {fix!r}.")
+    """Gives `image` the colours of `reference` (equal shape) by the named fix, one of COLOUR_FIXES."""
+    check_choice("Colour fix", fix, COLOUR_FIXES)
     if fix == "wavelet":
         return wavelet_fix(image_bchw, reference_bchw)
     return adain_fix(image_bchw, reference_bchw) if fix == "adain" else image_bchw
@@ -124,8 +121,7 @@ def back_project(image_bchw: Tensor, lr_bchw: Tensor, fidelity: float) -> Tensor
     within 1/255, clamping aside), so that the LR's own band is kept and the model adds what it lacks.
     At w = 0 the image is returned as it is. Raises SettingError outside [0, 1].
     """
-    if not 0 <= fidelity <= 1:
-        raise SettingError(f"Fidelity must lie in [0, 1], got {fidelity}.")
+    check_range("Fidelity", fidelity, 0, 1)
     if fidelity == 0:
         return image_bchw
     target, source = (Size(*t.shape[-2:]) for t in (image_bchw, lr_bchw))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import MemoryPlanError
-from ..geometry import Plan
+from ..geometry import SizePlan
 from ..model.rowwise import STRIP_BYTES
 from ..model.vae_passes import FRUGAL, STRIPS, WHOLE, passes_of
 
@@ -94,7 +94,7 @@ def transformer_work(tokens: int, width: int, itemsize: int) -> float:
 
 
 def estimate(
-    plan: Plan, footprint: Footprint, batch: int, latent_factor: int, how: str = WHOLE
+    plan: SizePlan, footprint: Footprint, batch: int, latent_factor: int, how: str = WHOLE
 ) -> tuple[float, float, float]:
     """Bytes of work, weights not counted, of encode, transform and decode (colour and fidelity included)."""
     picture = 3 * 4 * plan.padded.pixels
@@ -107,7 +107,7 @@ def estimate(
 
 
 def make_memory_plan(
-    plan: Plan,
+    plan: SizePlan,
     footprint: Footprint,
     batch: int,
     latent_factor: int,
@@ -137,7 +137,7 @@ def make_memory_plan(
 
 
 def _candidates(
-    plan: Plan, footprint: Footprint, batch: int, latent_factor: int, device: torch.device, held: float, how: str
+    plan: SizePlan, footprint: Footprint, batch: int, latent_factor: int, device: torch.device, held: float, how: str
 ) -> list[MemoryPlan]:
     """One plan for each way to hold the models, with the VAE run one way."""
     encode, transform, decode = estimate(plan, footprint, batch, latent_factor, how)

@@ -19,10 +19,10 @@ from torch.overrides import TorchFunctionMode
 
 from ..geometry import Size
 from ..model.vae import make_f16
-from ..pipeline.upscaler import Sources
 from ..weights import key_layouts as layouts
 from ..weights.files import find_weights
 from ..weights.loading import FLUX_VAE, transformer_config, vae_config
+from ..weights.sources import Sources
 from .onestep import OneStep
 from .settings import TrainSettings
 

@@ -17,8 +17,8 @@ from ..model.rope import RotaryEmbedding
 from ..model.vae import decode, downscale_factor, encode
 from ..picture.colour import back_project
 from ..picture.resample import resize
-from ..pipeline.upscaler import Sources
 from ..weights.loading import Adapter, load_prompt
+from ..weights.sources import Sources
 from .losses.autocorrelation import autocorrelation_loss
 from .losses.lrr import latent_refinement_loss
 from .losses.vsd import VSDLoss

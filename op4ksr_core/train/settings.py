@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import SettingError
-from ..model.flow import check_sigma
-from ..model.rope import RopeSettings
+from ..settings import RopeSettings, check_sigma
 
 TRANSFORMER_TARGETS = (
     "x_embedder attn.to_q attn.to_k attn.to_v attn.to_out.0 attn.add_q_proj attn.add_k_proj attn.add_v_proj "

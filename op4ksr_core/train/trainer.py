@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import OutputError, SettingError, TrainingError
 from ..geometry import Size
-from ..pipeline.upscaler import Sources
+from ..weights.sources import Sources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, find_pictures, usable
 from .device import half_is_fast

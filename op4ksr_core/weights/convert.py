@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import OutputError, SettingError, WeightsError
 from ..model.vae import is_f16
-from ..pipeline.upscaler import Sources
+from ..weights.sources import Sources
 from .files import find_weights
 from .loading import Adapter, find_adapters, save_adapter_folders, save_adapters
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, WeightsError
-from ..model.vae import make_f16, make_inference_only, make_lean
+from ..model.vae import make_f16
 from . import key_layouts
 from .files import WeightFiles, check_keys, find_weights, listing, load_strictly
 
@@ -123,11 +123,6 @@ def _is_strided(files: WeightFiles, f16: bool | None) -> bool:
             "or f16=False (FLUX.1); on the command line --vae-factor 16 or 8."
         )
     return int(files.config.get("stride", 1)) == 2
-
-
-def finish_vae(vae: Any) -> Any:
-    """Lean layers and no gradients: the form that the pipeline runs. Adapters come before this."""
-    return make_inference_only(make_lean(vae))
 
 
 def load_prompt(path: str | Path) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from op4ksr_core.model import flow
-from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.vae import decode, encode, make_f16
+from op4ksr_core.settings import RopeSettings
 
 VAE_CONFIG: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.model.compensation import FACTOR, WEIGHTS, HighFrequencyCompensation
+from op4ksr_core.model.compensation import FACTOR, HighFrequencyCompensation
+from op4ksr_core.paths import COMPENSATION, EMBEDDED
 from op4ksr_core.picture.colour import finish
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.pipeline.upscaler import EMBEDDED, Upscaler
+from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS
 from op4ksr_core.train.degradation import EMBEDDED as MILD
 from op4ksr_core.train.degradation import degrade
@@ -158,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("stage", choices=["crops", "train", "export"])
     parser.add_argument("--run", type=Path, default=Path("runs/compensation"))
     parser.add_argument("--model", type=Path, nargs="+", default=[EMBEDDED])
-    parser.add_argument("--to", type=Path, default=WEIGHTS)
+    parser.add_argument("--to", type=Path, default=COMPENSATION)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--stop-after", type=int, default=sys.maxsize, help="stop at this step; run again to go on")
     parser.add_argument("--rate", type=float, default=5e-4)

@@ -9,9 +9,8 @@ from PIL import Image
 from places import DEMO
 
 from op4ksr_core.app import cli
-from op4ksr_core.model.attention import ATTENTIONS
-from op4ksr_core.model.vae_passes import PASSES
 from op4ksr_core.picture.files import read_picture
+from op4ksr_core.settings import ATTENTIONS, PASSES
 
 
 @pytest.fixture

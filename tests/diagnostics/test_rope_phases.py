@@ -8,7 +8,8 @@ from op4ksr_core.diagnostics.rope_report import draw_analyses
 from op4ksr_core.errors import SettingError
 from op4ksr_core.geometry import Size
 from op4ksr_core.model.flow import image_ids
-from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding, effective_pairs
+from op4ksr_core.model.rope import RotaryEmbedding, effective_pairs
+from op4ksr_core.settings import RopeSettings
 
 FULL = Size(4096, 4096)
 

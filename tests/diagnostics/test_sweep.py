@@ -7,8 +7,7 @@ import torch
 from op4ksr_core.diagnostics import sweep
 from op4ksr_core.errors import SettingError
 from op4ksr_core.lattice.spectrum import luma255
-from op4ksr_core.model.rope import RopeSettings
-from op4ksr_core.settings import PRESETS
+from op4ksr_core.settings import PRESETS, RopeSettings
 
 
 def trial(theta, score, sharpness, sigma=0.3, change=0.0):

@@ -22,9 +22,10 @@ comfy.options.enable_args_parsing()
 
 import comfy.ops  # noqa: E402
 import torch  # noqa: E402
-from op4ksr.nodes import adapters, host, models, plan, upscale, versions  # noqa: E402
+from op4ksr.nodes import adapters, comfy_host, memory, surgery, vae_passes, versions  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
-from op4ksr.op4ksr_core.model.vae_passes import FRUGAL, PASSES, STRIPS, WHOLE  # noqa: E402
+from op4ksr.op4ksr_core.model.vae_passes import FRUGAL, STRIPS, WHOLE  # noqa: E402
+from op4ksr.op4ksr_core.settings import PASSES, UpscaleSettings  # noqa: E402
 from op4ksr.op4ksr_core.weights.loading import Adapter  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
@@ -53,8 +54,8 @@ def both_ways(vae):
     """Latents and picture in strips and in one pass."""
     outcome = []
     for ways in (PASSES[1:], PASSES):
-        with patch.object(plan, "passes_of", lambda _, ways=ways: ways):
-            outcome += [host.encode_whole(vae, given["x"]), host.decode_whole(vae, given["z"])]
+        with patch.object(memory, "passes_of", lambda _, ways=ways: ways):
+            outcome += [vae_passes.encode_whole(vae, given["x"]), vae_passes.decode_whole(vae, given["z"])]
     return outcome
 
 
@@ -81,7 +82,7 @@ def with_stage(vae, stage):
 
 
 with torch.inference_mode():
-    model, vae = models.load_folder(Path(folder))
+    model, vae = surgery.load_folder(Path(folder))
     plain = both_ways(vae)
 
     for name, dtype in (("fp16", torch.float16), ("fp8", FP8)):
@@ -105,7 +106,7 @@ with torch.inference_mode():
     with patch.object(comfy.ops, "cast_bias_weight", fetched):
         streamed = with_stage(vae, away)
         streamed.patcher.size = 1  # nothing to count on meta
-        with patch.object(host.comfy.model_management, "load_models_gpu", lambda *_, **__: None):
+        with patch.object(vae_passes.comfy.model_management, "load_models_gpu", lambda *_, **__: None):
             found["vae streamed"] = worst(both_ways(streamed), plain)
 
     # A patch that acts when the weight is cast (partial load), against the same patch on the weight itself.
@@ -113,23 +114,25 @@ with torch.inference_mode():
     for layer, twin in zip(castable(lowvram), castable(baked), strict=True):
         layer.weight_function = [lambda w: w * 1.25]
         twin.weight.data *= 1.25
-    with patch.object(host.comfy.model_management, "load_models_gpu", lambda *_, **__: None):  # would take it off
+    with patch.object(vae_passes.comfy.model_management, "load_models_gpu", lambda *_, **__: None):  # would take it off
         found["vae lowvram"] = worst(both_ways(with_stage(vae, lowvram)), both_ways(with_stage(vae, baked)))
     found["lowvram acts"] = worst(both_ways(with_stage(vae, baked)), plain)
 
     # Adapters on a VAE survive F16.
-    f8 = models.load_folder(Path(folder) / "f8")[1]
+    f8 = surgery.load_folder(Path(folder) / "f8")[1]
     f8.patcher.add_patches({"encoder.conv_out.weight": ("diff", (torch.ones(32, 64, 3, 3) * 0.05,))})
-    patched, bare = (models.to_f16(v, "centered") for v in (f8, models.load_folder(Path(folder) / "f8")[1]))
-    found["patches go along"] = relative(host.encode_whole(patched, given["x"]), host.encode_whole(bare, given["x"]))
+    patched, bare = (surgery.to_f16(v, "centered") for v in (f8, surgery.load_folder(Path(folder) / "f8")[1]))
+    found["patches go along"] = relative(
+        vae_passes.encode_whole(patched, given["x"]), vae_passes.encode_whole(bare, given["x"])
+    )
     found["the F8 one is left alone"] = f8.downscale_ratio
 
     # A transformer in 8 bits.
     conditioning = [[given["prompt_embeds"], {"pooled_output": given["pooled_prompt_embeds"]}]]
-    step = upscale.Step(sigma=0.3, steps=1, guidance=3.0, theta=0.0, noise=0.0, seed=0)
+    settings = UpscaleSettings(guidance=3.0, rope=None)
 
     def stepped(patcher):
-        return upscale.one_step(patcher, {"samples": given["z"]}, conditioning, step)["samples"]
+        return comfy_host.ComfyHost(patcher, conditioning).transform(given["z"], settings, lambda *_: None)
 
     whole = stepped(model)
     small, rounded = stored_as(model.model, FP8)
@@ -162,13 +165,13 @@ with torch.inference_mode():
 
     for times in (1, 2, 3):
         Log.lines = []
-        with patch.object(plan, "passes_of", lambda _: (WHOLE, STRIPS, FRUGAL)):
+        with patch.object(memory, "passes_of", lambda _: (WHOLE, STRIPS, FRUGAL)):
             vae.first_stage_model.decode = running_out(times)
-            found[f"decode after {times}"] = relative(host.decode_whole(vae, given["z"]), plain[1])
+            found[f"decode after {times}"] = relative(vae_passes.decode_whole(vae, given["z"]), plain[1])
         found[f"log after {times}"] = list(Log.lines)
-    with patch.object(plan, "passes_of", lambda _: (WHOLE, STRIPS, FRUGAL)):
+    with patch.object(memory, "passes_of", lambda _: (WHOLE, STRIPS, FRUGAL)):
         vae.first_stage_model.decode = running_out(9)
-        found["decode never"] = message(host.decode_whole, vae, given["z"])
+        found["decode never"] = message(vae_passes.decode_whole, vae, given["z"])
     del vae.first_stage_model.decode
 
     # A quantised weight: packed storage, logical shape.

@@ -23,27 +23,33 @@ from comfy.model_patcher import ModelPatcher  # noqa: E402
 from comfy.sd import VAE  # noqa: E402
 from comfy.supported_models import SD15  # noqa: E402
 from comfy.taesd.taesd import Decoder, Encoder  # noqa: E402
-from op4ksr.nodes import plan  # noqa: E402
+from op4ksr.nodes import memory  # noqa: E402
 from op4ksr.nodes.adapters import transformer_targets  # noqa: E402
-from op4ksr.nodes.host import decode_whole, encode_whole  # noqa: E402
-from op4ksr.nodes.models import PositionEmbedding, check_vae, load_folder, to_f16, with_rope  # noqa: E402
-from op4ksr.nodes.plan import preflight, vae_passes  # noqa: E402
-from op4ksr.nodes.upscale import Step, decode_picture, one_step, plan_picture  # noqa: E402
+from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
+from op4ksr.nodes.memory import preflight, vae_passes  # noqa: E402
+from op4ksr.nodes.surgery import PositionEmbedding, check_vae, load_folder, to_f16, with_rope  # noqa: E402
+from op4ksr.nodes.upscale import decode_latent  # noqa: E402
+from op4ksr.nodes.vae_passes import decode_whole, encode_whole  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
-from op4ksr.op4ksr_core.model.rope import RopeSettings  # noqa: E402
-from op4ksr.op4ksr_core.model.vae_passes import PASSES  # noqa: E402
+from op4ksr.op4ksr_core.settings import PASSES, RopeSettings, UpscaleSettings  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 given = load_file(inputs)
+step = UpscaleSettings(guidance=3.0, rope=None)
+
+
+def transform(patcher, z, prompt):
+    return ComfyHost(patcher, prompt).transform(z, step, lambda *_: None)
+
+
 with torch.inference_mode():
     model, vae = load_folder(Path(folder))
     conditioning = [[given["prompt_embeds"], {"pooled_output": given["pooled_prompt_embeds"]}]]
-    step = Step(sigma=0.3, steps=1, guidance=3.0, theta=0.0, noise=0.0, seed=0)
     x = given["x"]
     z = encode_whole(vae, x)
 
     def run(patcher):
-        return one_step(patcher, {"samples": given["z"]}, conditioning, step)["samples"]
+        return transform(patcher, given["z"], conditioning)
 
     low, high = with_rope(model, RopeSettings(theta=30.0)), with_rope(model, RopeSettings(theta=3000.0))
     found = {"encode": z, "stock_encode": vae.encode(x.movedim(1, -1)), "decode": decode_whole(vae, given["z"])}
@@ -58,14 +64,14 @@ with torch.inference_mode():
     again = to_f16(load_folder(Path(folder) / "f8")[1], "partitioned")
     found["partitioned"] = decode_whole(again, given["z"])
     # In strips on a CPU, in one pass on a GPU, frugal on what holds neither: the same.
-    total, ways = comfy.model_management.get_total_memory, plan.passes_of
+    total, ways = comfy.model_management.get_total_memory, memory.passes_of
     for how in PASSES:
-        plan.passes_of = lambda device, how=how: PASSES if how == "whole" else ways(device)
+        memory.passes_of = lambda device, how=how: PASSES if how == "whole" else ways(device)
         comfy.model_management.get_total_memory = lambda *_, how=how, **__: 1e6 if how == "frugal" else 1e12
         assert [vae_passes(vae, 96 * 160, decoder)[0][0] for decoder in (False, True)] == [how] * 2
         found |= {f"{how}_encode": encode_whole(vae, x), f"{how}_decode": decode_whole(vae, given["z"])}
         found[f"{how}_partitioned"] = decode_whole(again, given["z"])
-    comfy.model_management.get_total_memory, plan.passes_of = total, ways
+    comfy.model_management.get_total_memory, memory.passes_of = total, ways
     found["stock_afterwards"] = vae.decode(given["z"]).movedim(-1, 1)
 
 
@@ -91,17 +97,17 @@ wide = [[torch.zeros(1, 5, 99), {"pooled_output": given["pooled_prompt_embeds"]}
 four = {"samples": torch.ones(1, 4, 8, 8)}
 errors = {
     "rope": message(with_rope, diffusion, RopeSettings()),
-    "sampler": message(one_step, diffusion, four, conditioning, step),
+    "sampler": message(transform, diffusion, four["samples"], conditioning),
     "adapter": message(transformer_targets, diffusion),
-    "latent": message(one_step, model, four, conditioning, step),
-    "conditioning": message(one_step, model, {"samples": given["z"]}, wide, step),
+    "latent": message(transform, model, four["samples"], conditioning),
+    "conditioning": message(transform, model, given["z"], wide),
     "f16_of_taesd": message(to_f16, taesd, "centered"),
     "f16_of_f16": message(to_f16, vae, "centered"),
     "factor": message(check_vae, vae, 8),
     "head": message(to_f16, load_folder(Path(folder) / "f8")[1], "corner"),
-    "decode_channels": message(decode_picture, vae, four, None, "none", 0.0),
+    "decode_channels": message(decode_latent, ComfyHost(vae=vae), four, None, UpscaleSettings(fidelity=0.0)),
     "enormous": message(preflight, "test", torch.device("cpu"), {"encode": (1e15, 1e9), "transform": (0.0, 1e9)}),
-    "empty": message(plan_picture, vae, torch.zeros(0, 8, 8, 3), 4.0, 0, 16),
+    "empty": message(ComfyHost(vae=vae).plan, torch.zeros(0, 8, 8, 3), 4.0, 0, 16),
 }
 errors["heavy imports"] = " ".join(sorted({"diffusers", "peft"} & sys.modules.keys())) or "none"
 Path(outputs).with_suffix(".json").write_text(json.dumps(errors))

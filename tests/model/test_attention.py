@@ -5,9 +5,9 @@ import torch
 from torch.nn import functional as F
 
 from op4ksr_core.errors import SettingError
-from op4ksr_core.execution import Execution
 from op4ksr_core.model import attention
 from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import Execution
 
 
 def scores_by_hand(q, k, v):

@@ -5,11 +5,10 @@ import torch
 from builders import make_vae
 
 from op4ksr_core.errors import PrecisionError
-from op4ksr_core.execution import Execution
 from op4ksr_core.model import vae as v
 from op4ksr_core.model.finite import check_finite, largest_outputs
-from op4ksr_core.model.vae_passes import PASSES
 from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import PASSES, Execution
 
 LARGEST = torch.finfo(torch.float16).max
 
@@ -69,7 +68,7 @@ def test_bfloat16_runs_what_float16_cannot():
 def test_the_upscaler_says_which_phase_failed_and_what_to_do(photo, how, part, says):
     """In float16 on a CPU: slow, but it overflows as a card does."""
     upscaler = Upscaler.from_embedded(device="cpu", dtype=torch.float16, execution=Execution(vae_pass=how))
-    with upscaler._vae.use("resident") as vae:
+    with upscaler.host.vae.use("resident") as vae:
         getattr(vae, part).conv_in.weight *= 1e6
     with pytest.raises(PrecisionError, match=f"{says} gave.*float16.*--dtype"):
         upscaler(photo[..., 128:160, 128:160])
@@ -80,7 +79,7 @@ def test_the_embedded_model_is_safe_in_float16(photo):
     lr = photo[..., 128:160, 128:160]
     exact, low = (Upscaler.from_embedded(device="cpu", dtype=dtype)(lr) for dtype in (torch.float32, torch.float16))
     upscaler = Upscaler.from_embedded(device="cpu", execution=Execution(vae_pass="whole"))
-    with upscaler._vae.use("resident") as vae, largest_outputs(vae) as found:
+    with upscaler.host.vae.use("resident") as vae, largest_outputs(vae) as found:
         upscaler(lr)
     assert max(found.values()) < LARGEST / 100
     assert 255 * float((exact - low).abs().max()) < 1

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from op4ksr_core.errors import SettingError
-from op4ksr_core.execution import Execution
 from op4ksr_core.model.fp8 import LARGEST, Fp8Linear, bytes_of, quantised, to_fp8
-from op4ksr_core.pipeline.upscaler import EMBEDDED, Upscaler
+from op4ksr_core.paths import EMBEDDED
+from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import Execution
 from op4ksr_core.weights.files import find_weights
 
 
@@ -44,10 +45,10 @@ def test_a_layer_is_its_slow_twin_and_near_the_linear_one(products):
 
 def test_weights_take_a_byte_each():
     upscaler = Upscaler.from_embedded(device="cpu", execution=Execution(fp8=True))
-    with upscaler._transformer.use("resident") as model:
+    with upscaler.host.transformer.use("resident") as model:
         held = [*model.parameters(), *model.buffers()]
-        assert sum(p.numel() * p.element_size() for p in held) == upscaler.footprint.transformer_bytes
-        assert upscaler._transformer.held_bytes == upscaler.footprint.transformer_bytes
+        assert sum(p.numel() * p.element_size() for p in held) == upscaler.host.footprint.transformer_bytes
+        assert upscaler.host.transformer.held_bytes == upscaler.host.footprint.transformer_bytes
     shapes = find_weights(EMBEDDED / "transformer").shapes()
     plain, low = (sum(bytes_of(name, shape, 4, fp8) for name, shape in shapes.items()) for fp8 in (False, True))
     assert plain == 4 * sum(torch.Size(s).numel() for s in shapes.values()) and low < 0.3 * plain

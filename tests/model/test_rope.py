@@ -5,7 +5,8 @@ import torch
 
 from op4ksr_core.errors import SettingError
 from op4ksr_core.model.flow import image_ids
-from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding, amplitude, effective_pairs, frequencies
+from op4ksr_core.model.rope import RotaryEmbedding, amplitude, effective_pairs, frequencies
+from op4ksr_core.settings import RopeSettings
 
 ULTRAFLUX = RopeSettings(theta=10_000.0, scheme="resonance-yarn")
 

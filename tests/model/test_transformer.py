@@ -9,12 +9,12 @@ from builders import make_transformer
 from torch import nn
 from torch.nn import functional as F
 
-from op4ksr_core.execution import Execution
 from op4ksr_core.model import transformer as lean
 from op4ksr_core.model.flow import transformer_velocity
 from op4ksr_core.model.fp8 import Fp8Linear, to_fp8
-from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import Execution, RopeSettings
 
 
 def both(**changes):
@@ -98,7 +98,7 @@ def test_the_picture_is_that_of_plain_layers(photo):
     lr = photo[..., 128:192, 128:192]
     quick, plain = (Upscaler.from_embedded(device="cpu", execution=Execution(lean=way)) for way in (True, False))
     torch.testing.assert_close(quick(lr), plain(lr), rtol=0, atol=1e-5)
-    with plain._transformer.use("resident") as model, plain._vae.use("resident") as vae:
+    with plain.host.transformer.use("resident") as model, plain.host.vae.use("resident") as vae:
         swapped = [m for part in (model, vae) for m in part.modules() if type(m).__module__.startswith("op4ksr_core")]
     assert {type(m).__name__ for m in swapped} <= {"RotaryEmbedding", "SubPixelHead"}
     assert plain.last_memory_plan.vae_pass == "whole"
@@ -112,5 +112,5 @@ def test_compiled_norms_and_blocks_give_the_same_picture(photo):
     compiled = Upscaler.from_embedded(device="cpu", execution=Execution(compiled=True, vae_pass="whole"))
     plain = Upscaler.from_embedded(device="cpu", execution=Execution(lean=False))
     torch.testing.assert_close(compiled(lr), plain(lr), rtol=0, atol=1e-5)
-    with compiled._vae.use("resident") as vae:
+    with compiled.host.vae.use("resident") as vae:
         assert all(block.compiled is not None for block in vae.decoder.mid_block.resnets)

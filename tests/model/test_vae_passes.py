@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from op4ksr_core.errors import SettingError
-from op4ksr_core.execution import Execution
 from op4ksr_core.model import group_norm
 from op4ksr_core.model import rowwise as row_strips
 from op4ksr_core.model import vae as v
 from op4ksr_core.model import vae_passes as strips
 from op4ksr_core.pipeline.memory import vae_work
 from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import Execution
 
 ROUNDING = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -191,7 +191,7 @@ def test_the_same_picture_and_progress_whichever_way(photo):
         pictures[how] = upscaler(lr, progress=lambda phase, done, total, seen=seen: seen.append((phase, done, total)))
         counts[how] = [entry for entry in seen if entry[0] in ("encode", "decode")]
         assert upscaler.last_memory_plan.vae_pass == how and how in str(upscaler.last_memory_plan)
-        with upscaler._vae.use("resident") as vae:
+        with upscaler.host.vae.use("resident") as vae:
             assert "forward" not in vars(vae.encoder) and "forward" not in vars(vae.decoder)
     for picture in pictures.values():
         torch.testing.assert_close(picture, pictures["whole"], rtol=0, atol=1e-5)
@@ -229,15 +229,15 @@ def test_frugal_decodes_four_times_the_pixels_in_about_the_memory_of_one_pass():
 def test_the_peak_of_a_real_decode_shrinks():
     code = r"""
 import re, sys, torch
-from op4ksr_core import vae_strips
-from op4ksr_core.pipeline import Upscaler
+from op4ksr_core.model import vae_passes
+from op4ksr_core import Upscaler
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1e6
-with Upscaler.from_embedded(device="cpu")._vae.use("resident") as vae, torch.inference_mode():
+with Upscaler.from_embedded(device="cpu").host.vae.use("resident") as vae, torch.inference_mode():
     z = torch.randn(1, 16, 96, 96).contiguous(memory_format=torch.channels_last)
     vae.decoder(z[..., :8, :8])
     before = peak()
-    vae.decoder(z) if sys.argv[1] == "whole" else vae_strips.run(vae.decoder, z, sys.argv[1])
+    vae.decoder(z) if sys.argv[1] == "whole" else vae_passes.run(vae.decoder, z, sys.argv[1])
     print(peak() - before)
 """
     peaks = {}

@@ -10,11 +10,11 @@ from PIL import Image
 from places import DEMO
 from safetensors.torch import save_file
 
-from op4ksr_core.model.rope import RopeSettings
+from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.charts import as_tensor
 from op4ksr_core.picture.files import read_picture
-from op4ksr_core.pipeline.upscaler import EMBEDDED, Upscaler
-from op4ksr_core.settings import PRESETS, UpscaleSettings
+from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings
 
 LOAD = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
 NODES = {
@@ -243,7 +243,7 @@ def test_sigma_is_estimated_as_in_the_core(server, embedded, photo):
     low = resize(photo, Size(128, 128)).clamp(0, 1)
     Image.fromarray((low[0].permute(1, 2, 0) * 255).round().byte().numpy()).save(server.base / "input" / "low.png")
     low = read_picture(server.base / "input" / "low.png").rgb
-    with torch.inference_mode(), embedded._vae.use("resident") as vae:
+    with torch.inference_mode(), embedded.host.vae.use("resident") as vae:
         pair = encode(vae, photo), encode(vae, resize(low, Size(512, 512)).clamp(0, 1))
     expected = estimate_sigma([pair])
     graph = {"1": LOAD, "low": node("LoadImage", image="low.png"), "model": node("OP4KSR_LoadEmbedded")}

@@ -12,10 +12,8 @@ from model_files import write_model
 from places import ROOT
 from safetensors.torch import load_file, save_file
 
-from op4ksr_core.model.rope import RopeSettings
-from op4ksr_core.model.vae_passes import PASSES
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import UpscaleSettings
+from op4ksr_core.settings import PASSES, RopeSettings, UpscaleSettings
 
 SETTINGS = UpscaleSettings(guidance=3.0, fidelity=0.0, rope=RopeSettings(theta=10_000.0))
 SCALE, SHIFT = 0.3611, 0.1159
@@ -51,7 +49,7 @@ def one_step(upscaler, z, theta=10_000.0):
     """The core's one step on a latent in ComfyUI's scale."""
     settings = UpscaleSettings(guidance=3.0, rope=RopeSettings(theta=theta))
     with torch.inference_mode():
-        out = upscaler._transform((z - SHIFT) * SCALE, settings, "resident", lambda *_: None)
+        out = upscaler.host.transform((z - SHIFT) * SCALE, settings, lambda *_: None)
     return out / SCALE + SHIFT
 
 
@@ -86,7 +84,7 @@ def test_f16_encodes_as_diffusers(found, name):
     from op4ksr_core.model.vae import encode
 
     there, upscaler, given, _ = found
-    with torch.inference_mode(), upscaler._vae.use("resident") as vae:
+    with torch.inference_mode(), upscaler.host.vae.use("resident") as vae:
         expected = encode(vae, given["x"]) / SCALE + SHIFT
     assert there[name].shape == expected.shape and relative(there[name], expected) < 1e-4
 
@@ -95,7 +93,7 @@ def test_f16_decodes_as_diffusers(found):
     from op4ksr_core.model.vae import decode
 
     there, upscaler, given, _ = found
-    with torch.inference_mode(), upscaler._vae.use("resident") as vae:
+    with torch.inference_mode(), upscaler.host.vae.use("resident") as vae:
         expected = decode(vae, (given["z"] - SHIFT) * SCALE)
     assert there["decode"].shape == expected.shape == (2, 3, 96, 160)
     assert relative(there["decode"], expected) < 1e-4

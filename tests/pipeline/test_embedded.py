@@ -8,10 +8,10 @@ from builders import psnr
 from places import ROOT
 
 from op4ksr_core.geometry import Size
+from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.colour import back_project
 from op4ksr_core.picture.files import read_picture
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.pipeline.upscaler import EMBEDDED
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from metrics import HIGHER_IS_BETTER, all_metrics, lattice_decibels  # noqa: E402

@@ -7,20 +7,20 @@ import pytest
 import torch
 
 from op4ksr_core.errors import MemoryPlanError
-from op4ksr_core.geometry import Size, make_plan
+from op4ksr_core.geometry import Size, plan_size
 from op4ksr_core.pipeline.memory import Footprint, estimate, make_memory_plan
 
 FLUX = Footprint(int(23.8e9), int(0.17e9), 3072, (128, 256, 512, 512), 2)
 
 
 def test_work_grows_with_the_pixels():
-    small, large = (estimate(make_plan(Size(n, n)), FLUX, 1, 16) for n in (512, 1024))
+    small, large = (estimate(plan_size(Size(n, n)), FLUX, 1, 16) for n in (512, 1024))
     assert all(b == pytest.approx(4 * a, rel=0.01) for a, b in zip(small, large, strict=True))
-    assert estimate(make_plan(Size(512, 512)), FLUX, 2, 16)[0] == 2 * small[0]
+    assert estimate(plan_size(Size(512, 512)), FLUX, 2, 16)[0] == 2 * small[0]
 
 
 def test_f16_works_in_a_quarter_of_f8():
-    plan = make_plan(Size(1024, 1024))
+    plan = plan_size(Size(1024, 1024))
     assert estimate(plan, FLUX, 1, 8)[2] > 2.5 * estimate(plan, FLUX, 1, 16)[2]
 
 
@@ -28,7 +28,7 @@ def test_f16_works_in_a_quarter_of_f8():
 def test_the_cpu_chooses_between_resident_and_reload(monkeypatch, free, residency):
     monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: free)
     big = Footprint(int(24e9), int(8e9), 3072, (128, 256, 512, 512), 2)
-    plan = make_memory_plan(make_plan(Size(256, 256)), big, 1, 16, torch.device("cpu"))
+    plan = make_memory_plan(plan_size(Size(256, 256)), big, 1, 16, torch.device("cpu"))
     assert plan.residency == residency and plan.peak <= plan.available
     assert residency in str(plan) and "GB" in str(plan)
 
@@ -41,7 +41,7 @@ def test_a_gpu_chooses_the_least_laborious_way(monkeypatch, free, host, residenc
     monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: host)
     monkeypatch.setattr("op4ksr_core.pipeline.memory.available_bytes", lambda device: free)
     flux = replace(FLUX, stream_bytes=int(2.5e9))
-    plan = make_memory_plan(make_plan(Size(1024, 1024)), flux, 1, 16, torch.device("cuda"))
+    plan = make_memory_plan(plan_size(Size(1024, 1024)), flux, 1, 16, torch.device("cuda"))
     assert plan.residency == residency and plan.peak <= free
 
 
@@ -50,7 +50,7 @@ def test_the_vae_goes_in_strips_where_one_pass_does_not_fit(monkeypatch, free, h
     monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: 64e9)
     monkeypatch.setattr("op4ksr_core.pipeline.memory.available_bytes", lambda device: free)
     plan = make_memory_plan(
-        make_plan(Size(1024, 1024)), replace(FLUX, stream_bytes=int(1e9)), 1, 16, torch.device("cuda")
+        plan_size(Size(1024, 1024)), replace(FLUX, stream_bytes=int(1e9)), 1, 16, torch.device("cuda")
     )
     assert plan.vae_pass == how and plan.peak <= free
 
@@ -59,7 +59,7 @@ def test_what_fits_in_no_way_is_an_error(monkeypatch):
     monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: 64e9)
     monkeypatch.setattr("op4ksr_core.pipeline.memory.available_bytes", lambda device: 2e9)
     with pytest.raises(MemoryPlanError, match="does not fit.*stream, VAE frugal"):
-        make_memory_plan(make_plan(Size(1024, 1024)), FLUX, 1, 16, torch.device("cuda"))
+        make_memory_plan(plan_size(Size(1024, 1024)), FLUX, 1, 16, torch.device("cuda"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
@@ -67,7 +67,7 @@ def test_the_estimate_holds_for_a_real_run():
     """The peak of a process of its own stays under the estimate, and not far under it."""
     code = """
 import re, torch
-from op4ksr_core.pipeline import Upscaler
+from op4ksr_core import Upscaler
 upscaler = Upscaler.from_embedded(device="cpu")
 upscaler(torch.rand(1, 3, 640, 640))
 # Not ru_maxrss: that would count the process this one was forked from.

@@ -10,11 +10,11 @@ from torch import nn
 from op4ksr_core.errors import Cancelled, ImageError, MemoryPlanError, SettingError, WeightsError
 from op4ksr_core.geometry import Size
 from op4ksr_core.model import flow
-from op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.picture.resample import crop, pad_reflect, resize
 from op4ksr_core.pipeline import memory
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import PRESETS, UpscaleSettings
+from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings
 from op4ksr_core.weights.loading import load_prompt
 
 BARE = UpscaleSettings(fidelity=0.0)
@@ -238,12 +238,12 @@ def test_short_memory_holds_one_model_at_a_time(monkeypatch, folder):
     tight = Upscaler.from_pretrained(folder, settings=BARE, device="cpu")
     plan = tight.plan(Size(16, 16))
     full = tight.memory_plan(plan)
-    held_now = tight._vae.held_bytes  # planning loads the VAE
+    held_now = tight.host.vae.held_bytes  # planning loads the VAE
     _available(monkeypatch, full.weights + max(full.encode, full.transform, full.decode) - held_now - 1)
     held = []
 
     def watch(phase, done, total):
-        held.append((phase, tight._transformer.module is not None, tight._vae.module is not None))
+        held.append((phase, tight.host.transformer.module is not None, tight.host.vae.module is not None))
 
     assert torch.equal(tight(image, progress=watch), expected)
     assert tight.last_memory_plan.residency == "reload"
@@ -253,13 +253,13 @@ def test_short_memory_holds_one_model_at_a_time(monkeypatch, folder):
 def test_room_is_made_after_a_roomy_call(monkeypatch, upscaler):
     """Both models stay loaded after a small picture; a larger one that cannot afford it drops them first."""
     upscaler(torch.rand(1, 3, 8, 8))
-    assert upscaler._transformer.module is not None
+    assert upscaler.host.transformer.module is not None
     plan = upscaler.memory_plan(upscaler.plan(Size(16, 16)))
     work = max(plan.encode, plan.transform, plan.decode)
-    held = upscaler._transformer.held_bytes + upscaler._vae.held_bytes
+    held = upscaler.host.transformer.held_bytes + upscaler.host.vae.held_bytes
     _available(monkeypatch, plan.weights + work - held - 1)
     seen = []
-    upscaler(torch.rand(1, 3, 16, 16), progress=lambda *_: seen.append(upscaler._transformer.module is not None))
+    upscaler(torch.rand(1, 3, 16, 16), progress=lambda *_: seen.append(upscaler.host.transformer.module is not None))
     assert upscaler.last_memory_plan.residency == "reload" and not seen[0] and any(seen)
 
 

@@ -15,13 +15,15 @@ from places import ROOT
 from op4ksr_core.app import cli
 from op4ksr_core.errors import OutputError, SettingError, TrainingError, WeightsError
 from op4ksr_core.geometry import Size
+from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.files import Picture, write_picture
-from op4ksr_core.pipeline.upscaler import EMBEDDED, Sources, Upscaler
+from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
 from op4ksr_core.train.onestep import OneStep
 from op4ksr_core.train.settings import PRESETS, LossWeights, TrainSettings
 from op4ksr_core.train.trainer import Trainer
+from op4ksr_core.weights.sources import Sources
 
 SMALL = replace(
     PRESETS["embedded"], rank=2, alpha=2, steps=4, batch=2, per_device=2, crop=96, learning_rate=1e-3, fidelity=0.5

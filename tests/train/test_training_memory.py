@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.pipeline.upscaler import EMBEDDED, Sources
+from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.train.memory import kept_for_backward, largest_crop, meta_model, plan_training
 from op4ksr_core.train.onestep import OneStep
 from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.weights.sources import Sources
 
 SETTINGS = replace(PRESETS["embedded"], per_device=1, crop=128)
 

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import OutputError, SettingError, WeightsError
-from op4ksr_core.pipeline.upscaler import Sources, Upscaler
+from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS
 from op4ksr_core.weights.convert import convert, dotted, merge, read_adapters
+from op4ksr_core.weights.sources import Sources
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from comfy.sd import VAE
 from torch import Tensor, nn
 
 from ..op4ksr_core.errors import ImageError, SettingError, WeightsError
-from ..op4ksr_core.model.rope import RopeSettings, RotaryEmbedding
+from ..op4ksr_core.model.rope import RotaryEmbedding
 from ..op4ksr_core.model.vae import sub_pixel_head
+from ..op4ksr_core.paths import EMBEDDED
+from ..op4ksr_core.settings import RopeSettings
 from ..op4ksr_core.weights.files import find_weights
 from ..op4ksr_core.weights.key_layouts import (
     is_bfl_transformer,
@@ -26,9 +28,7 @@ from ..op4ksr_core.weights.key_layouts import (
 )
 from ..op4ksr_core.weights.loading import FLUX_VAE, transformer_config, vae_config
 from . import versions
-from .plan import vae_bytes
-
-EMBEDDED = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "embedded"
+from .memory import vae_bytes
 
 
 class PositionEmbedding(nn.Module):

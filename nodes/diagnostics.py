@@ -11,14 +11,16 @@ from ..op4ksr_core.diagnostics.rope_phases import analyse, compare
 from ..op4ksr_core.diagnostics.rope_report import draw_analyses
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import TOKEN_PX, Size
-from ..op4ksr_core.model.rope import FLUX_AXES, SCHEMES, RopeSettings
+from ..op4ksr_core.model.rope import FLUX_AXES
 from ..op4ksr_core.picture.charts import as_tensor
-from .host import Parts, to_image
+from ..op4ksr_core.pipeline.restore import variants
+from ..op4ksr_core.settings import SCHEMES, RopeSettings, UpscaleSettings
+from .comfy_host import ComfyHost
+from .convert import to_image
 from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, NOISE, SCALE, SEED, STEPS
-from .models import rope_of, with_rope
-from .plan import preflight, transformer_phase, vae_phase
+from .progress import Parts
 from .schema import describe
-from .upscale import Step, chosen_models, decode_picture, encode_picture, one_step, plan_picture, title_of
+from .surgery import rope_of
 
 
 def _shown(image_chw: torch.Tensor) -> torch.Tensor:
@@ -131,21 +133,17 @@ class ThetaSweep(io.ComfyNode):
         conditioning=None,
     ) -> io.NodeOutput:
         pairs = sweep.settings_of(sweep.numbers_of(thetas), sweep.numbers_of(sigmas))
-        model, conditioning, vae = chosen_models(model, conditioning, vae)
-        own, _ = rope_of(model)
-        plan, lr = plan_picture(vae, image[:1], scale, long_side, int(vae_factor))
-        pixels = plan.padded.pixels
-        phases = {"encode": vae_phase(vae, pixels, decoder=False), "transform": transformer_phase(model, plan.tokens)}
-        phases["decode"] = vae_phase(vae, pixels, decoder=True)
-        preflight(f"{len(pairs)} settings, {title_of(plan)}", vae.device, phases)
+        host = ComfyHost.find(model, conditioning, vae)
+        own, _ = rope_of(host.model)
+        base = UpscaleSettings(steps=steps, guidance=guidance, noise=noise, seed=seed, colour=colour, fidelity=fidelity)
+        settings = [replace(base, sigma=sigma, rope=replace(own, theta=theta)) for theta, sigma in pairs]
+        plan, lr = host.plan(image[:1], scale, long_side, int(vae_factor))
+        host.preflight(f"{len(pairs)} settings, {plan}", plan)
         bar = Parts(1 + 3 * len(pairs))
-        encoded = encode_picture(vae, lr, plan, bar)
         trials: list[sweep.Trial] = []
         frames = None
-        for theta, sigma in pairs:
-            placed = with_rope(model, replace(own, theta=theta))
-            latent = one_step(placed, encoded, conditioning, Step(sigma, steps, guidance, 0.0, noise, seed), bar)
-            picture = decode_picture(vae, latent, lr, colour, fidelity, bar)[0].movedim(-1, 0)
+        for (theta, sigma), variant in zip(pairs, variants(host, lr, plan, settings, bar), strict=True):
+            picture = variant.picture[0]
             bar.step("inspect")
             frames = frames or sweep.choose_frames(picture)
             trials.append(sweep.judge(theta, sigma, picture, frames, trials[0] if trials else None))

@@ -1,0 +1,143 @@
+"""The ComfyUI host: the core's order of work over a MODEL, a CONDITIONING and a VAE."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import node_helpers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor
+
+from ..op4ksr_core.errors import ImageError, WeightsError
+from ..op4ksr_core.geometry import Size, SizePlan, plan_size
+from ..op4ksr_core.model import flow
+from ..op4ksr_core.model.compensation import compensate, load_compensation
+from ..op4ksr_core.model.finite import check_finite
+from ..op4ksr_core.progress import Progress, watch
+from ..op4ksr_core.settings import UpscaleSettings
+from .convert import to_bchw
+from .memory import preflight, transformer_phase, until_it_fits, vae_phase
+from .surgery import (
+    check_conditioning,
+    check_flow,
+    check_latent,
+    check_vae,
+    load_embedded,
+    rope_of,
+    transformer_blocks,
+    with_rope,
+)
+from .vae_passes import decode_whole, encode_whole
+
+
+@dataclass
+class MidTimestep(comfy.samplers.Sampler):
+    """A stock-shaped sampler that starts from the latent itself: no scaling by (1 - sigma), noise only as asked."""
+
+    noise: float = 0.0
+
+    def sample(
+        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ) -> Tensor:
+        def velocity(z: Tensor, sigma: float) -> Tensor:
+            at = torch.full((z.shape[0],), sigma, device=z.device, dtype=z.dtype)
+            return (z - model_wrap(z, at, **extra_args)) / sigma
+
+        start = flow.add_noise(latent_image, noise.to(latent_image), float(sigmas[0]), self.noise)
+        return flow.euler(start, velocity, [float(s) for s in sigmas])
+
+
+@dataclass
+class ComfyHost:
+    """A `restore.Host`. Latents are as ComfyUI keeps them, not shifted or scaled; a part that a step does not need may
+    be None. The seed of the encoder's posterior is not used: ComfyUI's VAE gives the mode."""
+
+    model: ModelPatcher | None = None
+    conditioning: list[Any] | None = None
+    vae: VAE | None = None
+
+    @classmethod
+    def find(cls, model: Any, conditioning: Any, vae: Any) -> "ComfyHost":
+        """Of the three that were connected, or the embedded ones. Raises WeightsError on a part of a set."""
+        given = {"model": model, "conditioning": conditioning, "vae": vae}
+        missing = [name for name, value in given.items() if value is None]
+        if not missing:
+            return cls(model, conditioning, vae)
+        if len(missing) == len(given):
+            return cls(*load_embedded())
+        raise WeightsError(f"Connect {' and '.join(missing)} too, or none of the three for the embedded model.")
+
+    @property
+    def latent_factor(self) -> int:
+        return self.vae.downscale_ratio
+
+    def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        return encode_whole(self.vae, padded, report)
+
+    def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        """The core's Euler steps through ComfyUI's own guider, so that every patch of the MODEL acts."""
+        model = self.model
+        check_flow(model)
+        z = comfy.sample.fix_empty_latent_channels(model, z)
+        check_latent(model, z)
+        check_conditioning(model, self.conditioning)
+        if settings.rope is not None and settings.rope != rope_of(model)[0]:
+            model = with_rope(model, settings.rope)
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(node_helpers.conditioning_set_values(self.conditioning, {"guidance": settings.guidance}), [])
+        guider.set_cfg(1.0)
+        sigmas = torch.tensor(flow.sigma_schedule(settings.sigma, settings.steps))
+        eps = flow.draw_noise(z.shape, settings.seed) if settings.noise else torch.zeros_like(z)
+
+        def stepped() -> list[Tensor]:
+            with watch(transformer_blocks(model), "transform", report, settings.steps * len(z)):
+                return [
+                    guider.sample(e, one, MidTimestep(settings.noise), sigmas)
+                    for e, one in zip(eps.split(1), z.split(1), strict=True)
+                ]
+
+        tokens = z.shape[-2] * z.shape[-1] // 4
+        parts = until_it_fits([("as before", stepped)] * 2, f"the transformer on {tokens} tokens", model.load_device)
+        dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+        remedy = "Start ComfyUI with --bf16-unet or --fp32-unet."
+        found = check_finite(torch.cat(parts), "The transformer", dtype, remedy)
+        return found.to(comfy.model_management.intermediate_device())
+
+    def decode(self, z: Tensor, report: Progress) -> Tensor:
+        return decode_whole(self.vae, z, report)
+
+    def compensate(self, picture: Tensor, lr: Tensor, strength: float, report: Progress) -> Tensor:
+        """One by one, on the compute device."""
+        device, module = comfy.model_management.get_torch_device(), load_compensation()
+
+        def all_of_them() -> list[Tensor]:
+            return [
+                compensate(x.to(device), y.to(device), strength, module, report).to(picture.device)
+                for x, y in zip(picture.clamp(0, 1).split(1), lr.split(1), strict=True)
+            ]
+
+        what = f"compensation of {picture.shape[-1]}x{picture.shape[-2]} px"
+        return torch.cat(until_it_fits([("as before", all_of_them)] * 2, what, device))
+
+    def plan(self, image: Tensor, scale: float, long_side: int, factor: int) -> tuple[SizePlan, Tensor]:
+        """Where the IMAGE goes, and the IMAGE as (B, 3, H, W). `factor` is what the VAE should compress."""
+        check_vae(self.vae, factor)
+        lr = to_bchw(image).clamp(0, 1)
+        if 0 in lr.shape:
+            raise ImageError(f"The IMAGE is empty: {list(image.shape)}.")
+        source = Size(*lr.shape[-2:])
+        return plan_size(source, None if long_side else scale, long_side or None, token_px=2 * factor), lr
+
+    def preflight(self, what: str, plan: SizePlan) -> None:
+        """Says what the picture will need, and refuses what cannot fit."""
+        pixels = plan.padded.pixels
+        phases = {
+            "encode": vae_phase(self.vae, pixels, decoder=False),
+            "transform": transformer_phase(self.model, plan.tokens),
+            "decode": vae_phase(self.vae, pixels, decoder=True),
+        }
+        preflight(what, self.vae.device, phases)

@@ -1,0 +1,9 @@
+"""Where the files that come with the package lie."""
+
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+EMBEDDED = ASSETS / "embedded"
+"""The bundled model: a diffusers folder with transformer, vae and prompt.safetensors."""
+COMPENSATION = ASSETS / "compensation.safetensors"
+DEMO_PHOTO = ASSETS / "demo" / "astronaut.png"

@@ -1,0 +1,154 @@
+"""The diffusers host: FLUX-shaped transformers and autoencoders of diffusers, from files."""
+
+import logging
+import re
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import WeightsError
+from ..model import flow
+from ..model.attention import attention_kernel
+from ..model.compensation import HighFrequencyCompensation, compensate, load_compensation
+from ..model.finite import check_finite
+from ..model.fp8 import bytes_of, has_fp8_products, to_fp8
+from ..model.rope import RotaryEmbedding
+from ..model.transformer import make_lean_transformer
+from ..model.vae import compile_norms, decode, downscale_factor, encode, finish_vae
+from ..model.vae_passes import passes_of, passing
+from ..picture.resample import channels_last
+from ..progress import Progress, watch
+from ..settings import Execution, UpscaleSettings
+from ..weights.files import find_weights
+from ..weights.sources import Sources
+from .memory import PLAIN_LAYERS, Footprint
+from .residency import Resident
+
+log = logging.getLogger("op4ksr")
+
+
+class DiffusersHost:
+    """A `restore.Host`. `residency` (as in memory.MemoryPlan) and `vae_pass` (one of settings.PASSES) say how the next
+    picture is run; latents are shifted and scaled as the transformer wants them."""
+
+    def __init__(self, sources: Sources, device: torch.device, dtype: torch.dtype, execution: Execution):
+        self.sources, self.device, self.dtype, self.execution = sources, device, dtype, execution
+        _ = sources.found_adapters  # what is wrong with them is said now, not at the first picture
+        self.prompt, self.pooled = sources.load_prompt()
+        self.transformer = Resident(self._load_transformer, device, can_stream=True)
+        self.vae = Resident(self._load_vae, device)
+        self.residency, self.vae_pass = "resident", self.passes[0]
+        self._own_positions: Any = None
+
+    @property
+    def passes(self) -> tuple[str, ...]:
+        """The ways that the VAE may go, the first wanted most."""
+        if self.execution.vae_pass:
+            return (self.execution.vae_pass,)
+        return passes_of(self.device) if self.execution.lean else ("whole",)
+
+    @cached_property
+    def latent_factor(self) -> int:
+        """Picture px per latent px: 16 or 8. Loads the VAE on first use."""
+        with self.vae.use("resident") as vae:
+            return downscale_factor(vae)
+
+    @property
+    def held_bytes(self) -> int:
+        """Weights on the device now."""
+        return self.transformer.held_bytes + self.vae.held_bytes
+
+    def prepare(self, residency: str, vae_pass: str) -> None:
+        """Sets how the next picture is run, and makes room for it."""
+        self.residency, self.vae_pass = residency, vae_pass
+        for part in (self.transformer, self.vae):
+            part.make_room(residency)
+
+    def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        with self.vae.use(self.residency) as vae, passing(vae.encoder, self.vae_pass, "encode", report):
+            z = encode(vae, channels_last(padded.to(self.dtype)), settings.posterior_seed)
+        return self._finite(z, "The VAE's encoder").float().contiguous()
+
+    def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        with self.transformer.use(self.residency) as model:
+            if model.config.in_channels != 4 * z.shape[1]:
+                raise WeightsError(
+                    f"The transformer has {model.config.in_channels // 4} latent channels, the VAE {z.shape[1]}."
+                )
+            model.pos_embed = (
+                self._own_positions
+                if settings.rope is None
+                else RotaryEmbedding(settings.rope, model.config.axes_dims_rope)
+            )
+            blocks = [*model.transformer_blocks, *model.single_transformer_blocks]
+            start = flow.noised_start(z, settings.sigma, settings.noise, settings.seed)
+            sigmas = flow.sigma_schedule(settings.sigma, settings.steps)
+            with watch(blocks, "transform", report, settings.steps), attention_kernel(self.execution.attention):
+                z = flow.euler(start, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
+        return self._finite(z, "The transformer")
+
+    def decode(self, z: Tensor, report: Progress) -> Tensor:
+        with self.vae.use(self.residency) as vae, passing(vae.decoder, self.vae_pass, "decode", report):
+            picture = decode(vae, channels_last(z.to(self.dtype)))
+        return self._finite(picture, "The VAE's decoder")
+
+    def compensate(self, picture: Tensor, lr: Tensor, strength: float, report: Progress) -> Tensor:
+        return compensate(picture, lr, strength, self._compensation, report)
+
+    @cached_property
+    def _compensation(self) -> HighFrequencyCompensation:
+        return load_compensation().to(self.device)
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """Sizes of the model's parts at this dtype, from the file headers."""
+        itemsize = self.dtype.itemsize
+        transformer, vae = find_weights(self.sources.transformer), find_weights(self.sources.vae)
+        shapes = transformer.shapes()
+        embedder = next((s for k, s in shapes.items() if k.endswith(("x_embedder.weight", "img_in.weight"))), (0,))
+        with self.vae.use("resident") as module:
+            channels = tuple(module.config.block_out_channels)
+        blocks: dict[str, int] = {}
+        for name, shape in shapes.items():
+            block = re.match(r".*blocks\.\d+\.", name)
+            key = block[0] if block else ""
+            blocks[key] = blocks.get(key, 0) + bytes_of(name, shape, itemsize, self.execution.fp8)
+        return Footprint(
+            sum(blocks.values()),
+            vae.parameter_count() * itemsize,
+            embedder[0],
+            channels,
+            itemsize,
+            transformer.parameter_count() + vae.parameter_count(),
+            1.0 if self.execution.lean else PLAIN_LAYERS,
+            blocks.get("", 0) + 3 * max(size for key, size in blocks.items() if key),
+        )
+
+    def _load_transformer(self) -> Any:
+        model = self.sources.load_transformer(self.dtype)
+        self._own_positions = model.pos_embed
+        if self.execution.lean:
+            make_lean_transformer(model)
+        if self.execution.fp8:
+            products = has_fp8_products(self.device)
+            log.info("fp8: weights in 8 bits, %s", "products too" if products else "products not, on this device")
+            model = to_fp8(model, products)
+        if self.execution.compiled:
+            model.compile_repeated_blocks()
+        return model
+
+    def _load_vae(self) -> Any:
+        vae = self.sources.load_vae(self.dtype)
+        if not self.execution.lean:
+            return vae
+        finish_vae(vae).to(memory_format=torch.channels_last)
+        return compile_norms(vae) if self.execution.compiled else vae
+
+    def _velocity(self, model: Any, z: Tensor, sigma: float, guidance: float) -> Tensor:
+        at = torch.full((len(z),), sigma, device=self.device)
+        return flow.transformer_velocity(model, z, at, self.prompt, self.pooled, guidance)
+
+    def _finite(self, x: Tensor, phase: str) -> Tensor:
+        return check_finite(x, phase, self.dtype, "Use bfloat16 or float32 (--dtype).")

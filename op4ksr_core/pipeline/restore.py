@@ -1,0 +1,108 @@
+"""The one order of work: encode, transform, decode, finish, compensate. A host only says how its models are run."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ..errors import ImageError, SettingError
+from ..geometry import SizePlan
+from ..picture.colour import finish
+from ..picture.resample import pad_reflect, resize
+from ..progress import Progress
+from ..settings import UpscaleSettings
+
+
+class Host(Protocol):
+    """Runs one family of models. Pictures are (B, 3, H, W) in [0, 1], latents (B, C, h, w) in the host's own scale,
+    both float32. Each phase reports its progress, and may raise from it to cancel."""
+
+    @property
+    def latent_factor(self) -> int:
+        """Picture px per latent px: 16 or 8."""
+        ...
+
+    def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        """Picture, its sides multiples of 2 latent_factor -> latent."""
+        ...
+
+    def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        """Latent of the enlarged picture -> restored latent: `settings.steps` evaluations from `settings.sigma`."""
+        ...
+
+    def decode(self, z: Tensor, report: Progress) -> Tensor:
+        """Latent -> picture about [0, 1], not clamped."""
+        ...
+
+    def compensate(self, picture: Tensor, lr: Tensor, strength: float, report: Progress) -> Tensor:
+        """Picture with `strength` times the fine detail that the network misses in it, clamped to [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A picture (B, 3, H, W) and what it came from: settings, latent (B, C, h, w) before and after the transformer."""
+
+    settings: UpscaleSettings
+    before: Tensor
+    after: Tensor
+    picture: Tensor
+
+
+def check_image(image_bchw: Tensor) -> None:
+    """Raises ImageError unless the tensor is (B, 3, H, W), floating, finite and within [0, 1]."""
+    if image_bchw.ndim != 4 or image_bchw.shape[1] != 3 or 0 in image_bchw.shape:
+        raise ImageError(f"A picture batch is (B, 3, H, W) with no empty side, got {list(image_bchw.shape)}.")
+    if not image_bchw.is_floating_point():
+        raise ImageError(f"A picture is floating point in [0, 1], got {image_bchw.dtype}. Divide bytes by 255.")
+    low, high = (float(v) for v in image_bchw.aminmax())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ImageError(f"Pixels must lie in [0, 1], got {low:g} to {high:g} (NaN counts as outside).")
+
+
+def encode_picture(host: Host, lr: Tensor, plan: SizePlan, settings: UpscaleSettings, report: Progress) -> Tensor:
+    """LR picture -> latent of the picture enlarged to its target size and padded to whole tokens."""
+    return host.encode(pad_reflect(resize(lr, plan.target), plan.padded), settings, report)
+
+
+def decode_picture(
+    host: Host, z: Tensor, lr: Tensor, plan: SizePlan, settings: UpscaleSettings, report: Progress
+) -> Tensor:
+    """Restored latent -> picture of the target size, with the LR picture's colours and, by fidelity, its own band."""
+    return finish(host.decode(z, report), lr, plan.target, settings.colour, settings.fidelity)
+
+
+def compensate_picture(host: Host, picture: Tensor, lr: Tensor, strength: float, report: Progress) -> Tensor:
+    """The picture with its missing fine detail; itself at strength 0."""
+    return host.compensate(picture, lr, strength, report) if strength else picture
+
+
+def restore(host: Host, lr: Tensor, plan: SizePlan, settings: UpscaleSettings, report: Progress) -> Tensor:
+    """LR picture (B, 3, h, w) in [0, 1] -> picture of `plan.target`, float32 in [0, 1]."""
+    return next(variants(host, lr, plan, [settings], report)).picture
+
+
+def variants(
+    host: Host,
+    lr: Tensor,
+    plan: SizePlan,
+    settings: Sequence[UpscaleSettings],
+    report: Progress,
+    decode: bool = True,
+) -> Iterator[Variant]:
+    """The same picture under each of the settings, one after the other, encoded once.
+
+    Without `decode` the latents are all that is made, and pictures are empty. Raises SettingError where the settings
+    differ in posterior_seed, which the encoder uses.
+    """
+    if len({one.posterior_seed for one in settings}) != 1:
+        raise SettingError("Variants of one picture are encoded once: give settings with the same posterior seed.")
+    before = encode_picture(host, lr, plan, settings[0], report)
+    for one in settings:
+        after = host.transform(before, one, report)
+        if not decode:
+            yield Variant(one, before, after, after.new_zeros(0))
+            continue
+        picture = decode_picture(host, after, lr, plan, one, report)
+        yield Variant(one, before, after, compensate_picture(host, picture, lr, one.compensation, report))

@@ -1,0 +1,91 @@
+"""Where a model's parts come from, and how they are loaded."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import WeightsError
+from .loading import Adapter, find_adapters, load_prompt, load_transformer, load_vae, merge_adapter
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a model's parts come from."""
+
+    transformer: Path
+    vae: Path
+    prompt: Path
+    f16: bool | None = None
+    head: str = "centered"
+    adapters: tuple[Path, ...] = ()
+    adapter_scale: float = 1.0
+
+    @classmethod
+    def find(
+        cls,
+        folder: str | Path | None = None,
+        *,
+        transformer: str | Path | None = None,
+        vae: str | Path | None = None,
+        prompt: str | Path | None = None,
+        f16: bool | None = None,
+        head: str = "centered",
+        adapters: Iterable[str | Path] = (),
+        adapter_scale: float = 1.0,
+    ) -> "Sources":
+        """The parts of a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), each named one in its place.
+
+        Raises WeightsError where a part is neither named nor in a folder, or the prompt file is missing.
+        """
+
+        def part(given: str | Path | None, name: str) -> Path:
+            if given is not None:
+                return Path(given).expanduser()
+            if folder is None:
+                raise WeightsError(f"No {name} was given: name a model folder, or the {name} itself.")
+            return Path(folder).expanduser() / name
+
+        prompt_path = part(prompt, "prompt.safetensors")
+        if not prompt_path.exists():
+            raise WeightsError(f"{prompt_path} is missing. `op4ksr embed-prompt` makes it from the text encoders.")
+        places = tuple(Path(a).expanduser() for a in adapters)
+        return cls(part(transformer, "transformer"), part(vae, "vae"), prompt_path, f16, head, places, adapter_scale)
+
+    @cached_property
+    def found_adapters(self) -> dict[str, list[Adapter]]:
+        """The adapters by part, read once."""
+        found: dict[str, list[Adapter]] = {"transformer": [], "vae": []}
+        for path in self.adapters:
+            for part, adapter in find_adapters(path).items():
+                found[part].append(adapter)
+        return found
+
+    def load_prompt(self) -> tuple[Tensor, Tensor]:
+        """(sequence, pooled) of the fixed prompt."""
+        return load_prompt(self.prompt)
+
+    def load_transformer(self, dtype: torch.dtype) -> Any:
+        """The transformer with its adapters merged. Raises WeightsError, also where the prompt does not fit it."""
+        model = load_transformer(self.transformer, dtype)
+        for adapter in self.found_adapters["transformer"]:
+            merge_adapter(model, adapter, self.adapter_scale)
+        sequence, pooled = self.load_prompt()
+        wanted = (model.config.joint_attention_dim, model.config.pooled_projection_dim)
+        if (sequence.shape[-1], pooled.shape[-1]) != wanted:
+            raise WeightsError(
+                f"{self.prompt} holds widths {sequence.shape[-1]} and {pooled.shape[-1]}, but the transformer wants "
+                f"{wanted[0]} and {wanted[1]}. Make the prompt file with this model's text encoders."
+            )
+        return model
+
+    def load_vae(self, dtype: torch.dtype) -> Any:
+        """The VAE with its adapters merged, in diffusers' own layers. Raises WeightsError."""
+        vae = load_vae(self.vae, dtype, self.f16, self.head)
+        for adapter in self.found_adapters["vae"]:
+            merge_adapter(vae.encoder, adapter, self.adapter_scale)
+        return vae
