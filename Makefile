@@ -11,9 +11,13 @@ demo: .venv/ready
 test: .venv/test-ready lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+# Lays the extension out as ComfyUI sees it, for the checks that follow imports.
 lint: .venv/test-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p build/lint/op4ksr
+	for part in __init__.py nodes op4ksr_core; do ln -sfn "$(CURDIR)/$$part" build/lint/op4ksr/$$part; done
+	PYTHONPATH=build/lint $(BIN)/lint-imports
 	$(BIN)/mypy
 
 bench: .venv/test-ready

@@ -24,15 +24,15 @@ from torch import Tensor
 
 from op4ksr_core.diagnostics.latent_view import check_latent, phase_bias
 from op4ksr_core.geometry import Size
+from op4ksr_core.lattice.autocorrelation import autocorrelation_loss
 from op4ksr_core.lattice.inspector import inspect
 from op4ksr_core.picture.charts import INK, font
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import RopeSettings, UpscaleSettings
 from op4ksr_core.train.checkpoint import folder_of
 from op4ksr_core.train.degradation import EMBEDDED, degrade
-from op4ksr_core.train.losses.autocorrelation import autocorrelation_loss
 from op4ksr_core.train.settings import PRESETS, TrainSettings
 from op4ksr_core.train.trainer import Trainer
 from op4ksr_core.weights.sources import Sources

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from op4ksr_core.errors import SettingError
+from op4ksr_core.files import write_text
 from op4ksr_core.geometry import Size
 from op4ksr_core.model import flow
 from op4ksr_core.model.attention import attention_kernel
@@ -38,7 +39,6 @@ from op4ksr_core.model.transformer import make_lean_transformer
 from op4ksr_core.model.vae import chunked_attention, compile_norms, decode, encode, finish_vae
 from op4ksr_core.model.vae_passes import WHOLE, passing
 from op4ksr_core.picture.colour import finish
-from op4ksr_core.picture.files import write_text
 from op4ksr_core.picture.resample import channels_last, resize
 from op4ksr_core.settings import ATTENTIONS, PASSES, RopeSettings
 

@@ -13,8 +13,8 @@ import torch
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.lattice.inspector import inspect
-from op4ksr_core.lattice.waves import suppress
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.lattice.suppress import suppress
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
 
 PHOTO = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "demo" / "astronaut.png"

@@ -22,7 +22,7 @@ from torch import Tensor
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.colour import back_project
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS

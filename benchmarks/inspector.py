@@ -17,8 +17,8 @@ from torch import Tensor
 from op4ksr_core.geometry import Size
 from op4ksr_core.lattice.inspector import inspect
 from op4ksr_core.lattice.spectrum import luma255
-from op4ksr_core.lattice.waves import suppress
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.lattice.suppress import suppress
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
 
 PERIODS, AMPLITUDES = (8, 16, 32, 31, 48), (0.5, 1.0, 2.0, 4.0, 8.0)

@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.lattice.autocorrelation import autocorrelation_loss
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.train.losses.autocorrelation import autocorrelation_loss
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -11,9 +11,10 @@ from PIL import Image, ImageDraw
 
 from op4ksr_core.diagnostics.sweep import boosted, choose_frames
 from op4ksr_core.lattice.inspector import inspect
-from op4ksr_core.lattice.waves import dithered, suppress
-from op4ksr_core.picture.charts import INK, as_picture, font
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.lattice.suppress import dithered, suppress
+from op4ksr_core.picture.charts import INK, font
+from op4ksr_core.picture.convert import as_picture
+from op4ksr_core.picture.read import read_picture
 
 SIDE, GAP = 256, 8
 

@@ -15,7 +15,7 @@ from op4ksr_core.geometry import Size
 from op4ksr_core.model.finite import largest_outputs
 from op4ksr_core.model.vae import decode, encode
 from op4ksr_core.paths import EMBEDDED
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.weights.loading import load_vae
 

@@ -8,8 +8,6 @@ import comfy.sample
 import comfy.samplers
 import node_helpers
 import torch
-from comfy.model_patcher import ModelPatcher
-from comfy.sd import VAE
 from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, WeightsError
@@ -53,12 +51,15 @@ class MidTimestep(comfy.samplers.Sampler):
 
 @dataclass
 class ComfyHost:
-    """A `restore.Host`. Latents are as ComfyUI keeps them, not shifted or scaled; a part that a step does not need may
-    be None. The seed of the encoder's posterior is not used: ComfyUI's VAE gives the mode."""
+    """A `restore.Host` over a ModelPatcher, a conditioning list and a comfy.sd.VAE.
 
-    model: ModelPatcher | None = None
-    conditioning: list[Any] | None = None
-    vae: VAE | None = None
+    Latents are as ComfyUI keeps them, not shifted or scaled; a part that a step does not need may be None. The seed of
+    the encoder's posterior is not used: ComfyUI's VAE gives the mode.
+    """
+
+    model: Any = None
+    conditioning: Any = None
+    vae: Any = None
 
     @classmethod
     def find(cls, model: Any, conditioning: Any, vae: Any) -> "ComfyHost":

@@ -1,5 +1,6 @@
 """Nodes that study a model: RoPE analysis, theta sweep, latent view."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import comfy.model_management
@@ -12,9 +13,9 @@ from ..op4ksr_core.diagnostics.rope_report import draw_analyses
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import TOKEN_PX, Size
 from ..op4ksr_core.model.rope import FLUX_AXES
-from ..op4ksr_core.picture.charts import as_tensor
+from ..op4ksr_core.picture.convert import as_tensor
 from ..op4ksr_core.pipeline.restore import variants
-from ..op4ksr_core.settings import SCHEMES, RopeSettings, UpscaleSettings
+from ..op4ksr_core.settings import SCHEMES, RopeSettings, Scheme, UpscaleSettings
 from .comfy_host import ComfyHost
 from .convert import to_image
 from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, NOISE, SCALE, SEED, STEPS
@@ -53,8 +54,11 @@ class AnalyseRope(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, thetas: str, scheme: str, width: int, height: int, vae_factor: str, model=None) -> io.NodeOutput:
-        settings, axes = [RopeSettings(theta, scheme) for theta in sweep.numbers_of(thetas)], FLUX_AXES
+    def execute(
+        cls, thetas: str, scheme: Scheme, width: int, height: int, vae_factor: str, model=None
+    ) -> io.NodeOutput:
+        settings = [RopeSettings(theta, scheme) for theta in sweep.numbers_of(thetas)]
+        axes: Sequence[int] = FLUX_AXES
         if model is not None:
             own, axes = rope_of(model)
             settings = [own, *(one for one in settings if one != own)]

@@ -10,7 +10,7 @@ from ..op4ksr_core.geometry import Size
 from ..op4ksr_core.lattice.inspector import inspect
 from ..op4ksr_core.lattice.report import describe as sentences
 from ..op4ksr_core.lattice.report import draw_report, mask, overlay
-from ..op4ksr_core.lattice.waves import dithered, suppress
+from ..op4ksr_core.lattice.suppress import dithered, suppress
 from ..op4ksr_core.picture.resample import resize
 from .convert import to_bchw, to_image
 from .schema import describe

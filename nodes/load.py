@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.paths import DEMO_PHOTO
-from ..op4ksr_core.settings import HEADS, SCHEMES, RopeSettings
+from ..op4ksr_core.settings import HEADS, SCHEMES, RopeSettings, Scheme
 from .schema import describe
 from .surgery import load_embedded, load_folder, to_f16, with_rope
 
@@ -43,7 +43,7 @@ class LoadEmbedded(io.ComfyNode):
 
 def diffusers_folders() -> dict[str, Path]:
     """Folders below ComfyUI's `diffusers` paths that hold a transformer and a VAE, by their name there."""
-    found = {}
+    found: dict[str, Path] = {}
     for root in folder_paths.get_folder_paths("diffusers"):
         for transformer in sorted(Path(root).glob("**/transformer")):
             if (transformer.parent / "vae").is_dir():
@@ -134,7 +134,7 @@ class RopeTheta(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, preset: str, theta: float, scheme: str) -> io.NodeOutput:
+    def execute(cls, model, preset: str, theta: float, scheme: Scheme) -> io.NodeOutput:
         return io.NodeOutput(with_rope(model, ROPE_PRESETS.get(preset) or RopeSettings(theta, scheme)))
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import comfy.model_management
 import torch
@@ -23,14 +23,12 @@ Result = TypeVar("Result")
 _STOCK_LAYERS = 1.35
 
 
-def vae_channels(stage: torch.nn.Module) -> tuple[int, ...]:
+def vae_channels(stage: Any) -> tuple[int, ...]:
     """Widths of the levels of a VAE in ComfyUI's layout, from the picture inwards."""
     return tuple(level.block[-1].out_channels for level in stage.encoder.down)
 
 
-def vae_bytes(
-    stage: torch.nn.Module, pixels: int, dtype: torch.dtype, factor: int, decoder: bool, how: str = WHOLE
-) -> float:
+def vae_bytes(stage: Any, pixels: int, dtype: torch.dtype, factor: int, decoder: bool, how: str = WHOLE) -> float:
     """Working memory of one encode or decode of `pixels` of picture, weights not counted."""
     itemsize = comfy.model_management.dtype_size(dtype)
     layers = _STOCK_LAYERS if how == WHOLE else 1.0

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from safetensors.torch import save
 
 from ..op4ksr_core.errors import SettingError, WeightsError
-from ..op4ksr_core.picture.files import write_atomically
+from ..op4ksr_core.files import write_atomically
 from ..op4ksr_core.weights.loading import load_prompt
 from .schema import describe
 

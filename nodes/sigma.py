@@ -10,7 +10,8 @@ from torch import Tensor
 from ..op4ksr_core.errors import ImageError
 from ..op4ksr_core.geometry import Size, padded_side
 from ..op4ksr_core.model.flow import estimate_sigma
-from ..op4ksr_core.picture.charts import COLOURS, Axis, Chart, Curve, as_tensor
+from ..op4ksr_core.picture.charts import COLOURS, Axis, Chart, Curve
+from ..op4ksr_core.picture.convert import as_tensor
 from ..op4ksr_core.picture.resample import pad_reflect, resize
 from .convert import to_bchw
 from .schema import describe

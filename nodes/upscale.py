@@ -11,7 +11,7 @@ from ..op4ksr_core.geometry import Size, SizePlan
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.picture.resample import resize
 from ..op4ksr_core.pipeline.restore import compensate_picture, decode_picture, encode_picture, restore
-from ..op4ksr_core.settings import RopeSettings, UpscaleSettings
+from ..op4ksr_core.settings import ColourFix, RopeSettings, UpscaleSettings
 from .comfy_host import ComfyHost, MidTimestep
 from .convert import to_bchw, to_image
 from .inputs import COLOUR, COMPENSATION, FACTOR, FIDELITY, GUIDANCE, LONG_SIDE, NOISE, SCALE, SEED, SIGMA, STEPS, THETA
@@ -157,7 +157,7 @@ class F16Decode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent, vae, colour: str, fidelity: float, reference=None) -> io.NodeOutput:
+    def execute(cls, latent, vae, colour: ColourFix, fidelity: float, reference=None) -> io.NodeOutput:
         check_vae(vae)
         height, width = latent["samples"].shape[-2:]
         pixels = height * width * vae.downscale_ratio**2

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import comfy.model_management
 import torch
 from comfy.sd import VAE
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..op4ksr_core.model.finite import check_finite
 from ..op4ksr_core.model.layer_weights import casting
@@ -25,7 +26,7 @@ def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Te
     Without a `report` the node's bar shows this phase alone.
     """
 
-    def encoded(model: nn.Module) -> list[Tensor]:
+    def encoded(model: Any) -> list[Tensor]:
         return [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
 
     height, width = x_bchw.shape[-2:]
@@ -36,7 +37,7 @@ def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Te
 def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> Tensor:
     """Latents -> pictures about [0, 1], not clamped, (B, 3, H, W), one at a time, no tiles."""
 
-    def decoded(model: nn.Module) -> list[Tensor]:
+    def decoded(model: Any) -> list[Tensor]:
         return [model.decode(z.to(vae.vae_dtype).to(vae.device)).float() * 0.5 + 0.5 for z in samples.split(1)]
 
     height, width = (side * vae.downscale_ratio for side in samples.shape[-2:])
@@ -50,7 +51,7 @@ def _in_passes(
     height: int,
     width: int,
     rounds: int,
-    work: Callable[[nn.Module], list[Tensor]],
+    work: Callable[[Any], list[Tensor]],
     report: Progress,
 ) -> list[Tensor]:
     """One half of the VAE over whole pictures: as planned, again after freeing memory, then in leaner passes."""

@@ -135,7 +135,7 @@ def is_dynamic(patcher: ModelPatcher) -> bool:
     return bool(getattr(patcher, "is_dynamic", lambda: False)())
 
 
-def own_copy(patcher: ModelPatcher) -> nn.Module:
+def own_copy(patcher: ModelPatcher) -> Any:
     """A deep copy of the patcher's module as its weights are without patches, and without what a patcher keeps on it.
 
     (The dynamic patchers of 0.16 and later keep their bookkeeping in attributes of the module named `dynamic_...`.)
@@ -177,7 +177,7 @@ def out_of_memory(error: BaseException | None) -> bool:
     """Whether an exception says that the device's memory ran out. 0.33.0 recognises more of them by `is_oom`."""
     if error is None or isinstance(error, comfy.model_management.InterruptProcessingException):
         return False
-    known = (torch.OutOfMemoryError, *_oom_of_comfyui())
+    known: Any = (torch.OutOfMemoryError, *_oom_of_comfyui())
     return isinstance(error, known) or bool(getattr(comfy.model_management, "is_oom", lambda _: False)(error))
 
 

@@ -4,7 +4,6 @@
 >>> large = Upscaler.from_embedded()(picture)      # (B, 3, H, W) in [0, 1] -> four times as large
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -22,7 +21,7 @@ from .settings import PRESETS, Execution, RopeSettings, UpscaleSettings
 
 if TYPE_CHECKING:
     from .lattice.inspector import inspect
-    from .lattice.waves import suppress
+    from .lattice.suppress import suppress
     from .pipeline.upscaler import Upscaler
 
 __version__ = "0.2.0"
@@ -46,11 +45,19 @@ __all__ = [
     "suppress",
 ]
 
-_LATER = {"Upscaler": "pipeline.upscaler", "inspect": "lattice.inspector", "suppress": "lattice.waves"}
-"""Names whose modules import torch: fetched when they are asked for."""
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+    """Names whose modules import torch: fetched when they are asked for."""
+    if name == "Upscaler":
+        from .pipeline.upscaler import Upscaler
+
+        return Upscaler
+    if name == "inspect":
+        from .lattice.inspector import inspect
+
+        return inspect
+    if name == "suppress":
+        from .lattice.suppress import suppress
+
+        return suppress
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 Progress = Callable[[str, int, int], None]
 """(phase, blocks done, blocks in all). Raise from it to cancel; nothing is left half done."""
 
 
 @contextmanager
-def watch(blocks: Sequence[nn.Module], phase: str, report: Progress, rounds: int = 1) -> Iterator[None]:
+def watch(blocks: "Sequence[nn.Module]", phase: str, report: Progress, rounds: int = 1) -> Iterator[None]:
     """Reports each finished block; an exception from the report ends the pass."""
     done, total = 0, len(blocks) * rounds
 

@@ -1,11 +1,12 @@
-"""Work shared by processes of one core each."""
+"""Work shared by processes of one core each, or by Ray. No torch until a process starts."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import torch
+from .errors import SettingError
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -30,4 +31,19 @@ def spread(function: Callable[[Job], Done], jobs: Sequence[Job], workers: int) -
 
 def single_thread() -> None:
     """One core for each of many processes."""
+    import torch
+
     torch.set_num_threads(1)
+
+
+def ray_data() -> Any:
+    """The module `ray.data`; starts a local Ray unless one runs already. Raises SettingError with what to install."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise SettingError("The engine ray is not installed: pip install 'op4ksr[ray]'.") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR, configure_logging=False)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return ray.data

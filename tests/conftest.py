@@ -9,7 +9,7 @@ from builders import make_transformer, make_vae
 from comfy_server import comfyui, server  # noqa: F401
 from places import DEMO, REALSR
 
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 
 
 def pytest_collection_modifyitems(items):

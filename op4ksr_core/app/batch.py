@@ -7,24 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
-from ..errors import Op4ksrError, OutputError, SettingError
+from ..errors import Op4ksrError, SettingError
+from ..files import READABLE, Found, check_folders, find_pictures, format_of
 from ..geometry import Size
 from ..picture.before_after import save_strip
-from ..picture.files import (
-    READABLE,
-    Picture,
-    SaveOptions,
-    check_writable,
-    fill_hidden,
-    format_of,
-    pictures_below,
-    read_picture,
-    write_picture,
-)
+from ..picture.convert import as_picture
+from ..picture.read import Picture, fill_hidden, read_picture
 from ..picture.resample import resize
+from ..picture.write import SaveOptions, check_writable, write_picture
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
@@ -75,39 +67,20 @@ def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png") -> list[Job
     an output keep their old suffix in the name. Raises SettingError where nothing is found.
     """
     out_path = Path(out).expanduser()
-    found = [pair for text in inputs for pair in _expand(text, out_path)]
-    if not found:
-        raise SettingError(f"No picture found in {', '.join(inputs)} (looked for {', '.join(READABLE)}).")
+    found = find_pictures(inputs, outside=out_path)
     if out_path.suffix.lower() in READABLE and not out_path.is_dir():
         format_of(out_path)
         if len(found) > 1:
             raise SettingError(f"{len(found)} pictures cannot go into one file {out_path}. Give a folder with -o.")
-        return [_job(found[0][0], out_path)]
+        return [_job(found[0].path, out_path)]
     return _assign(found, out_path, suffix)
 
 
-def _expand(text: str, out: Path) -> Iterator[tuple[Path, Path]]:
-    """(file, its place below the output folder) for one command-line input."""
-    path = Path(text).expanduser()
-    if path.is_dir():
-        for file in pictures_below(path):
-            if out == path or out not in file.parents:
-                yield file, file.relative_to(path)
-    elif path.exists():
-        yield path, Path(path.name)
-    else:
-        matches = sorted(glob.glob(str(path), recursive=True))
-        if not matches:
-            raise SettingError(f"There is no file, folder or match for {text}.")
-        for match in matches:
-            if Path(match).is_file():
-                yield Path(match), Path(Path(match).name)
-
-
-def _assign(found: list[tuple[Path, Path]], out: Path, suffix: str) -> list[Job]:
+def _assign(found: Sequence[Found], out: Path, suffix: str) -> list[Job]:
     jobs: dict[Path, Job] = {}
     sources = set()
-    for source, place in found:
+    for one in found:
+        source, place = one.path, one.place
         if source.resolve() in sources:
             continue
         sources.add(source.resolve())
@@ -124,18 +97,6 @@ def _job(source: Path, output: Path) -> Job:
     if output.exists() and output.resolve() == source.resolve():
         raise SettingError(f"The result of {source} would replace it. Choose another output with -o.")
     return Job(source, output)
-
-
-def check_folders(outputs: Sequence[Path]) -> None:
-    """Makes the folders of the output files and proves that each can be written. Raises OutputError."""
-    for folder in sorted({output.parent for output in outputs}):
-        probe = folder / ".op4ksr-probe"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise OutputError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
 
 
 def run_jobs(
@@ -212,15 +173,12 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     larger = replace(picture, rgb=rgb, alpha=enlarge_alpha(picture, target))
     write_picture(job.output, larger, settings.save)
     if settings.strip:
-        save_strip(job.output.with_name(f"{job.output.stem}_strip.jpg"), _preview(picture), _preview(larger))
+        save_strip(
+            job.output.with_name(f"{job.output.stem}_strip.jpg"), as_picture(picture.rgb[0]), as_picture(larger.rgb[0])
+        )
     return Result(str(job.source), str(job.output), "done", 0.0, str(source), str(target), notes=picture.notes + lost)
 
 
 def enlarge_alpha(picture: Picture, target: Size) -> Tensor | None:
     """The picture's alpha at the result's size, if it has one."""
     return None if picture.alpha is None else resize(picture.alpha, target).clamp(0, 1)
-
-
-def _preview(picture: Picture) -> Image.Image:
-    """The RGB as an 8-bit Pillow picture."""
-    return Image.fromarray((picture.rgb[0].permute(1, 2, 0) * 255).round().byte().numpy())

@@ -1,4 +1,4 @@
-"""What `op4ksr benchmark make`, `check` and `run` do."""
+"""`op4ksr benchmark make | check | run`: the paper's benchmarks."""
 
 import argparse
 import json
@@ -12,17 +12,37 @@ from ..evaluate.page import as_html
 from ..evaluate.pairing import Method, Pair
 from ..evaluate.run import Outcome, evaluate
 from ..evaluate.tables import as_csv, as_json, as_markdown, mean_of, shown
+from ..files import check_folders, write_text
 from ..optional import require
-from ..picture.files import write_text
 from ..testsets import published
 from ..testsets.make import MANIFEST, SCALE, differences, make, read_manifest
-from .batch import BatchSettings, Job, Result, check_folders, run_jobs
-from .console import picture_bar
+from .batch import BatchSettings, Job, Result, run_jobs
+from .console import Display, picture_bar
 from .evaluate import metric_names
-from .upscale import Display, make_upscaler, upscale_settings
+from .options import add_inputs, add_measures, add_method_options, add_model_options, make_upscaler, upscale_settings
 
 
-def benchmark(arguments: argparse.Namespace) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(required=True, dest="step", metavar="STEP")
+    make = steps.add_parser("make", help="a benchmark from pictures of yours, with a manifest")
+    make.add_argument("kind", choices=("syn", "square", "vary", "div4k"), help="4KSR-Syn, RealSquare ...")
+    add_inputs(make)
+    make.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to make it in")
+    make.add_argument("--seed", type=int, default=0, help="of the degradations (default 0)")
+    make.add_argument("--manifest", metavar="FILE", help="somebody's manifest: say what comes out otherwise")
+    check = steps.add_parser("check", help="whether the files are as the manifest has them")
+    check.add_argument("folder", help="a benchmark")
+    check.add_argument("--manifest", metavar="FILE", help="another manifest than the folder's own")
+    run = steps.add_parser("run", help="enlarge, evaluate, and write the paper's tables with a row more")
+    run.add_argument("folder", help="a benchmark")
+    run.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of pictures and tables")
+    run.add_argument("--name", default="ours", help="of the row (default ours)")
+    add_measures(run)
+    add_model_options(run)
+    add_method_options(run)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Runs the named step."""
     return {"make": _make, "check": _check, "run": _run}[arguments.step](arguments)
 

@@ -1,4 +1,4 @@
-"""What `op4ksr curate` does: list, score, decide, report."""
+"""`op4ksr curate`: chooses training pictures by their scores: list, score, decide, report."""
 
 import argparse
 import json
@@ -14,15 +14,42 @@ from ..curate.models import PROMPT, Models
 from ..curate.report import as_page
 from ..curate.shards import SCORES_OF, Shard, read_scores, run_shards
 from ..errors import SettingError
-from ..picture.files import write_atomically, write_text
-from .batch import check_folders
+from ..files import check_folders, write_atomically, write_text
 from .console import picture_bar
 
 _STAGES = (1, 2, 3)
 Scores = dict[int, dict[str, dict[str, Any]]]
 
 
-def curate(arguments: argparse.Namespace) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="folder, picture, list, or table with a column path")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of scores and decisions")
+    parser.add_argument(
+        "--stage", type=int, nargs="+", choices=(1, 2, 3), default=[1], help="what to score (default 1)"
+    )
+    parser.add_argument("--decide-only", action="store_true", help="score nothing, decide anew from what is there")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="ray: over many machines")
+    parser.add_argument("--shard-size", type=int, default=256, help="pictures in a file of scores (default 256)")
+    rules = parser.add_argument_group("rules")
+    rules.add_argument(
+        "--keep", type=float, nargs="+", default=[0.5], metavar="SHARE", help="of stage 1, of stage 2 (default 0.5 0.5)"
+    )
+    rules.add_argument("--vision-score", type=float, default=60, help="least score of stage 3, 0 to 100 (default 60)")
+    rules.add_argument("--side", type=int, default=1024, help="least px of the shorter side (default 1024)")
+    rules.add_argument("--duplicate-bits", type=int, default=4, help="of 64 bits of hash (default 4; -1: keep all)")
+    rules.add_argument("--licences", metavar="A,B", help="only pictures of these licences")
+    rules.add_argument("--allowed", metavar="FILE", help="only pictures of this list, such as one without watermarks")
+    models = parser.add_argument_group("models of stages 2 and 3; none is downloaded")
+    models.add_argument("--degradation", metavar="FILE", help="torch.export program: picture to degradation")
+    models.add_argument("--clip", metavar="DIR", help="transformers CLIP folder (LAION's scores want ViT-L/14)")
+    models.add_argument("--aesthetic", metavar="FILE", help="LAION's aesthetic layers, as safetensors")
+    models.add_argument("--vision", metavar="DIR", help="transformers chat model with pictures, such as Qwen3-VL")
+    models.add_argument("--vision-prompt", metavar="FILE", help="text in place of the built-in question")
+    models.add_argument("--device", help="cpu (default), cuda ...")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Scores what has no scores yet, stage by stage, then decides; returns 0. Raises Op4ksrError before any work."""
     stages = sorted(set(arguments.stage))
     models = _models(arguments)

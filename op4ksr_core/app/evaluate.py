@@ -1,4 +1,4 @@
-"""What `op4ksr evaluate` does."""
+"""`op4ksr evaluate`: judges results against their ground truth: tables, tests, page."""
 
 import argparse
 import json
@@ -10,13 +10,28 @@ from ..evaluate.metrics import Tiles, find_metrics
 from ..evaluate.pairing import find_methods
 from ..evaluate.run import evaluate
 from ..evaluate.tables import as_csv, as_json, as_markdown, unavailable_sentences
+from ..files import check_folders, write_text
 from ..optional import require
-from ..picture.files import write_text
-from .batch import check_folders
 from .console import picture_bar
+from .options import add_measures
 
 
-def evaluate_folders(arguments: argparse.Namespace) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="a method's results; NAME=FOLDER gives it a name")
+    parser.add_argument("--gt", metavar="FOLDER", help="ground truth; without it only metrics that need none run")
+    parser.add_argument("--pairs", default="name", help="name (default), order, or a file with a pair per line")
+    for kind, text in (
+        ("json", "count, mean, interval and per_image by metric"),
+        ("csv", "a line per picture"),
+        ("markdown", "the table that is printed"),
+        ("html", "a page with sliders and zoom, complete in itself"),
+    ):
+        parser.add_argument(f"--{kind}", metavar="FILE", help=text)
+    add_measures(parser)
+    parser.add_argument("--overwrite", action="store_true", help="begin anew, not where a stopped run was")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Prints the Markdown table and writes what was asked for; 1 if a picture could not be judged, else 0."""
     require("evaluate")
     metrics, unavailable = find_metrics(metric_names(arguments.metrics), arguments.gt is not None)

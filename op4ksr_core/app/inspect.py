@@ -7,15 +7,28 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..errors import Op4ksrError
+from ..files import check_folders, write_atomically
 from ..lattice.inspector import Inspection, inspect
 from ..lattice.report import describe, draw_report
-from ..lattice.waves import dithered, suppress
-from ..picture.charts import as_picture
-from ..picture.files import Picture, read_picture, write_atomically, write_picture
-from .batch import check_folders, plan_jobs
+from ..lattice.suppress import dithered, suppress
+from ..picture.convert import as_picture
+from ..picture.read import Picture, read_picture
+from ..picture.write import write_picture
+from .batch import plan_jobs
+from .options import add_inputs
 
 
-def inspect_files(arguments: argparse.Namespace) -> int:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_inputs(parser)
+    parser.add_argument("--reference", metavar="F", help="ground truth of the same size: L_AP is measured against it")
+    parser.add_argument("--periods", type=int, nargs="+", default=[8, 16, 32], metavar="PX", help="periods to tell of")
+    parser.add_argument("--only", action="store_true", help="look for those periods alone")
+    parser.add_argument("--report", metavar="DIR", help="write a report picture of each")
+    parser.add_argument("--suppress", metavar="DIR", help="write each picture without its lattice")
+    parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns 1 if a picture could not be inspected, else 0. Raises Op4ksrError before any work."""
     folders = {name: getattr(arguments, name) for name in ("report", "suppress")}
     # Without a folder nothing is written; a path below the null device is nobody's input.

@@ -1,4 +1,4 @@
-"""What `op4ksr train`, `pairs`, `convert` and `merge` do."""
+"""`op4ksr train`: makes adapters, LoRA on the encoder and the transformer."""
 
 import argparse
 import json
@@ -10,13 +10,42 @@ from typing import Any
 import torch
 
 from ..errors import SettingError
-from ..picture.files import write_atomically
-from ..train.data import PairDataset, find_pictures, pair_sheet, usable
 from ..train.memory import GB, largest_crop, meta_model, plan_training
 from ..train.settings import PRESETS, LossWeights, TrainSettings
-from ..weights.convert import convert, merge
-from .batch import check_folders
-from .upscale import find_sources
+from .options import add_sources, find_sources
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One option per setting, named as it is."""
+    add_sources(parser)
+    parser.add_argument("inputs", nargs="*", metavar="DATA", help="folders, pictures, or text files of paths")
+    parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run; one that is there is gone on with")
+    parser.add_argument("--preset", default="embedded", help=f"settings to start from: {', '.join(PRESETS)}")
+    parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON and stop")
+    parser.add_argument(
+        "--plan", type=float, nargs="?", const=0.0, metavar="GB", help="print the memory plan (for a card) and stop"
+    )
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to go on")
+    parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop at this step; run again to go on")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default 0: none)")
+    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints (default 100)")
+    parser.add_argument("--picture-every", type=int, default=100, help="steps between logged pictures (default 100)")
+    parser.add_argument("--shard", action="store_true", help="share the transformer out over the processes (FSDP)")
+    parser.add_argument("--processes", type=int, metavar="N", help="what --plan counts with (default: those launched)")
+    parser.add_argument("--device", choices=("cpu",), help="cpu: do not use a GPU")
+    group = parser.add_argument_group("settings (the preset's where not given)")
+    for field in fields(TrainSettings):
+        if field.name in ("rope", "losses"):
+            continue
+        name = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            group.add_argument(name, action=argparse.BooleanOptionalAction, default=None)
+        else:
+            group.add_argument(name, type=type(field.default))
+    group.add_argument("--theta", type=float)
+    group.add_argument("--scheme")
+    for field in fields(LossWeights):
+        group.add_argument(f"--loss-{field.name}", type=float, help=f"weight of the {field.name} loss")
 
 
 def train_settings(arguments: argparse.Namespace) -> TrainSettings:
@@ -31,7 +60,7 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
     return replace(preset, rope=rope, losses=replace(preset.losses, **weights), **own)
 
 
-def train(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Prints settings and memory plan, then trains; with --plan or --print-settings that is all."""
     from ..train.trainer import Trainer
 
@@ -96,29 +125,3 @@ def _print_plan(settings: TrainSettings, sources: Any, card: float | None, shard
                 f"The plan of {plan.total / GB:.0f} GB does not fit the {held / GB:.0f} GB of this card"
                 + (f": --crop {crop} does." if crop else ".")
             )
-
-
-def pairs(arguments: argparse.Namespace) -> int:
-    """A sheet of LR above HR: what a training would see."""
-    paths = usable(find_pictures(arguments.inputs), arguments.crop)
-    data = PairDataset(paths, arguments.crop, 4, arguments.degradation, arguments.seed, arguments.count)
-    path = Path(arguments.output).expanduser()
-    check_folders([path])
-    sheet = pair_sheet(data, arguments.count)
-    write_atomically(path, lambda file: sheet.save(file, "png"))
-    print(f"{min(arguments.count, len(data))} pairs of {len(paths)} pictures: {path}")
-    return 0
-
-
-def convert_adapter(arguments: argparse.Namespace) -> int:
-    """An adapter in another form."""
-    convert(arguments.adapter, arguments.output, arguments.to)
-    print(f"{arguments.adapter} -> {arguments.output} ({arguments.to})")
-    return 0
-
-
-def merge_model(arguments: argparse.Namespace) -> int:
-    """A model with its adapters in its weights."""
-    merge(find_sources(arguments), arguments.output, getattr(torch, arguments.dtype) if arguments.dtype else None)
-    print(f"{arguments.output}: merged")
-    return 0

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError
-from ..picture.charts import as_picture
-from ..picture.files import read_picture
+from ..picture.convert import as_picture
+from ..picture.read import read_picture
 
 SCORES = {"laplacian": 1.0, "sobel": 1.0, "contrast": 1.0, "correlation": -1.0, "entropy": 1.0}
 """The scores of stage 1 and which way is better. The paper does not say which way GLCM correlation counts; we take

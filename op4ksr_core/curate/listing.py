@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SettingError
-from ..picture.files import READABLE
-from ..train.data import find_pictures
+from ..files import READABLE, find_pictures
 
 TABLES = (".csv", ".jsonl", ".parquet")
 
@@ -28,7 +27,7 @@ def list_pictures(inputs: Sequence[str]) -> pa.Table:
         if path.suffix.lower() in TABLES and path.is_file():
             rows += [{**row, "path": str(_placed(path, row))} for row in _read_table(path)]
         else:
-            rows += [{"path": str(found)} for found in find_pictures([path])]
+            rows += [{"path": str(found.path)} for found in find_pictures([path])]
     names = list(dict.fromkeys(name for row in rows for name in row))
     others = [name for name in names if name not in ("path", "licence")]
     columns = {"path": [row["path"] for row in rows], "licence": [str(row.get("licence") or "") for row in rows]}

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from ..errors import WeightsError
 from ..geometry import Size
-from ..picture.charts import as_picture
-from ..picture.files import read_picture
+from ..picture.convert import as_picture
+from ..picture.read import read_picture
 from ..picture.resample import resize
 
 STAGE_2 = {"degradation": -1.0, "aesthetic": 1.0}

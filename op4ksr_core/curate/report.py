@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError
-from ..picture.charts import as_picture
-from ..picture.files import read_picture
+from ..picture.convert import as_picture
+from ..picture.read import read_picture
 from .decide import KEPT, Decisions
 from .shards import SCORES_OF
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ImageError, SettingError
-from ..picture.files import write_atomically
+from ..files import write_atomically
 from ..workers import single_thread, spread
 from .features import SCORES, measure
 from .models import STAGE_2, STAGE_3, Models, judge_by_models, judge_by_vision
@@ -105,7 +105,7 @@ def _by_processes(shards: Sequence[Shard], workers: int) -> Iterator[tuple[int, 
 
 def _by_ray(shards: Sequence[Shard], workers: int) -> Iterator[tuple[int, int]]:
     """The same as a Ray Data pipeline; on a cluster the files must be seen by every machine."""
-    from ..ray_engine import ray_data
+    from ..workers import ray_data
 
     data = ray_data().from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     scored = data.map(_score_row, concurrency=max(1, workers))

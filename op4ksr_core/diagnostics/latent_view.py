@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ..errors import ImageError
-from ..picture.charts import INK, as_picture, as_tensor, font
+from ..picture.charts import INK, font
+from ..picture.convert import as_picture, as_tensor
 
 _SIDE, _GAP, _DETAIL = 400, 24, 40
 _NAMES = ("top left", "top right", "bottom left", "bottom right")

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..picture.charts import COLOURS, INK, Axis, Chart, Curve, as_tensor, font
+from ..picture.charts import COLOURS, INK, Axis, Chart, Curve, font
+from ..picture.convert import as_tensor
 from .rope_phases import ALIKE, EFFECTIVE_DEGREES, RopeAnalysis
 
 _SIDE, _GAP, _WIDTH = 240, 24, 1080

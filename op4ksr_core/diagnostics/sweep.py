@@ -11,7 +11,8 @@ from torch.nn.functional import avg_pool2d
 from ..errors import SettingError
 from ..lattice.inspector import inspect
 from ..lattice.spectrum import high_passed, luma255
-from ..picture.charts import COLOURS, INK, RED, Axis, Chart, Curve, as_picture, font
+from ..picture.charts import COLOURS, INK, RED, Axis, Chart, Curve, font
+from ..picture.convert import as_picture
 from ..settings import RopeSettings, check_sigma
 
 CROP = 256

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ImageError
+from ..lattice.autocorrelation import autocorrelation_loss
 from ..lattice.inspector import inspect
-from ..train.losses.autocorrelation import autocorrelation_loss
 
 _SSIM_WINDOW = 11
 _MS_SSIM_SIDE = 161

@@ -12,8 +12,8 @@ from PIL import Image
 from .. import __version__
 from ..errors import Op4ksrError
 from ..picture.before_after import detail_corner
-from ..picture.charts import as_picture
-from ..picture.files import read_picture
+from ..picture.convert import as_picture
+from ..picture.read import read_picture
 from .metrics import SET
 from .run import Outcome
 from .statistics import compare, interval

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingError
-from ..picture.files import READABLE, pictures_below
+from ..files import READABLE, pictures_below
 
 BY_NAME, BY_ORDER = "name", "order"
 

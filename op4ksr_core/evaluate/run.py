@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ImageError, Op4ksrError
-from ..picture.files import Picture, read_picture
+from ..picture.read import Picture, read_picture
 from ..workers import spread
 from .measures import quantised
 from .metrics import METRICS, SET, Metric, Tiles, pyiqa_fid

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError, SettingError
-from ..train.losses.autocorrelation import LAGS, autocorrelation, quadrants
+from .autocorrelation import LAGS, autocorrelation, quadrants
 from .spectrum import LONGEST, SHORTEST, comb, lattice_points, luma255, ratio_at, spectrum, whitened
 from .waves import Lattice, measure, peak_points, refine
 

@@ -6,8 +6,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..picture.charts import COLOURS, INK, RED, Axis, Chart, Curve, as_picture, as_tensor, font
-from ..train.losses.autocorrelation import LAGS, autocorrelation
+from ..picture.charts import COLOURS, INK, RED, Axis, Chart, Curve, font
+from ..picture.convert import as_picture, as_tensor
+from .autocorrelation import LAGS, autocorrelation
 from .inspector import Inspection
 from .spectrum import high_passed, luma255
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .files import write_atomically
+from ..files import write_atomically
 
 _PANEL = 512
 _LABEL = 36

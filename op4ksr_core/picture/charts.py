@@ -4,10 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 INK, FAINT, RED = "#222", "#ddd", "#c0282d"
 COLOURS = ("#2a6fb0", "#c0282d", "#2f8f4e", "#b8860b", "#7b4fa3", "#1f9aa8", "#8a5a44", "#666666")
@@ -118,13 +115,3 @@ def _draw_curve(draw: ImageDraw.ImageDraw, curve: Curve, points: list[tuple[floa
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     """Pillow's own font."""
     return ImageFont.load_default(size)
-
-
-def as_tensor(image: Image.Image) -> Tensor:
-    """RGB picture -> (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.asarray(image.convert("RGB")).astype(np.float32) / 255).movedim(-1, 0)
-
-
-def as_picture(image_chw: Tensor) -> Image.Image:
-    """(3, H, W) in [0, 1] -> RGB picture."""
-    return Image.fromarray((image_chw.clamp(0, 1) * 255).round().byte().movedim(0, -1).cpu().numpy())

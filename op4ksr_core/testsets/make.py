@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__
-from ..app.batch import check_folders
 from ..errors import ImageError, SettingError
-from ..picture.charts import as_picture, as_tensor
-from ..picture.files import Picture, SaveOptions, read_picture, write_picture, write_text
-from ..train.data import find_pictures
+from ..files import check_folders, find_pictures, write_text
+from ..picture.convert import as_picture, as_tensor
+from ..picture.read import Picture, read_picture
+from ..picture.write import SaveOptions, write_picture
 from ..train.degradation import OMGSR, degrade
 
 LONG_SIDE, SCALE, LOW_SIDE = 4096, 4, 1024
@@ -110,7 +110,7 @@ def make(
     SettingError on a wrong number of pictures, two of one name or a folder made otherwise; ImageError that lists every
     picture that will not do.
     """
-    chosen, paths = KINDS[kind], find_pictures(inputs)
+    chosen, paths = KINDS[kind], [found.path for found in find_pictures(inputs)]
     names = [path.stem for path in paths]
     twice = {name for name in names if names.count(name) > 1}
     if twice:

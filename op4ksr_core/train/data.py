@@ -12,31 +12,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import ImageError, SettingError
-from ..picture.files import READABLE, pictures_below, read_picture
+from ..picture.read import read_picture
 from .degradation import EMBEDDED, OMGSR, degrade
 
 log = logging.getLogger("op4ksr")
 
 DEGRADATIONS = {"omgsr": OMGSR, "embedded": EMBEDDED}
-
-
-def find_pictures(inputs: Sequence[str | Path]) -> list[Path]:
-    """Files of folders (searched through), single pictures, and lists: text files with a path per line, relative to
-    the list. Raises SettingError where nothing is found."""
-    found: list[Path] = []
-    for text in inputs:
-        path = Path(text).expanduser()
-        if path.is_dir():
-            found += pictures_below(path)
-        elif path.suffix.lower() in (".txt", ".lst") and path.is_file():
-            found += [path.parent / line.strip() for line in path.read_text().splitlines() if line.strip()]
-        elif path.exists():
-            found.append(path)
-        else:
-            raise SettingError(f"There is no folder, picture or list {path}.")
-    if not found:
-        raise SettingError(f"No picture found in {', '.join(map(str, inputs))} (looked for {', '.join(READABLE)}).")
-    return found
 
 
 def usable(paths: Sequence[Path], crop: int) -> list[Path]:
@@ -121,7 +102,7 @@ def _order(seed: int, epoch: int, count: int) -> list[int]:
 
 def pair_sheet(dataset: PairDataset, count: int = 8, panel: int = 256) -> Image.Image:
     """LR (enlarged by repeating px) above HR for the first samples: what a training will see."""
-    from ..picture.charts import as_picture
+    from ..picture.convert import as_picture
 
     count = min(count, len(dataset))
     sheet = Image.new("RGB", (count * (panel + 8) + 8, 2 * (panel + 8) + 8), "white")

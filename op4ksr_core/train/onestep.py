@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import WeightsError
 from ..geometry import Size
+from ..lattice.autocorrelation import autocorrelation_loss
 from ..model import flow
 from ..model.rope import RotaryEmbedding
 from ..model.vae import decode, downscale_factor, encode
@@ -19,7 +20,6 @@ from ..picture.colour import back_project
 from ..picture.resample import resize
 from ..weights.loading import Adapter, load_prompt
 from ..weights.sources import Sources
-from .losses.autocorrelation import autocorrelation_loss
 from .losses.lrr import latent_refinement_loss
 from .losses.vsd import VSDLoss
 from .losses.wavelet import wavelet_loss

@@ -16,10 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from ..errors import OutputError, SettingError, TrainingError
+from ..files import find_pictures
 from ..geometry import Size
 from ..weights.sources import Sources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
-from .data import PairDataset, find_pictures, usable
+from .data import PairDataset, usable
 from .device import half_is_fast
 from .losses.adversarial import diff_augment, discriminator_loss, generator_loss
 from .losses.perceptual import PerceptualLoss
@@ -112,7 +113,7 @@ class Trainer:
         settings = self.settings
         state = self._resume_from()
         self.step = state["step"] if state else 0
-        paths = usable(find_pictures(inputs), settings.crop)
+        paths = usable([found.path for found in find_pictures(inputs)], settings.crop)
         self.data = PairDataset(
             paths, settings.crop, settings.scale, settings.degradation, settings.seed, settings.steps * settings.batch
         )

@@ -15,7 +15,7 @@ from PIL import Image
 
 from op4ksr_core.app.batch import BatchSettings, Job, plan_jobs, run_jobs
 from op4ksr_core.errors import OutputError, SettingError
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import UpscaleSettings
 

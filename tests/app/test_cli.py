@@ -9,7 +9,7 @@ from PIL import Image
 from places import DEMO
 
 from op4ksr_core.app import cli
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.settings import ATTENTIONS, PASSES
 
 
@@ -57,7 +57,7 @@ def test_formats(tmp_path, small, kind):
         ["--theta", "10000"],
         ["--sigma", "0.9"],
         ["--steps", "3"],
-        ["--seed", "1"],
+        ["--posterior-seed", "1"],
         ["--colour", "adain"],
         ["--noise", "1"],
         ["--fidelity", "0.2"],
@@ -181,5 +181,5 @@ def test_version_and_module():
 
 
 def test_help_needs_no_torch():
-    code = "import sys; from op4ksr_core import cli; cli._parser(); sys.exit('torch' in sys.modules)"
+    code = "import sys; from op4ksr_core.app import cli; cli.make_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

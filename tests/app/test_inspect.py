@@ -11,7 +11,8 @@ from places import DEMO
 
 from op4ksr_core.app.cli import main
 from op4ksr_core.lattice.inspector import inspect
-from op4ksr_core.picture.files import Picture, read_picture, write_picture
+from op4ksr_core.picture.read import Picture, read_picture
+from op4ksr_core.picture.write import write_picture
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ pytest.importorskip("ray")
 
 
 def test_ray_gives_the_same_files_and_goes_on(tmp_path, photo):
-    from op4ksr_core.picture.charts import as_picture
+    from op4ksr_core.picture.convert import as_picture
 
     for n in range(3):
         (tmp_path / "in").mkdir(exist_ok=True)

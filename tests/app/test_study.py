@@ -5,7 +5,7 @@ from PIL import Image
 from places import DEMO
 
 from op4ksr_core.app import cli
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 
 
 def run(*arguments):

@@ -112,8 +112,8 @@ def test_variants_are_encoded_once_and_equal_single_calls(embedded, photo):
 
 
 def test_variants_of_two_seeds_are_refused(embedded, photo):
-    settings = [replace(PRESETS["embedded"], seed=seed) for seed in (None, 1)]
-    with pytest.raises(SettingError, match="one and the same seed"):
+    settings = [replace(PRESETS["embedded"], posterior_seed=seed) for seed in (None, 1)]
+    with pytest.raises(SettingError, match="same posterior seed"):
         next(embedded.variants(photo, settings))
 
 

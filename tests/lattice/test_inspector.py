@@ -7,11 +7,12 @@ import torch
 from patterns import marked, scene, woven
 
 from op4ksr_core.errors import ImageError, SettingError
+from op4ksr_core.lattice.autocorrelation import autocorrelation_loss
 from op4ksr_core.lattice.inspector import inspect
 from op4ksr_core.lattice.report import describe, draw_report, mask, overlay
 from op4ksr_core.lattice.spectrum import comb, lattice_points, spectrum
-from op4ksr_core.lattice.waves import demodulate, dithered, suppress, waves
-from op4ksr_core.train.losses.autocorrelation import autocorrelation_loss
+from op4ksr_core.lattice.suppress import dithered, suppress
+from op4ksr_core.lattice.waves import demodulate, waves
 
 
 def test_a_clean_scene_is_clean():
@@ -71,7 +72,7 @@ def test_jpegs_grid_is_named(tmp_path):
 
     x = scene()
     Image.fromarray((x * 255).byte().movedim(0, -1).numpy()).save(tmp_path / "a.jpg", quality=30)
-    from op4ksr_core.picture.files import read_picture
+    from op4ksr_core.picture.read import read_picture
 
     found = inspect(read_picture(tmp_path / "a.jpg").rgb[0])
     assert found.jpeg_grid
@@ -186,7 +187,7 @@ def test_small_pictures_are_searched_as_far_as_they_reach():
 
 
 def test_real_photos_are_no_lattices(realsr):
-    from op4ksr_core.picture.files import read_picture
+    from op4ksr_core.picture.read import read_picture
 
     scores = [inspect(read_picture(hr).rgb[0]).score for _, hr in realsr]
     assert max(scores) < 0.1

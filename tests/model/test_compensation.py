@@ -77,7 +77,7 @@ def test_it_is_trained_on_what_lacks_detail_and_goes_on_where_it_was(tmp_path, m
     def never(*_):
         raise AssertionError("the crops to learn from are not to be compensated")
 
-    monkeypatch.setattr("op4ksr_core.pipeline.upscaler.compensate", never)
+    monkeypatch.setattr("op4ksr_core.pipeline.diffusers_host.compensate", never)
     runs = [tmp_path / name for name in ("whole", "stopped")]
     for run in runs:
         training.main(["crops", "--run", str(run), "--count", "4", "--scenes", "2"])

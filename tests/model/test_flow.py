@@ -92,4 +92,4 @@ def test_noise_runs_from_the_picture_to_the_trained_state():
     torch.testing.assert_close(flow.add_noise(z, eps, 0.3, 0.5), 0.5 * z + 0.5 * (0.7 * z + 0.3 * eps))
     assert torch.equal(eps, flow.draw_noise((1, 4, 8, 8), 7)) and not torch.equal(eps, flow.draw_noise(eps.shape, 8))
     with pytest.raises(SettingError, match="1.1"):
-        flow.check_noise(1.1)
+        flow.add_noise(z, eps, 0.3, 1.1)

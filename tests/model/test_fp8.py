@@ -60,7 +60,7 @@ def difference(a, b):
 
 @pytest.mark.parametrize("products", [False, True])
 def test_the_picture_moves_by_the_documented_error_and_no_more(photo, products, monkeypatch):
-    monkeypatch.setattr("op4ksr_core.pipeline.upscaler.has_fp8_products", lambda device: products)
+    monkeypatch.setattr("op4ksr_core.pipeline.diffusers_host.has_fp8_products", lambda device: products)
     lr = photo[..., 128:256, 128:256]
     plain, low = (Upscaler.from_embedded(device="cpu", execution=Execution(fp8=fp8))(lr) for fp8 in (False, True))
     mean, most = difference(plain, low)

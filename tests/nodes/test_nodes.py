@@ -11,8 +11,8 @@ from places import DEMO
 from safetensors.torch import save_file
 
 from op4ksr_core.paths import EMBEDDED
-from op4ksr_core.picture.charts import as_tensor
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.convert import as_tensor
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings
 
@@ -450,7 +450,8 @@ def test_the_inspector_and_the_suppressor_as_in_the_core(server):
     from patterns import marked, scene
 
     from op4ksr_core.lattice.inspector import inspect
-    from op4ksr_core.picture.files import Picture, write_picture
+    from op4ksr_core.picture.read import Picture
+    from op4ksr_core.picture.write import write_picture
 
     x = marked(scene(), 16, 3.0)
     write_picture(server.base / "input" / "lattice.png", Picture(x[None]))

@@ -8,7 +8,7 @@ import torch
 from places import ROOT
 from stand_ins import write_stand_ins
 
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 SMALL = {"long_side": 256, "width": 128, "height": 128, "batch_size": 1}

@@ -1,7 +1,8 @@
 import pytest
 from PIL import ImageColor
 
-from op4ksr_core.picture.charts import Axis, Chart, Curve, as_picture, as_tensor
+from op4ksr_core.picture.charts import Axis, Chart, Curve
+from op4ksr_core.picture.convert import as_picture, as_tensor
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import io
 import itertools
 import os
+from pathlib import Path
 
 import numpy as np
 import png
@@ -10,8 +11,9 @@ import torch
 from PIL import Image, ImageCms
 
 from op4ksr_core.errors import ImageError, OutputError
-from op4ksr_core.picture import files as images
-from op4ksr_core.picture.files import Picture, SaveOptions, fill_hidden, read_picture, write_picture
+from op4ksr_core.files import format_of
+from op4ksr_core.picture.read import Picture, fill_hidden, read_picture
+from op4ksr_core.picture.write import SaveOptions, check_writable, write_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -135,12 +137,12 @@ def test_quality_acts(tmp_path):
 def test_what_a_format_cannot_hold():
     planes = torch.rand(1, 3, 4, 4)
     with pytest.raises(OutputError, match="transparency"):
-        images.check_writable(Picture(planes, planes[:, :1]), 16, 16, "jpg")
+        check_writable(Picture(planes, planes[:, :1]), 16, 16, "jpg")
     with pytest.raises(OutputError, match="16383 px.*20000x16"):
-        images.check_writable(Picture(planes), 16, 20_000, "webp")
-    assert "16 bits" in images.check_writable(Picture(planes, depth=16), 16, 16, "jpg")[0]
+        check_writable(Picture(planes), 16, 20_000, "webp")
+    assert "16 bits" in check_writable(Picture(planes, depth=16), 16, 16, "jpg")[0]
     with pytest.raises(OutputError, match=r"\.xyz"):
-        images.format_of(images.Path("a.xyz"))
+        format_of(Path("a.xyz"))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         file.write(b"half")
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(images, "_encode", full)
+    monkeypatch.setattr("op4ksr_core.picture.write._encode", full)
     with pytest.raises(OutputError, match="No space left"):
         write_picture(tmp_path / "a.png", Picture(torch.ones(1, 3, 4, 4)))
     assert (tmp_path / "a.png").read_bytes() == before

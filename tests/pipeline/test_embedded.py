@@ -10,7 +10,7 @@ from places import ROOT
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.colour import back_project
-from op4ksr_core.picture.files import read_picture
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

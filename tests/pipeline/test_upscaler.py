@@ -103,7 +103,7 @@ def test_a_batch_equals_its_pictures(upscaler):
 
 def test_seed_samples_the_posterior(upscaler):
     image = torch.rand(1, 3, 16, 16)
-    a, b = (upscaler(image, settings=replace(BARE, seed=s)) for s in (1, 1))
+    a, b = (upscaler(image, settings=replace(BARE, posterior_seed=s)) for s in (1, 1))
     assert torch.equal(a, b) and not torch.equal(a, upscaler(image)) and torch.equal(upscaler(image), upscaler(image))
 
 
@@ -267,7 +267,7 @@ def test_running_out_after_all_is_named(monkeypatch, upscaler):
     def exhausted(*_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
-    monkeypatch.setattr(upscaler, "_decode", exhausted)
+    monkeypatch.setattr(upscaler.host, "decode", exhausted)
     with pytest.raises(MemoryPlanError, match="8x8 -> 32x32"):
         upscaler(torch.rand(1, 3, 8, 8))
 

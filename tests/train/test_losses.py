@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from op4ksr_core.errors import ImageError, SettingError, WeightsError
+from op4ksr_core.lattice.autocorrelation import LAGS, autocorrelation, autocorrelation_loss
 from op4ksr_core.train.losses.adversarial import diff_augment, discriminator_loss, generator_loss
-from op4ksr_core.train.losses.autocorrelation import LAGS, AutocorrelationLoss, autocorrelation, autocorrelation_loss
+from op4ksr_core.train.losses.autocorrelation import AutocorrelationLoss
 from op4ksr_core.train.losses.lrr import LatentRefinementLoss, latent_refinement_loss
 from op4ksr_core.train.losses.perceptual import window_starts, windowed_distance
 from op4ksr_core.train.losses.vsd import VSDLoss, clean_latent, vsd_loss

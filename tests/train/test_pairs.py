@@ -9,10 +9,12 @@ from torch.utils.data import DataLoader
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import ImageError, SettingError
+from op4ksr_core.files import find_pictures
 from op4ksr_core.geometry import Size
-from op4ksr_core.picture.files import Picture, write_picture
+from op4ksr_core.picture.read import Picture
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.train.data import PairDataset, find_pictures, pair_sheet, usable
+from op4ksr_core.picture.write import write_picture
+from op4ksr_core.train.data import PairDataset, pair_sheet, usable
 
 
 @pytest.fixture
@@ -27,13 +29,13 @@ def folder(tmp_path, photo):
 
 def dataset(folder, length=40, **changes):
     options = {"crop": 64, "scale": 4, "degradation": "omgsr", "seed": 0, "length": length} | changes
-    return PairDataset(usable(find_pictures([folder]), 64), **options)
+    return PairDataset(usable([one.path for one in find_pictures([folder])], 64), **options)
 
 
 def test_folders_files_and_lists(folder):
-    assert [p.name for p in find_pictures([folder])] == ["0.png", "2.png", "1.png", "3.png"]
+    assert [p.place.name for p in find_pictures([folder])] == ["0.png", "2.png", "1.png", "3.png"]
     (folder / "some.txt").write_text("2.png\n\ndeep/1.png\n")
-    assert [p.name for p in find_pictures([folder / "some.txt", folder / "0.png"])] == ["2.png", "1.png", "0.png"]
+    assert [p.place.name for p in find_pictures([folder / "some.txt", folder / "0.png"])] == ["2.png", "1.png", "0.png"]
     (folder / "empty").mkdir()
     for given, message in (
         (folder / "empty", "No picture found"),
@@ -47,7 +49,7 @@ def test_small_and_broken_pictures_are_told_and_left_out(folder, photo, caplog):
     (folder / "broken.png").write_bytes(b"no picture")
     write_picture(folder / "small.png", Picture(photo[..., :40, :90]))
     with caplog.at_level(logging.WARNING, "op4ksr"):
-        assert len(usable(find_pictures([folder]), 64)) == 4
+        assert len(usable([one.path for one in find_pictures([folder])], 64)) == 4
     assert "1 of 6 pictures are left out, unreadable" in caplog.text and "broken.png" in caplog.text
     assert "smaller than the crop of 64 px" in caplog.text and "small.png" in caplog.text
     with pytest.raises(SettingError, match="5 are smaller than the crop of 300 px, 1 are unreadable"):

@@ -16,7 +16,8 @@ from op4ksr_core.app import cli
 from op4ksr_core.errors import OutputError, SettingError, TrainingError, WeightsError
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
-from op4ksr_core.picture.files import Picture, write_picture
+from op4ksr_core.picture.read import Picture
+from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint

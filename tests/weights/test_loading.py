@@ -7,7 +7,7 @@ from model_files import add_lora, contiguous, to_ldm, write_model, write_omgsr_a
 from safetensors.torch import load_file, save_file
 
 from op4ksr_core.errors import SettingError, WeightsError
-from op4ksr_core.model.vae import decode, encode, is_f16
+from op4ksr_core.model.vae import decode, encode, finish_vae, is_f16
 from op4ksr_core.weights import key_layouts as layouts
 from op4ksr_core.weights import loading
 
@@ -157,7 +157,7 @@ def test_vae_single_file(tmp_path, layout):
     x = torch.rand(1, 3, 64, 64)
     z = encode(vae, x)
     torch.testing.assert_close(encode(loaded, x), z)
-    torch.testing.assert_close(decode(loading.finish_vae(loaded), z), decode(vae, z), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(decode(finish_vae(loaded), z), decode(vae, z), rtol=1e-3, atol=1e-4)
 
 
 def test_prompt_file(tmp_path):

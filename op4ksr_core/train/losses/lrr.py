@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .precision import at_least_single
+from ...picture.precision import at_least_single
 
 
 def latent_refinement_loss(z_lr: Tensor, z_hr: Tensor, noise: Tensor, sigma: float) -> Tensor:

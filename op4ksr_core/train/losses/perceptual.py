@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import SettingError
-from .precision import at_least_single
+from ...picture.precision import at_least_single
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """(B, 3, h, w) and the same in [-1, 1] -> a distance per picture, any shape that begins with B."""

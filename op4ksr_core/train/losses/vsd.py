@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .precision import at_least_single
+from ...picture.precision import at_least_single
 
 
 def guided(conditional: Tensor, unconditional: Tensor, scale: float = 7.5) -> Tensor:

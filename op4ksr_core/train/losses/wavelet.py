@@ -5,7 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .precision import at_least_single
+from ...picture.precision import at_least_single
 
 
 def haar(x_bchw: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,37 +1,23 @@
-"""Ray, where it is installed: a local one is started unless there is one already."""
+"""`op4ksr upscale --engine ray`: a model in each of many actors."""
 
 import argparse
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .app.batch import BatchSettings, Job, Result, run_jobs
-from .errors import SettingError
-from .settings import UpscaleSettings
-
-
-def ray_data() -> Any:
-    """The module `ray.data`. Raises SettingError with what to install."""
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise SettingError("The engine ray is not installed: pip install 'op4ksr[ray]'.") from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR, configure_logging=False)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    return ray.data
+from ..settings import UpscaleSettings
+from ..workers import ray_data
+from .batch import BatchSettings, Job, Result, run_jobs
 
 
 class UpscaleActor:
     """One model, and pictures that come one by one: a step of a Ray Data pipeline."""
 
     def __init__(self, arguments: argparse.Namespace, settings: UpscaleSettings, batch: BatchSettings):
-        from .app.upscale import make_upscaler
+        from .options import make_upscaler
 
         self.upscaler, self.batch = make_upscaler(arguments, settings), batch
 

@@ -1,4 +1,4 @@
-"""In what precision losses are taken."""
+"""In what precision measures and losses are taken."""
 
 import torch
 from torch import Tensor

@@ -1,0 +1,37 @@
+"""`op4ksr info`: model, versions, device and memory plan."""
+
+import argparse
+import platform
+
+import torch
+
+from .. import __version__
+from ..geometry import Size
+from .options import add_method_options, add_model_options, make_upscaler, upscale_settings
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", default="1024x1024", metavar="WxH", help="input size to plan for (default 1024x1024)")
+    add_model_options(parser)
+    add_method_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints model, versions, device and memory plan."""
+    import diffusers
+
+    settings = upscale_settings(arguments)
+    upscaler = make_upscaler(arguments, settings)
+    plan = upscaler.plan(Size.parse(arguments.size), arguments.scale, arguments.long_side)
+    footprint = upscaler.host.footprint
+    name = torch.cuda.get_device_name(upscaler.device) if upscaler.device.type == "cuda" else platform.processor()
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__}
+    print(f"op4ksr {__version__}, " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    print(f"device {upscaler.device} {name or platform.machine()}, {str(upscaler.dtype).removeprefix('torch.')}")
+    print(
+        f"model {arguments.model}: {footprint.parameters / 1e6:.1f} M parameters, VAE factor {upscaler.latent_factor}"
+    )
+    print(f"settings {settings}")
+    print(plan)
+    print(upscaler.memory_plan(plan))
+    return 0

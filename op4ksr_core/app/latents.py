@@ -1,0 +1,37 @@
+"""`op4ksr latents`: latents before and after the transformer, as colours and numbers."""
+
+import argparse
+
+from ..diagnostics import latent_view
+from ..picture.convert import as_picture
+from ..picture.read import Picture, fill_hidden
+from ..pipeline.upscaler import Upscaler
+from ..progress import Progress
+from .batch import Job
+from .options import add_inputs, add_method_options, add_model_options, upscale_settings
+from .studies import run_study, tell, write_json, write_png
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_inputs(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for a picture and a JSON of each")
+    add_model_options(parser)
+    add_method_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """A picture and a JSON of the latents of each input, before and after the transformer."""
+    settings = upscale_settings(arguments)
+    names = ("before", "after")
+
+    def one(upscaler: Upscaler, job: Job, picture: Picture, report: Progress) -> None:
+        [variant] = upscaler.variants(
+            fill_hidden(picture), [settings], arguments.scale, arguments.long_side, report, decode=False
+        )
+        latents = [latent_view.check_latent(z) for z in (variant.before, variant.after)]
+        write_png(job.output, as_picture(latent_view.draw_latents(latents, names)))
+        numbers = {name: latent_view.phase_bias(z).as_dict() for name, z in zip(names, latents, strict=True)}
+        write_json(job.output.with_suffix(".json"), {"file": str(job.source), **numbers})
+        tell(job, latent_view.describe(latents, names))
+
+    return run_study(arguments, settings, one)

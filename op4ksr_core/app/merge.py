@@ -1,0 +1,21 @@
+"""`op4ksr merge`: a model folder with adapters merged into its weights."""
+
+import argparse
+
+import torch
+
+from ..weights.convert import merge
+from .options import DTYPES, add_sources, find_sources
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to write; must not be there yet")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights written (default: as stored)")
+    add_sources(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """A model with its adapters in its weights."""
+    merge(find_sources(arguments), arguments.output, getattr(torch, arguments.dtype) if arguments.dtype else None)
+    print(f"{arguments.output}: merged")
+    return 0

@@ -1,0 +1,138 @@
+"""Options that several commands share, and what they stand for."""
+
+import argparse
+from dataclasses import fields, replace
+
+import torch
+
+from ..paths import EMBEDDED
+from ..pipeline.upscaler import Upscaler
+from ..settings import (
+    ATTENTIONS,
+    COLOUR_FIXES,
+    HEADS,
+    PASSES,
+    PRESETS,
+    SCHEMES,
+    Execution,
+    RopeSettings,
+    UpscaleSettings,
+    find_preset,
+)
+from ..weights.sources import Sources
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder (searched through) or glob")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=float, help="scale factor, above 0 and at most 16 (default 4)")
+    size.add_argument("--long-side", type=int, help="long side of the output in px")
+    model = add_sources(parser)
+    model.add_argument("--preset", help=f"settings to start from: {', '.join(PRESETS)}")
+    model.add_argument("--dtype", choices=DTYPES, help="default bfloat16 on CUDA, else float32")
+    model.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+    model.add_argument(
+        "--fp8", action="store_true", help="transformer weights in 8 bits: half the memory, small errors"
+    )
+    model.add_argument("--compile", action="store_true", help="torch.compile: minutes once, then faster on a GPU")
+    model.add_argument(
+        "--attention",
+        choices=ATTENTIONS,
+        default="auto",
+        help="the transformer's attention kernel (default: PyTorch's choice)",
+    )
+    model.add_argument(
+        "--plain-layers", action="store_true", help="diffusers' own layers: slower, more memory, the same picture"
+    )
+    model.add_argument("--no-memory-check", action="store_true", help="start even if the estimate does not fit")
+
+
+def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", default="embedded", help="embedded (default), or a diffusers folder")
+    for name, text in (
+        ("transformer", "transformer folder or file, in place of the model folder's"),
+        ("vae", "VAE folder or file, in place of the model folder's"),
+        ("prompt", "prompt embeddings, in place of the model folder's prompt.safetensors"),
+    ):
+        model.add_argument(f"--{name}", help=text)
+    model.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where the VAE's config is silent")
+    model.add_argument(
+        "--vae-pass",
+        choices=("auto", *PASSES),
+        default="auto",
+        help="VAE in one pass, in strips of rows, or so that they take the least memory and twice the time; the same "
+        "picture (default: by the memory plan)",
+    )
+    model.add_argument("--head", choices=HEADS, default="centered", help="F16 decoder head")
+    model.add_argument("--adapter", action="append", default=[], help="PEFT adapter folder or single file; repeatable")
+    model.add_argument("--adapter-scale", type=float, default=1.0, help="strength of the adapters (default 1)")
+    return model
+
+
+def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> None:
+    method = parser.add_argument_group("method")
+    if not swept:
+        method.add_argument("--theta", type=float, help="RoPE base, above 1 (OP4KSR 100, FLUX 10000)")
+        method.add_argument("--sigma", type=float, help="mid-timestep, in (0, 1]")
+    method.add_argument("--scheme", help=f"RoPE scheme: {', '.join(SCHEMES)}")
+    method.add_argument("--steps", type=int, help="transformer evaluations (OP4KSR: 1)")
+    method.add_argument("--guidance", type=float, help="distilled guidance of FLUX-dev models")
+    method.add_argument("--noise", type=float, help="noise added at the start, 0 (OP4KSR) to 1 (image-to-image)")
+    method.add_argument("--seed", type=int, help="of the noise (default 0)")
+    method.add_argument("--posterior-seed", type=int, help="samples the encoder's posterior (default: takes its mode)")
+    method.add_argument("--colour", "--color", help=f"colour fix: {', '.join(COLOUR_FIXES)}")
+    method.add_argument("--fidelity", type=float, help="how far the input's own band is kept, 0 to 1")
+    method.add_argument("--compensation", type=float, help="fine detail that 16x compression loses, 0 (none) to 2")
+
+
+def add_measures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metrics", default="local", help="comma list, local (no download, the default) or all")
+    parser.add_argument("--tile", type=int, default=512, help="px of the tiles that deep metrics see (default 512)")
+    parser.add_argument("--stride", type=int, default=0, help="px from tile to tile (default: the tile)")
+    parser.add_argument("--aggregate", default="mean", help="of the tiles: mean (default), median, min")
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the pictures (default 1)")
+    parser.add_argument("--page-side", type=int, default=512, help="px of a picture on the page (default 512; 0: none)")
+
+
+def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
+    """The preset with every option that was given put over it."""
+    preset = find_preset(arguments.preset or ("embedded" if arguments.model == "embedded" else "op4ksr"))
+    given = {k: v for k, v in vars(arguments).items() if v is not None}
+    rope = replace(preset.rope or RopeSettings(), **{k: given[k] for k in ("theta", "scheme") if k in given})
+    names = {one.name for one in fields(UpscaleSettings)} & given.keys()
+    return replace(preset, rope=rope, **{name: given[name] for name in names})
+
+
+def find_sources(arguments: argparse.Namespace) -> Sources:
+    """The model that the options name. Raises WeightsError."""
+    return Sources.find(
+        EMBEDDED if arguments.model == "embedded" else arguments.model,
+        transformer=arguments.transformer,
+        vae=arguments.vae,
+        prompt=arguments.prompt,
+        f16=None if arguments.vae_factor is None else arguments.vae_factor == 16,
+        head=arguments.head,
+        adapters=arguments.adapter,
+        adapter_scale=arguments.adapter_scale,
+    )
+
+
+def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> Upscaler:
+    """The upscaler that the options name."""
+    dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
+    check = not arguments.no_memory_check
+    sources = find_sources(arguments)
+    execution = Execution(
+        fp8=arguments.fp8,
+        compiled=arguments.compile,
+        attention=arguments.attention,
+        vae_pass=None if arguments.vae_pass == "auto" else arguments.vae_pass,
+        lean=not arguments.plain_layers,
+    )
+    return Upscaler(sources, settings, arguments.device, dtype, check, execution)

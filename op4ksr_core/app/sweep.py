@@ -1,0 +1,56 @@
+"""`op4ksr sweep`: one picture under several thetas and sigmas, judged and compared."""
+
+import argparse
+from dataclasses import replace
+
+from ..diagnostics import sweep
+from ..geometry import Size
+from ..picture.read import Picture, fill_hidden
+from ..picture.write import write_picture
+from ..pipeline.upscaler import Upscaler
+from ..progress import Progress
+from ..settings import RopeSettings
+from .batch import Job, enlarge_alpha
+from .options import add_inputs, add_method_options, add_model_options, upscale_settings
+from .studies import run_study, tell, write_json, write_png
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_inputs(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder for sheet, plot and JSON of each")
+    thetas = [10, 30, 100, 300, 1000, 10000]
+    parser.add_argument("--thetas", type=float, nargs="+", default=thetas, help="bases (default 10 ... 10000)")
+    parser.add_argument("--sigmas", type=float, nargs="+", help="mid-timesteps (default: the preset's)")
+    parser.add_argument("--pictures", action="store_true", help="also write every result in full, as PNG")
+    add_model_options(parser)
+    add_method_options(parser, swept=True)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """A contact sheet, a plot and a JSON of each picture; the sentences on standard output."""
+    base = upscale_settings(arguments)
+    pairs = sweep.settings_of(arguments.thetas, arguments.sigmas or [base.sigma])
+    settings = [
+        replace(base, sigma=sigma, rope=replace(base.rope or RopeSettings(), theta=theta)) for theta, sigma in pairs
+    ]
+
+    def one(upscaler: Upscaler, job: Job, picture: Picture, report: Progress) -> None:
+        trials: list[sweep.Trial] = []
+        frames = None
+        variants = upscaler.variants(fill_hidden(picture), settings, arguments.scale, arguments.long_side, report)
+        for (theta, sigma), variant in zip(pairs, variants, strict=True):
+            rgb = variant.picture[0]
+            frames = frames or sweep.choose_frames(rgb)
+            trials.append(sweep.judge(theta, sigma, rgb, frames, trials[0] if trials else None))
+            if arguments.pictures:
+                name = f"{job.output.stem}_theta{theta:g}_sigma{sigma:g}.png"
+                alpha = enlarge_alpha(picture, Size(*rgb.shape[-2:]))
+                write_picture(job.output.with_name(name), replace(picture, rgb=variant.picture, alpha=alpha))
+        write_png(job.output.with_name(f"{job.output.stem}_sheet.png"), sweep.contact_sheet(trials))
+        write_png(job.output.with_name(f"{job.output.stem}_plot.png"), sweep.plot(trials))
+        best = sweep.best(trials)
+        numbers = {"file": str(job.source), "best_theta": best.theta, "best_sigma": best.sigma}
+        write_json(job.output.with_suffix(".json"), numbers | {"trials": [trial.as_dict() for trial in trials]})
+        tell(job, sweep.describe(trials))
+
+    return run_study(arguments, base, one)
