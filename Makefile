@@ -3,13 +3,22 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test lint bench train
+.PHONY: demo test test-all lint bench comfyui
 
 demo: .venv/ready
 	$(BIN)/op4ksr demo -o output -v --overwrite
 
+# What a stranger runs after cloning: about three minutes on two cores.
 test: .venv/test-ready lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not comfyui and not browser"
+
+# Everything, where ComfyUI, Chromium and the shared pictures are laid out (tests/README.md).
+test-all: .venv/test-ready lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# make comfyui DIR=~/ComfyUI: gives a ComfyUI checkout an environment to be tested with.
+comfyui:
+	tests/lay_out_comfyui.sh $(DIR)
 
 # Lays the extension out as ComfyUI sees it, for the checks that follow imports.
 lint: .venv/test-ready

@@ -18,7 +18,7 @@ from ..op4ksr_core.weights.files import listing
 from ..op4ksr_core.weights.key_layouts import vae_key_to_ldm
 from ..op4ksr_core.weights.loading import ADAPTER_FOLDERS, Adapter, find_adapters
 from .load import newest
-from .schema import describe
+from .schema import node_schema
 from .versions import shape_of
 
 
@@ -99,7 +99,7 @@ def encoder_targets(vae: VAE, adapter: Adapter) -> dict:
 class LoadAdapters(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "LoadAdapters",
             "Load OP4KSR adapters",
             ["lora", "omgsr", "peft", "load adapter"],

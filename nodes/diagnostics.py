@@ -20,7 +20,7 @@ from .comfy_host import ComfyHost
 from .convert import to_image
 from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, NOISE, SCALE, SEED, STEPS
 from .progress import Parts
-from .schema import describe
+from .schema import node_schema
 from .surgery import rope_of
 
 
@@ -31,7 +31,7 @@ def _shown(image_chw: torch.Tensor) -> torch.Tensor:
 class AnalyseRope(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "RopeAnalysis",
             "RoPE analysis (OP4KSR)",
             ["rope", "theta", "position embedding", "phase step", "effective pairs"],
@@ -74,7 +74,7 @@ class AnalyseRope(io.ComfyNode):
 class ThetaSweep(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "ThetaSweep",
             "Theta sweep (OP4KSR)",
             ["compare theta", "grid search", "contact sheet", "xy plot", "sigma sweep"],
@@ -155,13 +155,13 @@ class ThetaSweep(io.ComfyNode):
         bar.finish()
         best = sweep.best(trials)
         sheet, plot = (_shown(as_tensor(drawn)) for drawn in (sweep.contact_sheet(trials), sweep.plot(trials)))
-        return io.NodeOutput(sheet, plot, best.theta, best.sigma, "\n".join(sweep.describe(trials)))
+        return io.NodeOutput(sheet, plot, best.theta, best.sigma, "\n".join(sweep.sentences(trials)))
 
 
 class LatentView(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "LatentView",
             "Latent view (OP4KSR)",
             ["latent preview", "pca", "latent to image", "token bias"],
@@ -194,5 +194,5 @@ class LatentView(io.ComfyNode):
             _shown(latent_view.draw_latents(latents, names)),
             to_image(torch.stack(colours)),
             latent_view.phase_bias(latents[-1]).relative,
-            "\n".join(latent_view.describe(latents, names)),
+            "\n".join(latent_view.sentences(latents, names)),
         )

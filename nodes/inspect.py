@@ -8,12 +8,11 @@ from comfy_api.latest import io
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import Size
 from ..op4ksr_core.lattice.inspector import inspect
-from ..op4ksr_core.lattice.report import describe as sentences
-from ..op4ksr_core.lattice.report import draw_report, mask, overlay
+from ..op4ksr_core.lattice.report import draw_report, mask, overlay, sentences
 from ..op4ksr_core.lattice.suppress import dithered, suppress
 from ..op4ksr_core.picture.resample import resize
 from .convert import to_bchw, to_image
-from .schema import describe
+from .schema import node_schema
 
 
 def periods_of(text: str) -> list[int]:
@@ -29,7 +28,7 @@ def periods_of(text: str) -> list[int]:
 class InspectPeriodicity(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "Inspect",
             "Periodicity inspector (OP4KSR)",
             ["lattice", "grid artifact", "fft", "pattern", "quality check"],
@@ -92,16 +91,16 @@ def matching(references: torch.Tensor, pictures: torch.Tensor) -> list[torch.Ten
 class SuppressLattice(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "Suppress",
             "Suppress lattice (OP4KSR)",
             ["remove pattern", "descreen", "grid artifact", "notch filter"],
-            description="Takes away a lattice that the inspector finds, and nothing else: a picture without one comes "
-            "back as it is. Noise of one 8-bit step keeps saving from rounding a faint lattice back in.",
+            description="Removes a lattice that the inspector finds, and nothing else: a picture without one comes "
+            "back as it is. Noise of one 8-bit step keeps rounding from bringing a faint lattice back.",
             inputs=[io.Image.Input("image", tooltip="At least 32 px a side.")],
             outputs=[
                 io.Image.Output(tooltip="Without the lattice."),
-                io.String.Output(display_name="report", tooltip="What was found and taken away."),
+                io.String.Output(display_name="report", tooltip="What was found and removed."),
             ],
         )
 
@@ -114,7 +113,7 @@ class SuppressLattice(io.ComfyNode):
             found = inspect(x)
             out.append(dithered(suppress(x, found.lattice)) if found.lattice else x)
             change = float((out[-1] - x).abs().mean()) * 255
-            done = f"Taken away: {change:.2f}/255 a pixel." if found.lattice else "Nothing was changed."
+            done = f"Removed: {change:.2f}/255 a pixel." if found.lattice else "Nothing was changed."
             lines.append(f"{found.reason} {done}")
             bar.update(1)
         return io.NodeOutput(to_image(torch.stack(out)), "\n".join(lines))

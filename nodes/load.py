@@ -11,7 +11,7 @@ from PIL import Image
 from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.paths import DEMO_PHOTO
 from ..op4ksr_core.settings import HEADS, SCHEMES, RopeSettings, Scheme
-from .schema import describe
+from .schema import node_schema
 from .surgery import load_embedded, load_folder, to_f16, with_rope
 
 ROPE_PRESETS = {
@@ -24,7 +24,7 @@ ROPE_PRESETS = {
 class LoadEmbedded(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "LoadEmbedded",
             "Load embedded model (OP4KSR)",
             ["load model", "small model", "no download"],
@@ -60,7 +60,7 @@ def newest(path: Path) -> float:
 class LoadDiffusersFolder(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "LoadDiffusers",
             "Load diffusers folder (OP4KSR)",
             ["ultraflux", "diffusers loader", "sharded", "load model"],
@@ -89,7 +89,7 @@ class LoadDiffusersFolder(io.ComfyNode):
 class SamplePhoto(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "SamplePhoto",
             "Sample photo (OP4KSR)",
             ["test image", "example picture", "astronaut"],
@@ -106,7 +106,7 @@ class SamplePhoto(io.ComfyNode):
 class RopeTheta(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "RopeTheta",
             "RoPE theta (OP4KSR)",
             ["rope", "position embedding", "yarn", "ntk", "rescaling"],
@@ -130,7 +130,7 @@ class RopeTheta(io.ComfyNode):
                     tooltip="How positions beyond the trained ones are placed. Used by custom.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="A clone that places its tokens anew.")],
+            outputs=[io.Model.Output(tooltip="A clone with the new positions.")],
         )
 
     @classmethod
@@ -141,7 +141,7 @@ class RopeTheta(io.ComfyNode):
 class ToF16(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "F16VAE",
             "F16 VAE (OP4KSR)",
             ["vae", "16x", "stride 2", "ultraflux vae"],

@@ -64,7 +64,7 @@ def vae_phase(vae: VAE, pixels: int, decoder: bool) -> tuple[float, float]:
 def transformer_phase(model: ModelPatcher, tokens: int) -> tuple[float, float]:
     """(working bytes, weight bytes) of one evaluation of the transformer on one picture.
 
-    Working bytes are 0, which is told as not known, for models whose config names no width.
+    Working bytes are 0, which is shown as unknown, for models whose config names no width.
     """
     dtype = model.model.manual_cast_dtype or model.model.get_dtype()
     width = model.model.model_config.unet_config.get("hidden_size", 0)
@@ -75,7 +75,7 @@ def transformer_phase(model: ModelPatcher, tokens: int) -> tuple[float, float]:
 def preflight(what: str, device: torch.device, phases: dict[str, tuple[float, float]]) -> None:
     """Logs a line per call; raises MemoryPlanError where a phase's work alone exceeds the whole device.
 
-    Weights may be offloaded by ComfyUI, so that they are told but not refused.
+    Weights may be offloaded by ComfyUI, so they are shown but not refused.
     """
     total = comfy.model_management.get_total_memory(device)
     free = comfy.model_management.get_free_memory(device)

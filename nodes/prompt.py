@@ -10,7 +10,7 @@ from safetensors.torch import save
 from ..op4ksr_core.errors import SettingError, WeightsError
 from ..op4ksr_core.files import write_atomically
 from ..op4ksr_core.weights.loading import load_prompt
-from .schema import describe
+from .schema import node_schema
 
 
 def prompt_files() -> list[str]:
@@ -21,7 +21,7 @@ def prompt_files() -> list[str]:
 class SavePrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "SavePrompt",
             "Save fixed prompt (OP4KSR)",
             ["save conditioning", "t5", "text embedding"],
@@ -56,7 +56,7 @@ class SavePrompt(io.ComfyNode):
 class LoadPrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "LoadPrompt",
             "Load fixed prompt (OP4KSR)",
             ["load conditioning", "t5", "text embedding"],

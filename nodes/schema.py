@@ -8,7 +8,7 @@ from comfy_api.latest import io
 CATEGORY = "OP4KSR"
 
 
-def describe(name: str, title: str, aliases: list[str], **rest: Any) -> io.Schema:
+def node_schema(name: str, title: str, aliases: list[str], **rest: Any) -> io.Schema:
     """A node's schema in our category. ComfyUI versions that search by alias get the aliases; 0.3.64 has none."""
     if "search_aliases" in {field.name for field in fields(io.Schema)}:
         rest["search_aliases"] = aliases

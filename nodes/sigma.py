@@ -14,7 +14,7 @@ from ..op4ksr_core.picture.charts import COLOURS, Axis, Chart, Curve
 from ..op4ksr_core.picture.convert import as_tensor
 from ..op4ksr_core.picture.resample import pad_reflect, resize
 from .convert import to_bchw
-from .schema import describe
+from .schema import node_schema
 from .surgery import check_vae
 from .vae_passes import encode_whole
 
@@ -58,7 +58,7 @@ def plot(pairs: list[tuple[Tensor, Tensor]], chosen: float) -> Tensor:
 class EstimateSigma(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "EstimateSigma",
             "Estimate sigma (OP4KSR)",
             ["mid timestep", "snr", "calibrate"],

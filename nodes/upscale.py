@@ -17,7 +17,7 @@ from .convert import to_bchw, to_image
 from .inputs import COLOUR, COMPENSATION, FACTOR, FIDELITY, GUIDANCE, LONG_SIDE, NOISE, SCALE, SEED, SIGMA, STEPS, THETA
 from .memory import preflight, transformer_phase, vae_phase
 from .progress import make_report
-from .schema import describe
+from .schema import node_schema
 from .surgery import check_vae
 
 
@@ -53,7 +53,7 @@ def decode_latent(host: ComfyHost, latent: dict, reference: Tensor | None, setti
 class Compensate(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "Compensate",
             "High-frequency compensation (OP4KSR)",
             ["sharpen", "detail", "fine texture", "enhance"],
@@ -79,7 +79,7 @@ class Compensate(io.ComfyNode):
 class F16Encode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "Encode",
             "F16 Encode (OP4KSR)",
             ["vae encode 4k", "upscale encode", "f16"],
@@ -106,7 +106,7 @@ class F16Encode(io.ComfyNode):
 class MidTimestepSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "Sampler",
             "Mid-timestep one-step sampler (OP4KSR)",
             ["one step", "ksampler", "flux upscale", "refine"],
@@ -137,7 +137,7 @@ class MidTimestepSampler(io.ComfyNode):
 class F16Decode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "Decode",
             "F16 Decode (OP4KSR)",
             ["vae decode 4k", "upscale decode", "colour fix", "color fix", "f16"],
@@ -170,7 +170,7 @@ class F16Decode(io.ComfyNode):
 class MidTimestepSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "Sigmas",
             "Mid-timestep sigmas (OP4KSR)",
             ["scheduler", "one step sigmas", "custom sampler"],
@@ -202,7 +202,7 @@ def transparency(image: Tensor, mask: Tensor | None) -> Tensor | None:
 class UpscaleTo4K(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return describe(
+        return node_schema(
             "Upscale",
             "Upscale to 4K (OP4KSR)",
             ["upscale image", "super resolution", "4k", "enlarge", "seedvr", "supir"],

@@ -162,7 +162,7 @@ class Execution:
 
 PRESETS: dict[str, UpscaleSettings] = {
     # The bundled small model, trained through the back-projection. Of fidelity 1, 0.9 and 0.8 the last is best in all
-    # five metrics of benchmarks/bench_realsr.py; the wavelet fix takes away the tint that the model leaves.
+    # five metrics of benchmarks/bench_realsr.py; the wavelet fix removes the tint that the model leaves.
     # The compensation was trained behind this model and is better in all five, too.
     "embedded": UpscaleSettings(colour="wavelet", fidelity=0.8, compensation=1.0),
     # The paper's settings (arXiv 2605.13457): plain RoPE at theta 100, one step from 0.3.

@@ -11,9 +11,21 @@ from places import DEMO, REALSR
 
 from op4ksr_core.picture.read import read_picture
 
+NEEDS = {
+    "comfyui": "comfyui",
+    "server": "comfyui",
+    "newest_server": "comfyui",
+    "browser": "browser",
+    "realsr": "shared",
+}
+"""Fixtures, and the marks of the tests that use them."""
+
 
 def pytest_collection_modifyitems(items):
-    """The longest file first, so that two workers end together."""
+    """Marks tests by the fixtures they use. The longest file comes first, so that two workers end together."""
+    for item in items:
+        for fixture in NEEDS.keys() & set(item.fixturenames):
+            item.add_marker(NEEDS[fixture])
     items.sort(key=lambda item: item.path.name != "test_workflows.py")
 
 

@@ -14,6 +14,7 @@ def printed(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_lean_layers_move_fewer_bytes_as_documented():
     table = dict(re.findall(r"^\| (diffusers|lean) \|.*\| (\d+) \| [\d.]+ \|$", printed("traffic.py"), re.M))
     assert float(table["diffusers"]) > 1.5 * float(table["lean"]) > 100
@@ -21,6 +22,7 @@ def test_lean_layers_move_fewer_bytes_as_documented():
     assert f"{table['diffusers']} -> {table['lean']} GB" in told
 
 
+@pytest.mark.slow
 def test_the_embedded_vae_is_far_from_the_end_of_float16():
     out = printed("vae_ranges.py", DEMO, "--side", 128)
     assert len(re.findall(r"^\| (?:en|de)coder\.", out, re.M)) == 10 and "0 of " in out

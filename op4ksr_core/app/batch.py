@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import Op4ksrError, SettingError
 from ..files import READABLE, Found, check_folders, find_pictures, format_of
 from ..geometry import Size
-from ..picture.before_after import save_strip
+from ..picture.before_after import save_before_after
 from ..picture.convert import as_picture
 from ..picture.read import Picture, fill_hidden, read_picture
 from ..picture.resample import resize
@@ -148,13 +148,13 @@ def _run_locked(upscaler: Upscaler, job: Job, settings: BatchSettings, progress:
 
 
 def _remove_leftovers(output: Path) -> None:
-    """What a killed run left half-written; under the lock it can belong to nobody else."""
+    """Half-written files of a killed run; under the lock they belong to no other."""
     for part in output.parent.glob(f".{glob.escape(output.name)}.*.part"):
         part.unlink(missing_ok=True)
 
 
 def _remove_lock(path: Path) -> None:
-    """Takes the lock file away unless another run holds it."""
+    """Removes the lock file unless another run holds it."""
     from filelock import FileLock, Timeout
 
     try:
@@ -173,7 +173,7 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     larger = replace(picture, rgb=rgb, alpha=enlarge_alpha(picture, target))
     write_picture(job.output, larger, settings.save)
     if settings.strip:
-        save_strip(
+        save_before_after(
             job.output.with_name(f"{job.output.stem}_strip.jpg"), as_picture(picture.rgb[0]), as_picture(larger.rgb[0])
         )
     return Result(str(job.source), str(job.output), "done", 0.0, str(source), str(target), notes=picture.notes + lost)

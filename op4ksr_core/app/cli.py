@@ -15,7 +15,7 @@ COMMANDS = {
     "upscale": "enlarge pictures, folders and globs",
     "demo": "enlarge the bundled photo to 4096 px, with a before/after strip",
     "info": "model, versions, device and memory plan",
-    "inspect": "find a lattice in pictures, measure it, take it away",
+    "inspect": "find a lattice in pictures, measure it, remove it",
     "evaluate": "judge results against their ground truth: tables, tests, page",
     "curate": "choose training pictures by their scores",
     "benchmark": "make the paper's benchmarks, check them, run them",

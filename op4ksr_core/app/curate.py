@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stage", type=int, nargs="+", choices=(1, 2, 3), default=[1], help="what to score (default 1)"
     )
-    parser.add_argument("--decide-only", action="store_true", help="score nothing, decide anew from what is there")
+    parser.add_argument("--decide-only", action="store_true", help="score nothing, decide again from the scores")
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="ray: over many machines")
     parser.add_argument("--shard-size", type=int, default=256, help="pictures in a file of scores (default 256)")

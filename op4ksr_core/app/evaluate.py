@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{kind}", metavar="FILE", help=text)
     add_measures(parser)
-    parser.add_argument("--overwrite", action="store_true", help="begin anew, not where a stopped run was")
+    parser.add_argument("--overwrite", action="store_true", help="start over instead of resuming")
 
 
 def run(arguments: argparse.Namespace) -> int:

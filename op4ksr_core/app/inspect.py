@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import Op4ksrError
 from ..files import check_folders, write_atomically
 from ..lattice.inspector import Inspection, inspect
-from ..lattice.report import describe, draw_report
+from ..lattice.report import draw_report, sentences
 from ..lattice.suppress import dithered, suppress
 from ..picture.convert import as_picture
 from ..picture.read import Picture, read_picture
@@ -21,7 +21,7 @@ from .options import add_inputs
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     parser.add_argument("--reference", metavar="F", help="ground truth of the same size: L_AP is measured against it")
-    parser.add_argument("--periods", type=int, nargs="+", default=[8, 16, 32], metavar="PX", help="periods to tell of")
+    parser.add_argument("--periods", type=int, nargs="+", default=[8, 16, 32], metavar="PX", help="periods to report")
     parser.add_argument("--only", action="store_true", help="look for those periods alone")
     parser.add_argument("--report", metavar="DIR", help="write a report picture of each")
     parser.add_argument("--suppress", metavar="DIR", help="write each picture without its lattice")
@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns 1 if a picture could not be inspected, else 0. Raises Op4ksrError before any work."""
     folders = {name: getattr(arguments, name) for name in ("report", "suppress")}
-    # Without a folder nothing is written; a path below the null device is nobody's input.
+    # Without a folder nothing is written; no input lies below the null device.
     jobs = {name: plan_jobs(arguments.inputs, folder or os.devnull) for name, folder in folders.items()}
     for name, folder in folders.items():
         if folder:
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def row_of(source: Path, found: Inspection) -> dict:
-    """What is told of one picture: file, score, period, verdict, and the details."""
+    """What is reported of one picture: file, score, period, verdict, and the details."""
     return {
         "file": str(source),
         "score": round(found.score, 4),
@@ -69,7 +69,7 @@ def row_of(source: Path, found: Inspection) -> dict:
         "autocorrelation": None if found.autocorrelation is None else found.autocorrelation.tolist(),
         "ap_loss": found.ap_loss,
         "peaks": [asdict(peak) for peak in found.peaks[:24]],
-        "sentences": describe(found),
+        "sentences": sentences(found),
     }
 
 

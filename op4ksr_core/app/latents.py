@@ -32,6 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
         write_png(job.output, as_picture(latent_view.draw_latents(latents, names)))
         numbers = {name: latent_view.phase_bias(z).as_dict() for name, z in zip(names, latents, strict=True)}
         write_json(job.output.with_suffix(".json"), {"file": str(job.source), **numbers})
-        tell(job, latent_view.describe(latents, names))
+        tell(job, latent_view.sentences(latents, names))
 
     return run_study(arguments, settings, one)

@@ -25,5 +25,5 @@ def run(arguments: argparse.Namespace) -> int:
     check_folders([path])
     sheet = pair_sheet(data, arguments.count)
     write_atomically(path, lambda file: sheet.save(file, "png"))
-    print(f"{min(arguments.count, len(data))} run of {len(paths)} pictures: {path}")
+    print(f"{min(arguments.count, len(data))} pairs of {len(paths)} pictures: {path}")
     return 0

@@ -30,7 +30,7 @@ def upscale_by_ray(
     arguments: argparse.Namespace, settings: UpscaleSettings, batch: BatchSettings, jobs: Sequence[Job]
 ) -> Iterator[Result]:
     """`run_jobs` over actors with a model each, `arguments.workers` of them; on a cluster every machine must see the
-    files. Results come as they are done. Outputs that exist are skipped, so a stopped run goes on."""
+    files. Results come as they are done. Outputs that exist are skipped, so a stopped run can be resumed."""
     rows = [{"source": str(job.source), "output": str(job.output)} for job in jobs]
     data = ray_data().from_items(rows, override_num_blocks=len(rows))
     on_gpu = torch.cuda.is_available() if arguments.device is None else arguments.device.startswith("cuda")

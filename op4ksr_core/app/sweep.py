@@ -51,6 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
         best = sweep.best(trials)
         numbers = {"file": str(job.source), "best_theta": best.theta, "best_sigma": best.sigma}
         write_json(job.output.with_suffix(".json"), numbers | {"trials": [trial.as_dict() for trial in trials]})
-        tell(job, sweep.describe(trials))
+        tell(job, sweep.sentences(trials))
 
     return run_study(arguments, base, one)

@@ -19,14 +19,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """One option per setting, named as it is."""
     add_sources(parser)
     parser.add_argument("inputs", nargs="*", metavar="DATA", help="folders, pictures, or text files of paths")
-    parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run; one that is there is gone on with")
+    parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run; an existing one is resumed")
     parser.add_argument("--preset", default="embedded", help=f"settings to start from: {', '.join(PRESETS)}")
     parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON and stop")
     parser.add_argument(
         "--plan", type=float, nargs="?", const=0.0, metavar="GB", help="print the memory plan (for a card) and stop"
     )
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to go on")
-    parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop at this step; run again to go on")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to resume")
+    parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop at this step; run again to resume")
     parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default 0: none)")
     parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints (default 100)")
     parser.add_argument("--picture-every", type=int, default=100, help="steps between logged pictures (default 100)")

@@ -1,4 +1,4 @@
-"""Decisions from scores alone: made anew in seconds, with nothing measured again."""
+"""Decisions from scores alone: remade in seconds, with nothing measured again."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Stage 1: what can be told of a picture without a model. Luma in 0 to 255, at native resolution."""
+"""Stage 1: what can be measured on a picture without a model. Luma in 0 to 255, at native resolution."""
 
 import hashlib
 from pathlib import Path

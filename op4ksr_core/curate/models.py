@@ -142,7 +142,7 @@ def judge_by_vision(path: Path, models: Models) -> dict[str, Any]:
 
 
 def score_in(answer: str) -> float:
-    """The number of `Score: N`, NaN where there is none in 0 to 100: such pictures are told apart, not guessed."""
+    """The number of `Score: N`, NaN where there is none in 0 to 100: such pictures are reported, not guessed."""
     found = re.findall(r"score\s*[:=]\s*\**\s*(\d+(?:\.\d+)?)", answer, re.IGNORECASE)
     value = float(found[-1]) if found else float("nan")
     return value if 0 <= value <= 100 else float("nan")

@@ -156,7 +156,7 @@ def _draw_bias(draw: ImageDraw.ImageDraw, place: tuple[int, int], bias: PhaseBia
     draw.multiline_text((x, below + 32), words, fill=INK, font=font(12))
 
 
-def describe(latents: Sequence[Tensor], names: Sequence[str]) -> list[str]:
+def sentences(latents: Sequence[Tensor], names: Sequence[str]) -> list[str]:
     """The bias of each latent in plain sentences."""
     lines = []
     for z, name in zip(latents, names, strict=True):

@@ -124,7 +124,7 @@ def best(trials: Sequence[Trial]) -> Trial:
     return next(trial for trial in clean if trial.sharpness >= wanted)
 
 
-def describe(trials: Sequence[Trial]) -> list[str]:
+def sentences(trials: Sequence[Trial]) -> list[str]:
     """What was found, in plain sentences."""
     chosen = best(trials)
     lines = [

@@ -95,7 +95,7 @@ def _pyiqa(name: str) -> Any:
 
     try:
         return pyiqa.create_metric(name)
-    except Exception as error:  # no network, no such weights, another version: whatever it is, it is told
+    except Exception as error:  # no network, no such weights, another version: whatever it is, it is reported
         raise SettingError(f"pyiqa could not make {name} ({type(error).__name__}: {error}).") from error
 
 

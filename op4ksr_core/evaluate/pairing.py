@@ -44,7 +44,7 @@ def pictures_in(folder: str | Path) -> list[Path]:
 def pair_up(folder: str | Path, truth: str | Path | None, how: str = BY_NAME) -> list[Pair]:
     """The pairs of two folders.
 
-    `how`: `name` (the file names without suffix are equal, or the picture's goes on after the truth's: `a_sr.png` is
+    `how`: `name` (the file names without suffix are equal, or the picture's starts with the truth's: `a_sr.png` is
     the picture of `a.jpg`), `order` (sorted, as many here as there), or a text file with a picture and its truth per
     line, separated by a tab or, where there is none, by a space; paths are taken from the two folders. Raises
     SettingError that names what has no partner: nothing is left out.
@@ -90,7 +90,7 @@ def _by_name(pictures: Sequence[Path], truths: Sequence[Path], here: Path, there
 
 
 def _partner(name: str, truths: dict[str, Path]) -> str | None:
-    """The truth of the same name, else the longest one that the name goes on from."""
+    """The truth of the same name, else the longest one that the name starts with."""
     if name in truths:
         return name
     begun = [truth for truth in truths if name.startswith(truth) and not name[len(truth)].isalnum()]

@@ -1,4 +1,4 @@
-"""Evaluates methods picture by picture; what is done is kept, so that a stopped run goes on."""
+"""Evaluates methods picture by picture; what is done is kept, so that a stopped run can be resumed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from .metrics import METRICS, SET, Metric, Tiles, pyiqa_fid
 from .pairing import Method, Pair
 
 VERSION = 2
-"""Of the measures: numbers kept under another version are made anew."""
+"""Of the measures: numbers kept under another version are measured again."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _files(pair: Pair) -> list[Path]:
 
 
 def judge(method: str, pair: Pair, metrics: Sequence[str], tiles: Tiles) -> Row:
-    """All values of one pair. What cannot be read or measured is told in the row; nothing is resized."""
+    """All values of one pair. What cannot be read or measured is reported in the row; nothing is resized."""
     chosen = [METRICS[name] for name in metrics]
     key = key_of(pair, chosen, tiles)
     try:

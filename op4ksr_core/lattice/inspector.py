@@ -27,7 +27,7 @@ _ORDERS = 4  # harmonics of each axis that a period between whole px is tried wi
 _TRIALS = 1.75  # and how much more certain it must be: there are many, and few points of each
 _PERIODS_WANTED = 8  # periods that the shorter side must hold for a search
 _CERTAIN = 8.0  # comb statistic, see docs/periodicity.md
-_TRACE = 0.05  # amplitude in 1/255 that is not told of
+_TRACE = 0.05  # amplitude in 1/255 below which nothing is reported
 _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
 _COHERENT, _COHERENT_BETWEEN = 0.4, 0.85  # of a faint lattice of whole, and of fractional period
 _COHERENT_STRONG = 0.7  # of one of 3/255 and more
@@ -78,7 +78,7 @@ def inspect(
 ) -> Inspection:
     """Looks for a lattice in one picture (1, 3 or 4, H, W) in [0, 1]; alpha is left out.
 
-    `suspects` are the periods whose strength is told, in px; with `search` off they are the only ones that can be
+    `suspects` are the periods whose strength is reported, in px; with `search` off they are the only ones that can be
     found. The reference, ground truth or upscaled input of the same size, is what L_AP compares with. Raises
     ImageError on NaN, a picture shorter than 2 periods or 32 px, or sizes that differ; SettingError on a period
     outside 4..128 px.

@@ -86,11 +86,11 @@ def _curve(image_chw: Tensor) -> Image.Image:
 def _words(draw: ImageDraw.ImageDraw, place: tuple[int, int], inspection: Inspection) -> None:
     x, y = place
     draw.text((x, y), f"{inspection.verdict}, score {inspection.score:.2f}", fill=RED, font=font(30))
-    lines = [line for sentence in describe(inspection) for line in [*textwrap.wrap(sentence, 56), ""]]
+    lines = [line for sentence in sentences(inspection) for line in [*textwrap.wrap(sentence, 56), ""]]
     draw.multiline_text((x, y + 50), "\n".join(lines), fill=INK, font=font(15), spacing=5)
 
 
-def describe(inspection: Inspection) -> list[str]:
+def sentences(inspection: Inspection) -> list[str]:
     """The report in plain sentences."""
     lines = [inspection.reason]
     suspects = ", ".join(f"{period} px {value:+.1f} dB" for period, value in inspection.suspects.items())

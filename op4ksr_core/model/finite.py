@@ -1,4 +1,4 @@
-"""Numbers that are none: NaN and infinity, and the layers of a model that are near to making them."""
+"""NaN and infinity, and the layers of a model that come near to making them."""
 
 import math
 from collections.abc import Iterator

@@ -76,7 +76,7 @@ def down(conv: nn.Conv2d, source: Map) -> Map:
 
 
 def up(conv: nn.Conv2d, source: Map, keep: bool) -> Map:
-    """Nearest x2 and a 3x3 convolution: kept, or made anew whenever it is read."""
+    """Nearest x2 and a 3x3 convolution: kept, or computed again whenever it is read."""
     phases = PhaseUpsample(conv)
 
     def layer(first: int, last: int) -> Tensor:

@@ -22,7 +22,7 @@ def detail_corner(image: Image.Image, side: int) -> tuple[int, int]:
     return left, top
 
 
-def make_strip(before: Image.Image, after: Image.Image, label: str = "OP4KSR") -> Image.Image:
+def make_before_after(before: Image.Image, after: Image.Image, label: str = "OP4KSR") -> Image.Image:
     """Three panels: the input as a whole, one detail by Lanczos, the same detail of `after`, pixel for pixel."""
     side = min(_PANEL, after.width, after.height)
     left, top = detail_corner(after, side)
@@ -53,7 +53,7 @@ def _outlined(before: Image.Image, full: tuple[int, int], box: tuple[int, int, i
     return whole
 
 
-def save_strip(path: Path, before: Image.Image, after: Image.Image) -> None:
+def save_before_after(path: Path, before: Image.Image, after: Image.Image) -> None:
     """Writes the strip as JPEG, whole or not at all. Raises OutputError."""
-    strip = make_strip(before.convert("RGB"), after.convert("RGB"))
+    strip = make_before_after(before.convert("RGB"), after.convert("RGB"))
     write_atomically(path, lambda file: strip.save(file, "JPEG", quality=92))

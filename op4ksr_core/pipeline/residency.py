@@ -20,7 +20,7 @@ class Resident:
     def use(self, residency: str) -> Iterator[Any]:
         streams = residency == "stream" and self._can_stream
         if self._streams and not streams:
-            self.module, self._streams = None, False  # the hooks that stream it stay on for good: read it anew
+            self.module, self._streams = None, False  # the hooks that stream it cannot be removed: read it again
         module = self._loaded()
         if streams and not self._streams:
             _stream(module, self._device)

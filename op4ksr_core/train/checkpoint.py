@@ -49,7 +49,7 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
         _on_disk(final.parent)
-    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
         shutil.rmtree(part, ignore_errors=True)
         last = checkpoints(run)
         left = f"The last good checkpoint is {last[-1]}." if last else "There is no earlier checkpoint."
@@ -66,7 +66,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Any], TrainSettings]:
         return torch.load(folder / STATE, weights_only=True, map_location="cpu"), settings
     except Exception as error:  # a damaged file can fail in any way
         raise WeightsError(
-            f"The checkpoint {folder} cannot be read ({error}). Remove it to go on from the one before."
+            f"The checkpoint {folder} cannot be read ({error}). Remove it to resume from the one before."
         ) from error
 
 

@@ -21,7 +21,7 @@ DEGRADATIONS = {"omgsr": OMGSR, "embedded": EMBEDDED}
 
 
 def usable(paths: Sequence[Path], crop: int) -> list[Path]:
-    """The pictures that open and hold a crop; what is left out is told. Raises SettingError where none is."""
+    """The pictures that open and hold a crop; what is left out is logged. Raises SettingError where nothing is left."""
     kept: list[Path] = []
     small: list[Path] = []
     broken: list[Path] = []
@@ -51,7 +51,7 @@ class PairDataset(Dataset):
 
     Which picture, crop, flip, degradation and noise: all follow from (seed, n) alone, so that samples are equal over
     any number of workers and processes. Every picture comes once before any comes again. A picture that turns out to
-    be broken is told of and replaced by the next one.
+    be broken is logged and replaced by the next one.
     """
 
     def __init__(self, paths: Sequence[Path], crop: int, scale: int, degradation: str, seed: int, length: int):

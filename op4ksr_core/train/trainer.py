@@ -35,7 +35,7 @@ LOG = "log.jsonl"
 
 
 class Trainer:
-    """One training in one folder, new or gone on with.
+    """One training in one folder, new or resumed.
 
     The folder gets `checkpoints/`, `log.jsonl` (a line per step) and `tensorboard/`. Raises SettingError, WeightsError,
     OutputError or TrainingError, all before any work but for a loss that is not a number and a full disk. Several

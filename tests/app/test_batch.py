@@ -198,6 +198,7 @@ def _whole(folder):
     return files
 
 
+@pytest.mark.slow
 def test_two_runs_share_a_folder(tmp_path, twelve):
     out = tmp_path / "out"
     runs = [_run(twelve, "-o", out) for _ in range(2)]
@@ -208,6 +209,7 @@ def test_two_runs_share_a_folder(tmp_path, twelve):
     assert len(list(out.iterdir())) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_leaves_whole_files_and_goes_on(tmp_path, twelve, how):
     out, summary = tmp_path / "out", tmp_path / "summary.json"

@@ -10,6 +10,7 @@ from op4ksr_core.app.cli import main
 pytest.importorskip("ray")
 
 
+@pytest.mark.slow
 def test_ray_gives_the_same_files_and_goes_on(tmp_path, photo):
     from op4ksr_core.picture.convert import as_picture
 

@@ -69,6 +69,7 @@ def test_decisions_are_made_anew_from_the_scores(folder, capsys, monkeypatch):
     assert curate(folder, "--decide-only", "--keep", "1", inputs=()) == 0 and len(kept(folder)) == 8
 
 
+@pytest.mark.slow
 def test_processes_and_ray_give_the_same_scores(folder):
     pytest.importorskip("ray")
     tables = []
@@ -161,6 +162,7 @@ def test_another_listing_and_no_listing_are_errors(folder, capsys):
     assert curate(folder, inputs=("in/list.txt",)) == 2 and "listed twice" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 def test_killed_at_half_goes_on(folder):
     for n in range(200):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from op4ksr_core.diagnostics.latent_view import check_latent, describe, draw_latents, phase_bias, principal_colours
+from op4ksr_core.diagnostics.latent_view import check_latent, draw_latents, phase_bias, principal_colours, sentences
 from op4ksr_core.errors import ImageError
 
 
@@ -55,7 +55,7 @@ def test_equal_values_get_equal_colours():
 
 def test_a_constant_latent_is_drawn_and_called_unbiased():
     z = torch.full((16, 8, 8), 0.3)
-    assert "no bias to speak of" in describe([z], ["z"])[0]
+    assert "no bias to speak of" in sentences([z], ["z"])[0]
     assert torch.isfinite(draw_latents([z], ["z"])).all()
 
 
@@ -83,5 +83,5 @@ def test_unusable_latents_are_named(z, message):
 def test_sentences_tell_a_bias():
     z = smooth()
     z[:, ::2, ::2] += 0.2
-    lines = describe([smooth(), z], ["before", "after"])
+    lines = sentences([smooth(), z], ["before", "after"])
     assert "): a bias." in lines[1] and lines[1].startswith("after:")

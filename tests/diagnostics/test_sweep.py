@@ -79,7 +79,7 @@ def test_a_planted_lattice_is_judged_and_shown(photo):
     assert marked.score > 0.9 and marked.period == 32 and marked.decibels > first.decibels + 1
     assert marked.change == pytest.approx(4 * (2 / math.pi) ** 2, rel=0.1)
     assert sweep.best([marked, first]) is first
-    lines = sweep.describe([first, marked])
+    lines = sweep.sentences([first, marked])
     assert "(period 32 px)" in lines[1] and lines[2].endswith("theta 100, sigma 0.3.") and len(lines) == 3
     shown = sweep.boosted(marked.flat) - sweep.boosted(first.flat)
     assert float(shown.std()) == pytest.approx(16 * 4 / 255 / 2, rel=0.2)  # of a product of sines: half its amplitude
@@ -91,7 +91,7 @@ def test_sheet_and_plot_hold_every_trial(thetas, sigmas):
     sheet = sweep.contact_sheet(trials)
     assert sheet.width >= 208 * len(thetas) and sheet.height >= (46 + 128) * len(sigmas)
     assert sweep.plot(trials).size == (640, 900)
-    assert "hardly depends" in sweep.describe(trials)[-1] or len(trials) == 1
+    assert "hardly depends" in sweep.sentences(trials)[-1] or len(trials) == 1
 
 
 def test_variants_are_encoded_once_and_equal_single_calls(embedded, photo):

@@ -74,6 +74,7 @@ def test_the_page_is_one_file_and_holds_every_version(folders):
     assert len(page.read_text()) < len(text) - 10_000
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_numbers(folders):
     one, two = folders / "1.json", folders / "2.json"
     evaluate(folders, "--json", str(one))
@@ -168,6 +169,7 @@ def test_a_stopped_run_goes_on(folders, monkeypatch):
     assert json.loads(out.read_text())["methods"]["good"]["count"]["psnr"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
 def test_killed_at_half(folders):
     for n in range(300):

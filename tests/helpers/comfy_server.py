@@ -94,11 +94,11 @@ class Server:
 
 
 @contextmanager
-def running_server(comfyui: Path, base: Path, options: Sequence[str] = ()):
-    """A ComfyUI with this extension and an empty base directory."""
+def running_server(comfyui: Path, base: Path, options: Sequence[str] = (), extension: Path = ROOT):
+    """A ComfyUI with an extension, this one if not said otherwise, and an empty base directory."""
     for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
         (base / name).mkdir()
-    (base / "custom_nodes" / "op4ksr").symlink_to(ROOT)
+    (base / "custom_nodes" / "op4ksr").symlink_to(extension)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -9,7 +9,7 @@ from patterns import marked, scene, woven
 from op4ksr_core.errors import ImageError, SettingError
 from op4ksr_core.lattice.autocorrelation import autocorrelation_loss
 from op4ksr_core.lattice.inspector import inspect
-from op4ksr_core.lattice.report import describe, draw_report, mask, overlay
+from op4ksr_core.lattice.report import draw_report, mask, overlay, sentences
 from op4ksr_core.lattice.spectrum import comb, lattice_points, spectrum
 from op4ksr_core.lattice.suppress import dithered, suppress
 from op4ksr_core.lattice.waves import demodulate, waves
@@ -76,7 +76,7 @@ def test_jpegs_grid_is_named(tmp_path):
 
     found = inspect(read_picture(tmp_path / "a.jpg").rgb[0])
     assert found.jpeg_grid
-    assert any("JPEG" in line for line in describe(found))
+    assert any("JPEG" in line for line in sentences(found))
     assert not inspect(marked(x, 8, 4.0)).jpeg_grid  # a smooth wave of 8 px is none
 
 
@@ -151,7 +151,7 @@ def test_report_pictures():
     report = draw_report(y, found)
     assert report.shape[0] == 3 and report.min() >= 0 and report.max() <= 1 and float(report.std()) > 0.1
     assert overlay(y, found).shape == y.shape and mask(found, (100, 60)).shape == (100, 60)
-    assert any("period 16 px" in line for line in describe(found))
+    assert any("period 16 px" in line for line in sentences(found))
 
 
 @pytest.mark.parametrize(

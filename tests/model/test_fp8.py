@@ -67,6 +67,7 @@ def test_the_picture_moves_by_the_documented_error_and_no_more(photo, products, 
     assert 0 < mean < 0.01 and most < 0.2, (mean, most)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler on the CPU")
 def test_compiled_blocks_give_the_same_picture_and_still_report(photo):
     lr, seen = photo[..., 128:192, 128:192], []

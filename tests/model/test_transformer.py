@@ -105,6 +105,7 @@ def test_the_picture_is_that_of_plain_layers(photo):
     assert plain.last_memory_plan.decode > quick.last_memory_plan.decode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler on the CPU")
 def test_compiled_norms_and_blocks_give_the_same_picture(photo):
     """`whole`, because that is the pass whose norms are compiled."""

@@ -225,6 +225,7 @@ def test_frugal_decodes_four_times_the_pixels_in_about_the_memory_of_one_pass():
     assert vae_work(8192**2, *flux, strips.STRIPS) < 0.65 * vae_work(8192**2, *flux)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
 def test_the_peak_of_a_real_decode_shrinks():
     code = r"""

@@ -434,6 +434,7 @@ def test_cancel_leaves_the_server_working(server, headless):
     assert torch.isfinite(headless).all() and _difference(server, all_in_one(), headless) <= 2
 
 
+@pytest.mark.slow
 def test_runs_in_a_row_do_not_grow_memory(server):
     """Thirty runs at 256 px, each with its own settings so that nothing is answered from the cache."""
     import psutil

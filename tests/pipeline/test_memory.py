@@ -62,6 +62,7 @@ def test_what_fits_in_no_way_is_an_error(monkeypatch):
         make_memory_plan(plan_size(Size(1024, 1024)), FLUX, 1, 16, torch.device("cuda"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
 def test_the_estimate_holds_for_a_real_run():
     """The peak of a process of its own stays under the estimate, and not far under it."""

@@ -133,6 +133,7 @@ def _state(path):
     return torch.load(path, weights_only=True)
 
 
+@pytest.mark.slow
 def test_three_stages_and_export_by_command_then_upscale(tmp_path, capsys):
     """The whole recipe at its smallest; what it exports is a model that the pipeline runs."""
     from op4ksr_core.pipeline.upscaler import Upscaler
@@ -159,6 +160,7 @@ def test_three_stages_and_export_by_command_then_upscale(tmp_path, capsys):
     assert math.isfinite(float(trained["latent_scale"])) and float(trained["latent_scale"]) != 1.0
 
 
+@pytest.mark.slow
 def test_a_cut_run_goes_on_to_the_same_weights(tmp_path):
     """Two steps, then two more from the checkpoint, equal four in one go."""
     for name, pieces in (("whole", ["4"]), ("cut", ["2", "4"])):

@@ -39,7 +39,7 @@ def test_folders_files_and_lists(folder):
     (folder / "empty").mkdir()
     for given, message in (
         (folder / "empty", "No picture found"),
-        (folder / "no", "There is no folder, picture or list"),
+        (folder / "no", "There is no file, folder or match"),
     ):
         with pytest.raises(SettingError, match=message):
             find_pictures([given])
@@ -53,7 +53,7 @@ def test_small_and_broken_pictures_are_told_and_left_out(folder, photo, caplog):
     assert "1 of 6 pictures are left out, unreadable" in caplog.text and "broken.png" in caplog.text
     assert "smaller than the crop of 64 px" in caplog.text and "small.png" in caplog.text
     with pytest.raises(SettingError, match="5 are smaller than the crop of 300 px, 1 are unreadable"):
-        usable(find_pictures([folder]), 300)
+        usable([one.path for one in find_pictures([folder])], 300)
 
 
 def test_a_sample_depends_on_seed_and_number_alone(folder):

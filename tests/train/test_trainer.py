@@ -144,6 +144,7 @@ def command(photos, run, *more):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.4])
 def test_a_killed_run_goes_on_to_the_same_curve(photos, whole, tmp_path, delay):
     run = tmp_path / "run"
@@ -181,6 +182,7 @@ def with_vsd(photos, negative, tmp_path_factory):
     return run, settings, ["--loss-vsd", "0.5", "--negative", str(negative), "--regulariser-learning-rate", "1e-2"]
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_batch(photos, with_vsd, tmp_path):
     """VSD too, whose regulariser is averaged over the processes by hand."""
     one, _, options = with_vsd
@@ -188,6 +190,7 @@ def test_two_processes_are_one_with_twice_the_batch(photos, with_vsd, tmp_path):
     assert_same_log(log_of(tmp_path / "run"), log_of(one), 5e-3)
 
 
+@pytest.mark.slow
 def test_a_sharded_transformer_trains_as_a_whole_one(photos, with_vsd, tmp_path):
     """FSDP: the same losses, the same pictures logged, and a checkpoint that one process goes on with."""
     one, settings, options = with_vsd
@@ -231,6 +234,7 @@ def test_two_trainings_do_not_share_a_folder(photos, tmp_path):
         train(photos, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_good_checkpoint(photos, tmp_path):
     """The shell's file size limit stands for the full disk: the write fails in the middle of the file."""
     run = tmp_path / "run"

@@ -65,6 +65,7 @@ def test_memory_grows_with_crop_and_shrinks_with_checkpointing(meta):
     assert plan_training(meta, replace(SETTINGS, checkpointing=True)).activations < 0.7 * sizes[0]
 
 
+@pytest.mark.slow
 def test_the_largest_crop_fits_and_the_next_does_not(meta):
     crop = largest_crop(meta, SETTINGS, 2e9)
     assert plan_training(meta, SETTINGS, crop).total <= 2e9 < plan_training(meta, SETTINGS, crop + 256).total
