@@ -134,7 +134,7 @@ def report_of(outcome: Outcome, manifest: dict[str, Any], results: Sequence[Resu
 def _quality(outcome: Outcome, rows: dict[str, dict[str, float]], only: Sequence[str] = ()) -> list[str]:
     """A table of means: the published rows, and ours."""
     metrics = [metric for metric in METRICS.values() if _belongs(metric, outcome, rows, only)]
-    lines = ["| method | " + " | ".join(f"{m.title} {'↑' if m.higher else '↓'}" for m in metrics) + " |"]
+    lines = ["| method | " + " | ".join(m.heading for m in metrics) + " |"]
     lines.append("|---" * (1 + len(metrics)) + "|")
     for name, values in rows.items():
         cells = [shown(values[m.name]) if m.name in values else "" for m in metrics]

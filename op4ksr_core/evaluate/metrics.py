@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..optional import is_installed
-from . import measures
+from . import measures, sharpness
+from .niqe import niqe
 
 PAIR, SINGLE, SET = "pair", "single", "set"
 """A picture and its ground truth; a picture alone; all pictures of a method at once."""
@@ -54,7 +55,10 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. `library` is what it is computed with; `tiled` ones see tiles, the others whole pictures."""
+    """One metric. `library` is what it is computed with; `tiled` ones see tiles, the others whole pictures.
+
+    Where `ideal` is given, the best value is the one nearest to it; else the highest or lowest.
+    """
 
     name: str
     title: str
@@ -63,11 +67,25 @@ class Metric:
     library: str = ""
     tiled: bool = False
     measure: Callable[..., float] | None = None
+    ideal: float | None = None
+
+    @property
+    def heading(self) -> str:
+        """Its title, and where good values lie."""
+        direction = "↑" if self.higher else "↓"
+        return f"{self.title} {direction if self.ideal is None else f'→ {self.ideal:g}'}"
+
+    def goodness(self, value: float) -> float:
+        """Greater is better."""
+        if self.ideal is not None:
+            return -abs(value - self.ideal)
+        return value if self.higher else -value
 
     def missing(self) -> str:
         """Why it cannot run here and what to install, or nothing."""
         if self.library and not is_installed(self.library):
             remedy = {
+                "scipy": "pip install 'op4ksr[evaluate]'",
                 "torchmetrics": "pip install 'op4ksr[evaluate]'",
                 "pyiqa": "pip install 'op4ksr[iqa]', which brings torchvision; its weights are downloaded at first use",
             }[self.library]
@@ -116,12 +134,14 @@ METRICS = {
         Metric("ms_ssim", "MS-SSIM", PAIR, True, "torchmetrics", False, measures.ms_ssim),
         Metric("vif", "VIF", PAIR, True, "torchmetrics", False, measures.vif),
         Metric("gmsd", "GMSD", PAIR, False, "", False, measures.gmsd),
+        Metric("detail", "detail dB", PAIR, True, "", False, sharpness.detail, ideal=0.0),
+        Metric("right", "right", PAIR, True, "", False, sharpness.right),
+        Metric("niqe", "NIQE", SINGLE, False, "scipy", False, niqe),
         Metric("l_ap", "L_AP", PAIR, False, "", False, measures.l_ap),
         Metric("periodicity", "lattice", SINGLE, False, "", False, measures.periodicity),
         _deep("lpips", "LPIPS", PAIR, False),
         _deep("dists", "DISTS", PAIR, False),
         _deep("topiq_fr", "TOPIQ-FR", PAIR, True),
-        _deep("niqe", "NIQE", SINGLE, False, tiled=False),
         _deep("maniqa", "MANIQA", SINGLE, True),
         _deep("musiq", "MUSIQ", SINGLE, True),
         _deep("clipiqa", "CLIPIQA", SINGLE, True),

@@ -75,7 +75,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
             place = places[metric.name].get(method.name, 0) if len(outcome.methods) > 1 else 0
             row.append({"text": text, "kind": {1: "best", 2: "second"}.get(place, "")})
         rows.append(row)
-    return {"head": ["method", *(f"{m.title} {'↑' if m.higher else '↓'}" for m in outcome.metrics)], "rows": rows}
+    return {"head": ["method", *(m.heading for m in outcome.metrics)], "rows": rows}
 
 
 def _entry(outcome: Outcome, name: str, side: int, files: dict[str, str]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _entry(outcome: Outcome, name: str, side: int, files: dict[str, str]) -> dic
     pictures, where, size, problems = _pictures(outcome, name, side, files) if side else ({}, "", (1, 1), [])
     first = rows[0]
     order = {
-        f"{first.method}: {m.title}, worst first": (-1 if not m.higher else 1) * first.values[m.name]
+        f"{first.method}: {m.title}, worst first": m.goodness(first.values[m.name])
         for m in metrics
         if math.isfinite(first.values.get(m.name, math.inf))
     }

@@ -15,7 +15,7 @@ from .measures import quantised
 from .metrics import METRICS, SET, Metric, Tiles, pyiqa_fid
 from .pairing import Method, Pair
 
-VERSION = 2
+VERSION = 3
 """Of the measures: numbers kept under another version are measured again."""
 
 

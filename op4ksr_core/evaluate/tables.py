@@ -73,7 +73,7 @@ def ranks(outcome: Outcome, metric: Metric) -> dict[str, int]:
     """Place of each method in a metric, 1 the best; equal means share one."""
     means = {method.name: mean_of(outcome, method.name, metric) for method in outcome.methods}
     found = {name: mean for name, mean in means.items() if mean is not None}
-    better = sorted(set(found.values()), reverse=metric.higher)
+    better = sorted(set(found.values()), key=metric.goodness, reverse=True)
     return {name: 1 + better.index(mean) for name, mean in found.items()}
 
 
@@ -82,7 +82,7 @@ def as_markdown(outcome: Outcome) -> str:
 
     Below it what is missing, and the paired tests where there are two methods or more.
     """
-    heads = [f"{m.title} {'↑' if m.higher else '↓'}" for m in outcome.metrics]
+    heads = [m.heading for m in outcome.metrics]
     lines = ["| method | pictures | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
     places = {metric.name: ranks(outcome, metric) for metric in outcome.metrics}
     for method in outcome.methods:
