@@ -1,6 +1,15 @@
 """python -m recipes.embedded STAGE --run runs/embedded --photos FOLDER [--teacher FILE.param] [--minutes N]
 
-Stages in order: vae, transformer, decoder, detail, texture; then export. Each resumes from its checkpoint.
+Stages in order:
+  vae             the F16 autoencoder; its encoder is frozen from then on
+  transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the sharp one's
+  decoder         polished on the transformer's outputs
+  detail, texture the detail network behind them: faithful, then textured
+  export          the averaged weights as float16 safetensors, into --to
+detail-start and texture-start train the detail network before there is a decoder, behind a stand-in; --start names the
+weights that texture, texture-start or detail begin with. average mixes two networks: --start A --with B --share S.
+
+Every stage resumes from its checkpoint in --run, also after a kill; --minutes is its whole budget of processor time.
 """
 
 import argparse
@@ -8,27 +17,47 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, detail
+from . import autoencoder, detail, export, transformer
+
+STAGES = (
+    "vae", "transformer", "decoder", "detail-start", "texture-start", "detail", "texture", "average",
+    "export", "export-detail",
+)  # fmt: skip
 
 
 def main() -> None:
+    """Runs one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=["vae", "detail-start", "texture-start"])
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--run", type=Path, default=Path("runs/embedded"), help="folder of the checkpoints")
-    parser.add_argument("--photos", type=Path, required=True, help="folder of the training photographs")
+    parser.add_argument("--photos", type=Path, help="folder of the training photographs")
     parser.add_argument("--teacher", type=Path, help="the teacher's .param file, its .bin beside it")
     parser.add_argument("--minutes", type=float, default=30, help="processor minutes for the whole stage")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="weights to begin with, or to average or export")
+    parser.add_argument("--with", type=Path, dest="other", help="average: the other weights")
+    parser.add_argument("--share", type=float, default=0.5, help="average: of the other weights, 0 to 1")
+    parser.add_argument("--to", type=Path, help="what export and average write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    run, photos, teacher, minutes = args.run, args.photos, args.teacher, args.minutes
     if args.stage == "vae":
-        autoencoder.train(args.run, args.photos, args.minutes)
-    elif args.stage == "detail-start":
-        detail.train_faithful(args.run, args.photos, args.teacher, args.minutes, None, "detail-start")
-    elif args.stage == "texture-start":
-        start = args.run / "detail-start_best.pt"
-        detail.train_textured(args.run, args.photos, args.teacher, args.minutes, start, None, "texture-start")
+        autoencoder.train(run, photos, minutes)
+    elif args.stage == "transformer":
+        transformer.train_transformer(run, photos, teacher, minutes)
+    elif args.stage == "decoder":
+        transformer.train_decoder(run, photos, teacher, minutes)
+    elif args.stage == "average":
+        detail.average(args.start, args.other, args.share, args.to)
+    elif args.stage == "export":
+        export.export_model(run, photos, args.to)
+    elif args.stage == "export-detail":
+        export.export_detail(args.start, args.to)
+    else:
+        restorer = None if args.stage.endswith("-start") else transformer.pipeline(run, photos)
+        train = detail.train_faithful if args.stage.startswith("detail") else detail.train_textured
+        train(run, photos, teacher, minutes, args.stage, restorer, args.start)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from op4ksr_core.model.compensation import HighFrequencyCompensation
 from op4ksr_core.picture.resample import resize
 
 from .figures import detail_and_right, lattice, psnr
-from .loop import Figures, Loop
+from .loop import Figures, Loop, write
 from .pictures import Pictures
-from .teacher import load_teacher, teach
+from .teacher import load_teacher, low, sharp_target, teach
 
 WIDTH, BLOCKS = 48, 6
 LAGS = (1, 2, 3, 4, 8, 12, 16, 32)
@@ -44,8 +44,8 @@ def stand_in(rng: random.Random) -> Restorer:
     return restored
 
 
-def new_network() -> HighFrequencyCompensation:
-    """Kaiming initialisation: with torch's default nothing is learned in the first ten minutes."""
+def new_network(start: Path | None = None) -> HighFrequencyCompensation:
+    """The weights of `start`, else Kaiming's: with torch's default nothing is learned in the first ten minutes."""
     module = HighFrequencyCompensation(WIDTH, BLOCKS)
     for name, part in module.named_modules():
         if isinstance(part, nn.Conv2d):
@@ -54,6 +54,8 @@ def new_network() -> HighFrequencyCompensation:
             if name.endswith("second"):
                 part.weight.data *= 0.3
     module.tail.weight.data *= 0.05
+    if start is not None:
+        module.load_state_dict(torch.load(start, weights_only=True))
     return module.to(memory_format=torch.channels_last)
 
 
@@ -61,11 +63,6 @@ def forward(module: nn.Module, lr: Tensor, picture: Tensor) -> Tensor:
     """The picture with its detail, in bfloat16 where a CPU has it."""
     with torch.autocast("cpu", torch.bfloat16):
         return picture + module(lr, picture.contiguous(memory_format=torch.channels_last)).float()
-
-
-def low(x: Tensor) -> Tensor:
-    """What a 5-px box leaves."""
-    return F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
 
 
 def correlations(x: Tensor) -> Tensor:
@@ -122,18 +119,21 @@ def held_out_figures(photos: Path, restorer: Restorer) -> Callable[[nn.Module], 
 
 
 def train_faithful(
-    run: Path, photos: Path, teacher_file: Path, minutes: float, restorer: Restorer | None, name: str
+    run: Path,
+    photos: Path,
+    teacher_file: Path,
+    minutes: float,
+    name: str,
+    restorer: Restorer | None,
+    start: Path | None,
 ) -> None:
     """L1 to the teacher's picture, with a little of the truth's."""
-    teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network()
+    teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network(start)
     loop = Loop(name, run, module, minutes, 1e-3, {"width": WIDTH, "blocks": BLOCKS})
 
     def loss(rng: random.Random, step: int) -> Tensor:
         lr, hr = pictures.pairs(rng, 8, 192)
-        with torch.autocast("cpu", torch.bfloat16):
-            target = teach(teacher, lr)
-        # the truth's low band, the teacher's sharpness
-        target = target + low(low(hr) - low(target)).clamp(-0.1, 0.1)
+        target = sharp_target(teacher, lr, hr)
         made = forward(module, lr, (restorer or stand_in(rng))(lr, hr))
         return (made - target).abs().mean()
 
@@ -141,12 +141,20 @@ def train_faithful(
 
 
 def train_textured(
-    run: Path, photos: Path, teacher_file: Path, minutes: float, start: Path, restorer: Restorer | None, name: str,
-    gan: float = 0.01, periodicity: float = 1.0,
-) -> None:  # fmt: skip
+    run: Path,
+    photos: Path,
+    teacher_file: Path,
+    minutes: float,
+    name: str,
+    restorer: Restorer | None,
+    start: Path | None,
+    gan: float = 0.01,
+    periodicity: float = 1.0,
+) -> None:
     """The GAN on the high band, the teacher and the truth's low band beside it, L_AP as its guard."""
-    teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network()
-    module.load_state_dict(torch.load(start, weights_only=True))
+    if start is None:
+        raise SystemExit("Texture begins with a faithful network: name its weights with --start.")
+    teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network(start)
     critic = Critic().to(memory_format=torch.channels_last)
     against = torch.optim.Adam(critic.parameters(), 4e-4, betas=(0.5, 0.99))
     settings = {"width": WIDTH, "blocks": BLOCKS, "gan": gan, "periodicity": periodicity, "lags": list(LAGS)}
@@ -179,3 +187,9 @@ def train_textured(
 
 def _enlarged(lr: Tensor, hr: Tensor) -> Tensor:
     return resize(lr, Size(*hr.shape[-2:]))
+
+
+def average(first: Path, second: Path, share: float, to: Path) -> None:
+    """(1 - share) of the first network's weights and share of the second's: between faithful and textured."""
+    a, b = (torch.load(path, weights_only=True) for path in (first, second))
+    write(to, {key: value.lerp(b[key], share) for key, value in a.items()})

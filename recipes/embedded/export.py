@@ -1,0 +1,37 @@
+"""The trained stages as the files that the package reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .networks import DIT_CONFIG, VAE_CONFIG, Restorer
+from .transformer import Frozen
+
+
+def export_model(run: Path, photos: Path, to: Path) -> None:
+    """`transformer`, `vae` and `prompt.safetensors` of a diffusers folder, in float16."""
+    vae = Frozen.load(run, photos, run / "decoder_best.pt").vae
+    restorer = Restorer()
+    restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
+    statistics = {"shift_factor": vae.config.shift_factor, "scaling_factor": vae.config.scaling_factor}
+    _write(to / "vae", {"_class_name": "AutoencoderKL"} | VAE_CONFIG | statistics | {"stride": 2}, vae.state_dict())
+    _write(to / "transformer", {"_class_name": "FluxTransformer2DModel"} | DIT_CONFIG, restorer.dit.state_dict())
+    prompt = {"prompt_embeds": restorer.prompt.data.clone(), "pooled_prompt_embeds": restorer.pooled.data.clone()}
+    save_file(prompt, to / "prompt.safetensors")
+
+
+def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.half().contiguous() for key, value in state.items()}
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def export_detail(start: Path, to: Path) -> None:
+    """A detail network in float16."""
+    state = torch.load(start, weights_only=True)
+    save_file({key: value.half().contiguous() for key, value in state.items()}, to, metadata={"format": "pt"})

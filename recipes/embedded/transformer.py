@@ -1,0 +1,158 @@
+"""Stages b and c: the transformer on the frozen encoder's latents, then the decoder on the transformer's outputs."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from op4ksr_core.geometry import Size
+from op4ksr_core.model.vae import decode, encode
+from op4ksr_core.picture.resample import resize
+
+from .autoencoder import picture_loss
+from .figures import detail_and_right, psnr
+from .loop import Figures, Loop, write
+from .networks import SIGMA_MID, THETA, Restorer, new_vae
+from .pictures import Pictures
+from .teacher import load_teacher, sharp_target
+
+CROPS = ((256, 8), (512, 2), (1024, 1))
+"""(side in px, crops a step): 8, 16 and 32 tokens a side. The larger ones come in as the training goes on."""
+
+WINDOW = 6
+"""Latent px a side that are decoded for the picture's loss: 96 px of picture."""
+
+
+@dataclass
+class Frozen:
+    """The VAE of stage a with the statistics of its latents, not trained any more."""
+
+    vae: Any
+
+    @classmethod
+    def load(cls, run: Path, photos: Path, decoder: Path | None = None) -> "Frozen":
+        """Reads `vae_best.pt`, and another decoder if there is one; measures the latents once and keeps the result."""
+        vae = new_vae().requires_grad_(False).eval()
+        path = run / "vae_best.pt"
+        if not path.exists():
+            raise SystemExit(f"{path} is missing: run the vae stage first.")
+        vae.load_state_dict(torch.load(path, weights_only=True))
+        statistics = run / "latents.pt"
+        if not statistics.exists():
+            with torch.no_grad():
+                z = vae.encoder(Pictures.load(photos).batch(random.Random(1), 24, 256) * 2 - 1).chunk(2, 1)[0]
+            write(statistics, {"shift": float(z.mean()), "scale": float(1 / z.std())})
+        found = torch.load(statistics, weights_only=True)
+        vae.register_to_config(shift_factor=found["shift"], scaling_factor=found["scale"])
+        if decoder is not None:
+            vae.decoder.load_state_dict(torch.load(decoder, weights_only=True))
+        return cls(vae)
+
+    def encoded(self, picture: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return encode(self.vae, picture).float()
+
+    def decoded(self, z: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return decode(self.vae, z).float()
+
+
+def restored(restorer: nn.Module, z: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return restorer(z).float()
+
+
+def enlarged(lr: Tensor) -> Tensor:
+    return resize(lr, Size(4 * lr.shape[-2], 4 * lr.shape[-1])).clamp(0, 1)
+
+
+def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: float) -> None:
+    """Latent loss against the sharp target's latent, and the loss of a decoded window."""
+    frozen, teacher, pictures = Frozen.load(run, photos), load_teacher(teacher_file), Pictures.load(photos)
+    module = Restorer()
+    loop = Loop("transformer", run, module, minutes, 6e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=False)
+
+    def loss(rng: random.Random, step: int) -> Tensor:
+        side, count = rng.choice(CROPS[: 1 + min(2, int(3 * loop.used / (60 * minutes)))])
+        lr, hr = pictures.pairs(rng, count, side)
+        target = sharp_target(teacher, lr, hr)
+        z = restored(module, frozen.encoded(enlarged(lr)))
+        wanted = frozen.encoded(target)
+        top, left = (rng.randint(0, side // 16 - WINDOW) for _ in range(2))
+        latent, px = slice(top, top + WINDOW), slice(16 * top, 16 * (top + WINDOW))
+        across, px_across = slice(left, left + WINDOW), slice(16 * left, 16 * (left + WINDOW))
+        shown = frozen.decoded(z[:, :, latent, across])
+        inner = slice(16, -16)  # a window's zero padding misleads the decoder at its border
+        truth = target[:, :, px, px_across]
+        return F.mse_loss(z, wanted) + picture_loss(shown[..., inner, inner], truth[..., inner, inner])
+
+    loop.train(loss, held_out_figures(photos, frozen, teacher, loop))
+
+
+def held_out_figures(photos: Path, frozen: Frozen, teacher: nn.Module, loop: Loop) -> Callable[[nn.Module], Figures]:
+    """Of 12 held-out crops: the latent's error with the transformer and without it, and the decoded pictures' PSNR."""
+    rng = random.Random(7)
+    lr, hr = Pictures.load(photos, held_out=True).pairs(rng, 12, 256)
+    z, wanted = frozen.encoded(enlarged(lr)), frozen.encoded(sharp_target(teacher, lr, hr))
+    with torch.no_grad():
+        off = frozen.decoded(z)
+
+    def figures(module: nn.Module) -> Figures:
+        with torch.no_grad():
+            moved = restored(module, z)
+            on = frozen.decoded(moved)
+        gain = float(10 * torch.log10(F.mse_loss(z, wanted) / F.mse_loss(moved, wanted)))
+        detail, right = detail_and_right(on, hr)
+        values = {"latent_gain": gain, "psnr_on": psnr(on, hr), "psnr_off": psnr(off, hr)}
+        return values | {"detail": detail, "right": right, "score": gain}
+
+    return figures
+
+
+def train_decoder(run: Path, photos: Path, teacher_file: Path, minutes: float) -> None:
+    """The decoder alone, on the transformer's outputs (three crops in four) and on clean latents (one in four)."""
+    frozen, teacher, pictures = Frozen.load(run, photos), load_teacher(teacher_file), Pictures.load(photos)
+    restorer = Restorer().requires_grad_(False).eval()
+    restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
+    decoder = frozen.vae.decoder.requires_grad_(True)
+    loop = Loop("decoder", run, decoder, minutes, 4e-4, {"sigma": SIGMA_MID}, muon=True)
+
+    def loss(rng: random.Random, step: int) -> Tensor:
+        lr, hr = pictures.pairs(rng, 4, 192)
+        target = sharp_target(teacher, lr, hr)
+        with torch.no_grad():
+            z = restored(restorer, frozen.encoded(enlarged(lr)))
+            z[:1], target[:1] = frozen.encoded(hr[:1]), hr[:1]
+        return picture_loss(frozen.decoded(z), target)
+
+    rng = random.Random(7)
+    lr, hr = Pictures.load(photos, held_out=True).pairs(rng, 12, 256)
+    with torch.no_grad():
+        z = restored(restorer, frozen.encoded(enlarged(lr)))
+
+    def figures(average: nn.Module) -> Figures:
+        settings = frozen.vae.config
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            made = average(z / settings.scaling_factor + settings.shift_factor).float() * 0.5 + 0.5
+        detail, right = detail_and_right(made, hr)
+        return {"psnr": psnr(made, hr), "detail": detail, "right": right, "score": right - 0.02 * abs(detail)}
+
+    loop.train(loss, figures)
+
+
+def pipeline(run: Path, photos: Path) -> Callable[[Tensor, Tensor], Tensor]:
+    """(small, truth) -> the decoder's picture: what the detail network is trained behind."""
+    frozen = Frozen.load(run, photos, run / "decoder_best.pt")
+    restorer = Restorer().requires_grad_(False).eval()
+    restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
+
+    def made(lr: Tensor, hr: Tensor) -> Tensor:
+        with torch.no_grad():
+            return frozen.decoded(restored(restorer, frozen.encoded(enlarged(lr)))).clamp(0, 1)
+
+    return made

@@ -1,0 +1,123 @@
+"""The recipe of the bundled model: its loop, its teacher's files, its figures. Whole stages take hours: not run here."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+from patterns import woven
+from torch import nn
+
+from recipes.embedded import detail, figures, loop
+from recipes.embedded.muon import orthogonal
+from recipes.embedded.teacher import load_teacher, sharp_target
+
+
+def make_loop(run, minutes, **settings):
+    torch.manual_seed(0)
+    return loop.Loop("test", run, nn.Linear(2, 1), minutes, 1e-2, settings)
+
+
+def train(one, steps):
+    """Steps until the step `steps`, then as if killed: the last checkpoint is what there is."""
+
+    class Killed(Exception):
+        pass
+
+    def loss(rng, step):
+        if step == steps:
+            one.save()
+            raise Killed
+        x = torch.tensor([[rng.random(), rng.random()]])
+        return (one.module(x) - x.sum()).square().mean()
+
+    with pytest.raises(Killed):
+        one.train(loss, lambda module: {"score": 0.0})
+
+
+def test_a_killed_stage_resumes_at_its_step(tmp_path):
+    train(make_loop(tmp_path, 5), 20)
+    resumed = make_loop(tmp_path, 5)
+    assert resumed.step == 20 and resumed.used > 0
+    train(resumed, 30)
+    assert make_loop(tmp_path, 5).step == 30
+
+
+def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path):
+    make_loop(tmp_path, 1, width=48).save()
+    with pytest.raises(SystemExit, match="width = 48, not 64"):
+        make_loop(tmp_path, 1, width=64)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_stage(tmp_path):
+    one = make_loop(tmp_path, 1)
+    with pytest.raises(SystemExit, match="the gradient is nan"):
+        one.train(lambda rng, step: one.module(torch.full((1, 2), torch.nan)).sum(), lambda module: {"score": 0.0})
+
+
+def test_muon_makes_rows_about_orthonormal():
+    values = torch.linalg.svdvals(orthogonal(torch.randn(8, 40)))
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+def write_ncnn(folder, layers, half):
+    """The files of a chain of 3x3 convolutions and PReLUs, as ncnn has them."""
+    lines, raw = ["7767517", f"{len(layers) + 1} {len(layers) + 1}", "Input data 0 1 data"], b""
+    for number, layer in enumerate(layers):
+        if isinstance(layer, nn.PReLU):
+            lines.append(f"PReLU p{number} 1 1 a b 0={layer.num_parameters}")
+        else:
+            size = layer.weight.numel()
+            lines.append(f"Convolution c{number} 1 1 a b 0={layer.out_channels} 1=3 4=1 5=1 6={size}")
+            kind = np.float16 if half else np.float32
+            weights = layer.weight.detach().numpy().astype(kind).tobytes()
+            raw += struct.pack("<I", 0x01306B47 if half else 0) + weights + b"\0" * (-len(weights) % 4)
+        raw += (layer.bias if isinstance(layer, nn.Conv2d) else layer.weight).detach().numpy().tobytes()
+    (folder / "t.param").write_text("\n".join(lines))
+    (folder / "t.bin").write_bytes(raw)
+    return folder / "t.param"
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_teacher_is_read_from_ncnns_files(tmp_path, half):
+    layers = [nn.Conv2d(3, 5, 3, padding=1), nn.PReLU(5), nn.Conv2d(5, 48, 3, padding=1)]
+    teacher = load_teacher(write_ncnn(tmp_path, layers, half))
+    x = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(teacher(x), nn.Sequential(*layers)(x), rtol=0, atol=2e-3 if half else 1e-6)
+    (tmp_path / "t.bin").write_bytes((tmp_path / "t.bin").read_bytes() + b"more")
+    with pytest.raises(SystemExit, match="its .param describes"):
+        load_teacher(tmp_path / "t.param")
+
+
+def test_the_target_has_the_truths_low_band(tmp_path):
+    wrong = nn.Conv2d(3, 48, 3, padding=1)
+    nn.init.constant_(wrong.weight, 0)
+    nn.init.constant_(wrong.bias, 0.03)  # a teacher that is too bright
+    truth = torch.full((1, 3, 32, 32), 0.5)
+    target = sharp_target(nn.Sequential(wrong), torch.full((1, 3, 8, 8), 0.5), truth)
+    assert float((target - truth).abs().mean()) < 0.003
+
+
+def test_the_figures_see_a_lattice_of_four_px():
+    flat = torch.full((2, 3, 64, 64), 0.5)
+    assert figures.lattice(flat, flat) == 0 and figures.lattice(flat + woven(64, 4, 2.0), flat) > 0.5
+
+
+def test_the_guard_pulls_at_a_lattice_and_not_at_its_own_texture():
+    texture = torch.rand(2, 3, 96, 96) * 0.2 + 0.4
+    own = (detail.correlations(texture) - detail.correlations(texture)).square().mean()
+    marked = (detail.correlations(texture + woven(96, 4, 20.0)) - detail.correlations(texture)).square().mean()
+    assert own == 0 and marked > 1e-3
+
+
+def test_a_new_network_is_about_nothing_and_average_lies_between(tmp_path):
+    network = detail.new_network()
+    lr = torch.rand(1, 3, 12, 12)
+    picture = torch.rand(1, 3, 48, 48)
+    assert float((detail.forward(network, lr, picture) - picture).abs().mean()) < 0.1
+    for value in (0.0, 1.0):
+        state = {key: torch.full_like(x, value) for key, x in network.state_dict().items()}
+        torch.save(state, tmp_path / f"{value:g}.pt")
+    detail.average(tmp_path / "0.pt", tmp_path / "1.pt", 0.3, tmp_path / "mixed.pt")
+    for value in torch.load(tmp_path / "mixed.pt", weights_only=True).values():
+        torch.testing.assert_close(value, torch.full_like(value, 0.3))
