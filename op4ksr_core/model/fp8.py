@@ -3,6 +3,9 @@ that have them (compute capability 8.9 and up).
 
 Weights have a scale per output row, activations one per token, found as they come (Micikevicius et al., FP8 formats
 for deep learning, arXiv 2209.05433). Other cards keep activations as they are and only store weights in 8 bits.
+
+torchao does this too, but would be a dependency for the command line's --fp8 alone: in a graph ComfyUI's own fp8
+loaders do it.
 """
 
 import math

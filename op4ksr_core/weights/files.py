@@ -1,4 +1,8 @@
-"""Safetensors files on disk: finding them, reading their headers, strict loading. No diffusers here."""
+"""Safetensors files on disk: finding them, reading their headers, strict loading. No diffusers here.
+
+safetensors itself reads one file at a time; what knows of shards and their index (huggingface_hub, diffusers,
+transformers) loads into a model of its own, and the nodes need neither.
+"""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The recipe of the bundled model: its loop, its teacher's files, its figures. Whole stages take hours: not run here."""
+"""The recipe of the bundled model: its loop, its teacher's files, its figures. Whole stages take hours."""
 
 import struct
 
