@@ -32,17 +32,17 @@ def measure(side: int, rounds: int) -> None:
 
     comfy.options.enable_args_parsing()
     import torch
-    from op4ksr.nodes import plan
-    from op4ksr.nodes.host import decode_whole, encode_whole
-    from op4ksr.nodes.models import load_embedded
+    from op4ksr.nodes import memory
+    from op4ksr.nodes.surgery import load_embedded
+    from op4ksr.nodes.vae_passes import decode_whole, encode_whole
 
     with torch.inference_mode():
         _, _, vae = load_embedded()
-        x, z = torch.rand(1, 3, side, side), torch.randn(1, 16, side // 16, side // 16)
+        x, z = torch.rand(1, 3, side, side), torch.randn(1, vae.latent_channels, side // 16, side // 16)
         print(f"torch {torch.__version__}, {side} px\n\n| pass | encode s | decode s |\n|---|---|---|")
         for _ in range(rounds):
             for how in ("whole", "strips", "frugal"):
-                plan.passes_of = lambda device, how=how: (how,)
+                memory.passes_of = lambda device, how=how: (how,)
                 marks = [time.perf_counter()]
                 for call in (lambda: encode_whole(vae, x), lambda: decode_whole(vae, z)):
                     call()

@@ -17,9 +17,9 @@ CHILD = """
 import json, sys, time
 marks = [time.perf_counter()]
 mark = lambda: marks.append(time.perf_counter())
-import op4ksr_core.pipeline; mark()
+from op4ksr_core.pipeline.upscaler import Upscaler; mark()
 import torch
-upscaler = op4ksr_core.pipeline.Upscaler.from_embedded(device="cpu"); mark()
+upscaler = Upscaler.from_embedded(device="cpu"); mark()
 lr = torch.rand(1, 3, {side}, {side})
 upscaler(lr); mark()
 upscaler(lr); mark()

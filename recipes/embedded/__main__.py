@@ -4,6 +4,7 @@ Stages in order:
   vae             the F16 autoencoder; its encoder is frozen from then on
   transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the sharp one's
   decoder         polished on the transformer's outputs
+  crops           crops restored by the stages before (or by the bundled model: --behind bundled), kept
   detail, texture the detail network behind them: faithful, then textured
   export          the averaged weights as float16 safetensors, into --to
 detail-start and texture-start train the detail network before there is a decoder, behind a stand-in; --start names the
@@ -17,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, detail, export, transformer
+from . import autoencoder, crops, detail, export, transformer
+from .pictures import Pictures
 
 STAGES = (
-    "vae", "transformer", "decoder", "detail-start", "texture-start", "detail", "texture", "average",
+    "vae", "transformer", "decoder", "detail-start", "texture-start", "crops", "detail", "texture", "average",
     "export", "export-detail",
 )  # fmt: skip
 
@@ -37,6 +39,10 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="weights to begin with, or to average or export")
     parser.add_argument("--with", type=Path, dest="other", help="average: the other weights")
     parser.add_argument("--share", type=float, default=0.5, help="average: of the other weights, 0 to 1")
+    parser.add_argument(
+        "--behind", choices=("run", "bundled"), default="run", help="whose pictures crops and detail see"
+    )
+    parser.add_argument("--count", type=int, default=1200, help="crops")
     parser.add_argument("--to", type=Path, help="what export and average write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -54,10 +60,18 @@ def main() -> None:
         export.export_model(run, photos, args.to)
     elif args.stage == "export-detail":
         export.export_detail(args.start, args.to)
+    elif args.stage == "crops":
+        restorer = crops.bundled() if args.behind == "bundled" else transformer.pipeline(run, photos)
+        crops.restore_crops(run / "crops.pt", Pictures.load(photos), teacher, restorer, args.count, seed=0)
     else:
-        restorer = None if args.stage.endswith("-start") else transformer.pipeline(run, photos)
         train = detail.train_faithful if args.stage.startswith("detail") else detail.train_textured
-        train(run, photos, teacher, minutes, args.stage, restorer, args.start)
+        if args.stage.endswith("-start"):
+            source = crops.live(Pictures.load(photos), teacher, detail.stand_in)
+            restorer = detail.enlarged
+        else:
+            source = crops.kept(run / "crops.pt")
+            restorer = crops.bundled() if args.behind == "bundled" else transformer.pipeline(run, photos)
+        train(run, args.stage, minutes, args.start, source, detail.held_out_figures(photos, restorer))
 
 
 if __name__ == "__main__":

@@ -18,17 +18,18 @@ from op4ksr_core.geometry import Size
 from op4ksr_core.model.compensation import HighFrequencyCompensation
 from op4ksr_core.picture.resample import resize
 
+from .crops import Restorer, Source
 from .figures import detail_and_right, lattice, psnr
 from .loop import Figures, Loop, write
 from .pictures import Pictures
-from .teacher import load_teacher, low, sharp_target, teach
+from .teacher import low
 
 WIDTH, BLOCKS = 48, 6
+TRUTH = 8.0
+"""Weight of the truth's squared error beside the target's L1."""
+
 LAGS = (1, 2, 3, 4, 8, 12, 16, 32)
 """px; the pitches of PixelShuffle (4), of the VAE (16) and of a token (32) are among them."""
-
-Restorer = Callable[[Tensor, Tensor], Tensor]
-"""(small, truth) -> the picture that the network will be given: the decoder's, or a stand-in before there is one."""
 
 
 def stand_in(rng: random.Random) -> Restorer:
@@ -105,7 +106,7 @@ def held_out_figures(photos: Path, restorer: Restorer) -> Callable[[nn.Module], 
     too much of it, and a lattice."""
     rng = random.Random(7)
     lr, hr = Pictures.load(photos, held_out=True).pairs(rng, 24, 256)
-    picture = restorer(lr, hr)
+    picture = torch.cat([restorer(*pair) for pair in zip(lr.split(1), hr.split(1), strict=True)])
 
     def figures(module: nn.Module) -> Figures:
         with torch.no_grad():
@@ -119,57 +120,46 @@ def held_out_figures(photos: Path, restorer: Restorer) -> Callable[[nn.Module], 
 
 
 def train_faithful(
-    run: Path,
-    photos: Path,
-    teacher_file: Path,
-    minutes: float,
-    name: str,
-    restorer: Restorer | None,
-    start: Path | None,
+    run: Path, name: str, minutes: float, start: Path | None, source: Source, figures: Callable[[nn.Module], Figures]
 ) -> None:
-    """L1 to the teacher's picture, with a little of the truth's."""
-    teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network(start)
-    loop = Loop(name, run, module, minutes, 1e-3, {"width": WIDTH, "blocks": BLOCKS})
+    """L1 to the sharp target; where the target is clearly wrong (0.06 and more), the truth's mean wins."""
+    loop = Loop(
+        name, run, new_network(start), minutes, 1e-3 if start is None else 4e-4, {"width": WIDTH, "blocks": BLOCKS}
+    )
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        lr, hr = pictures.pairs(rng, 8, 192)
-        target = sharp_target(teacher, lr, hr)
-        made = forward(module, lr, (restorer or stand_in(rng))(lr, hr))
-        return (made - target).abs().mean()
+        batch = source(rng, 8)
+        made = forward(loop.module, batch.lr, batch.picture)
+        return (made - batch.target).abs().mean() + TRUTH * (made - batch.hr).square().mean()
 
-    loop.train(loss, held_out_figures(photos, restorer or _enlarged))
+    loop.train(loss, figures)
 
 
 def train_textured(
     run: Path,
-    photos: Path,
-    teacher_file: Path,
-    minutes: float,
     name: str,
-    restorer: Restorer | None,
+    minutes: float,
     start: Path | None,
+    source: Source,
+    figures: Callable[[nn.Module], Figures],
     gan: float = 0.01,
     periodicity: float = 1.0,
 ) -> None:
     """The GAN on the high band, the teacher and the truth's low band beside it, L_AP as its guard."""
     if start is None:
         raise SystemExit("Texture begins with a faithful network: name its weights with --start.")
-    teacher, pictures, module = load_teacher(teacher_file), Pictures.load(photos), new_network(start)
     critic = Critic().to(memory_format=torch.channels_last)
     against = torch.optim.Adam(critic.parameters(), 4e-4, betas=(0.5, 0.99))
     settings = {"width": WIDTH, "blocks": BLOCKS, "gan": gan, "periodicity": periodicity, "lags": list(LAGS)}
-    loop = Loop(
-        name, run, module, minutes, 2e-4, settings, 0.99, (0.5, 0.99), extra={"critic": critic, "against": against}
-    )
+    extra = {"critic": critic, "against": against}
+    loop = Loop(name, run, new_network(start), minutes, 2e-4, settings, 0.99, (0.5, 0.99), extra)
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        lr, hr = pictures.pairs(rng, 6, 192)
-        up = resize(lr, Size(*hr.shape[-2:]))
+        batch = source(rng, 6)
+        up = resize(batch.lr, Size(*batch.hr.shape[-2:]))
+        made = forward(loop.module, batch.lr, batch.picture)
         with torch.autocast("cpu", torch.bfloat16):
-            target = teach(teacher, lr)
-        made = forward(module, lr, (restorer or stand_in(rng))(lr, hr))
-        with torch.autocast("cpu", torch.bfloat16):
-            real, fake = critic(hr, up), critic(made.detach(), up)
+            real, fake = critic(batch.hr, up), critic(made.detach(), up)
         judged = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         against.zero_grad()
         judged.backward()
@@ -178,14 +168,15 @@ def train_textured(
         with torch.autocast("cpu", torch.bfloat16):
             opinion = critic(made, up).mean()
         critic.requires_grad_(True)
-        guard = (correlations(made) - correlations(hr)).square().mean()
-        near = 0.5 * (made - target).abs().mean() + (low(made) - low(hr)).abs().mean()
+        guard = (correlations(made) - correlations(batch.hr)).square().mean()
+        near = 0.5 * (made - batch.target).abs().mean() + (low(made) - low(batch.hr)).abs().mean()
         return near - gan * min(1.0, step / 150) * opinion + periodicity * guard
 
-    loop.train(loss, held_out_figures(photos, restorer or _enlarged))
+    loop.train(loss, figures)
 
 
-def _enlarged(lr: Tensor, hr: Tensor) -> Tensor:
+def enlarged(lr: Tensor, hr: Tensor) -> Tensor:
+    """The small picture alone, as large as the truth."""
     return resize(lr, Size(*hr.shape[-2:]))
 
 
