@@ -135,17 +135,26 @@ def is_dynamic(patcher: ModelPatcher) -> bool:
     return bool(getattr(patcher, "is_dynamic", lambda: False)())
 
 
-def own_copy(patcher: ModelPatcher) -> Any:
-    """A deep copy of the patcher's module as its weights are without patches, and without what a patcher keeps on it.
+_STREAMING = ("_v", "_v_signature", "_prefetch", "_pins", "_pin_state")
 
-    (The dynamic patchers of 0.16 and later keep their bookkeeping in attributes of the module named `dynamic_...`.)
-    """
+
+def _is_bookkeeping(name: str) -> bool:
+    """Attributes that the dynamic patchers of 0.16 and later keep on a model and on its layers."""
+    return name in _STREAMING or name.startswith("dynamic_") or name.endswith("_lowvram_function")
+
+
+def own_copy(patcher: ModelPatcher) -> Any:
+    """A deep copy of the patcher's module, its weights as they are without patches, without a patcher's bookkeeping."""
     for loaded in list(comfy.model_management.current_loaded_models):
         if loaded.model is not None and (loaded.model is patcher or loaded.model.is_clone(patcher)):
             loaded.model_unload()
             comfy.model_management.current_loaded_models.remove(loaded)
-    kept = [value for name, value in vars(patcher.model).items() if name.startswith("dynamic_")]
-    return copy.deepcopy(patcher.model, {id(value): type(value)() for value in kept})
+    kept = [value for part in patcher.model.modules() for name, value in vars(part).items() if _is_bookkeeping(name)]
+    copied = copy.deepcopy(patcher.model, {id(value): None for value in kept})
+    for part in copied.modules():
+        for name in [name for name in vars(part) if _is_bookkeeping(name)]:
+            del vars(part)[name]
+    return copied
 
 
 def shape_of(model: nn.Module, key: str) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--clip", metavar="DIR", help="transformers CLIP folder (LAION's scores want ViT-L/14)")
     models.add_argument("--aesthetic", metavar="FILE", help="LAION's aesthetic layers, as safetensors")
     models.add_argument("--vision", metavar="DIR", help="transformers chat model with pictures, such as Qwen3-VL")
-    models.add_argument("--vision-prompt", metavar="FILE", help="text in place of the built-in question")
+    models.add_argument("--vision-prompt", metavar="FILE", help="text instead of the built-in question")
     models.add_argument("--device", help="cpu (default), cuda ...")
 
 

@@ -56,9 +56,9 @@ def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model = parser.add_argument_group("model")
     model.add_argument("--model", default="embedded", help="embedded (default), or a diffusers folder")
     for name, text in (
-        ("transformer", "transformer folder or file, in place of the model folder's"),
-        ("vae", "VAE folder or file, in place of the model folder's"),
-        ("prompt", "prompt embeddings, in place of the model folder's prompt.safetensors"),
+        ("transformer", "transformer folder or file, instead of the model folder's"),
+        ("vae", "VAE folder or file, instead of the model folder's"),
+        ("prompt", "prompt embeddings, instead of the model folder's prompt.safetensors"),
     ):
         model.add_argument(f"--{name}", help=text)
     model.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where the VAE's config is silent")

@@ -1,7 +1,7 @@
 """Two-dimensional rotary position embedding (RoPE) with a free base, theta.
 
 Phase step of pair i per token: theta^(-2i/d), d = channels of the axis (FLUX: 16 text, 56 H, 56 W).
-RoPE frequency rescaling (RFR, OP4KSR arXiv 2605.13457) is theta 100 in place of FLUX's 10,000.
+RoPE frequency rescaling (RFR, OP4KSR arXiv 2605.13457) is theta 100 instead of FLUX's 10,000.
 `resonance-yarn` is UltraFlux's embedding (arXiv 2511.18050). Theta, scheme, mscale and base tokens
 are independent of one another.
 """

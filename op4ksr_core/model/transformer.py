@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 class FoldedNorm(nn.Module):
-    """AdaLN-Zero with its scale and shift as the norm's own weights: one pass over the tokens in place of three.
+    """AdaLN-Zero with its scale and shift as the norm's own weights: one pass over the tokens instead of three.
 
     (B, N, C), emb (B, C) -> modulated (B, N, C) and the rest of what the embedding says, each (B, C): in a double block
     the attention's gate, the MLP's shift, scale and gate; in a single block the gate.

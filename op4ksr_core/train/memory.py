@@ -107,7 +107,7 @@ def _shapes(path: Any, foreign: Any, convert: Any) -> dict[str, tuple[int, ...]]
 
 
 def plan_training(model: OneStep, settings: TrainSettings, crop: int | None = None, shards: int = 1) -> TrainingPlan:
-    """The plan for one GPU; `crop` in place of the settings' own; `shards` is over how many the transformer is shared.
+    """The plan for one GPU; `crop` instead of the settings' own; `shards` is over how many the transformer is shared.
 
     `model` comes from `meta_model`, or is a real one that is not sharded.
     """

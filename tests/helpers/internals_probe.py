@@ -9,6 +9,7 @@ import dataclasses
 import json
 import logging
 import sys
+import threading
 from pathlib import Path
 from unittest.mock import patch
 
@@ -126,6 +127,16 @@ with torch.inference_mode():
         vae_passes.encode_whole(patched, given["x"]), vae_passes.encode_whole(bare, given["x"])
     )
     found["the F8 one is left alone"] = f8.downscale_ratio
+
+    # What a streaming patcher keeps on a model and its layers, and cannot be copied, is left behind.
+    f8 = surgery.load_folder(Path(folder) / "f8")[1]
+    f8.first_stage_model.dynamic_pins = {"lock": threading.Lock()}
+    f8.first_stage_model.encoder.conv_in._v = (threading.Lock(), 0)
+    f8.first_stage_model.encoder.conv_in._pin_state = {"lock": threading.Lock()}
+    copied = surgery.to_f16(f8, "centered").first_stage_model
+    found["bookkeeping copied"] = [n for n in ("dynamic_pins",) if hasattr(copied, n)]
+    found["bookkeeping copied"] += [n for n in ("_v", "_pin_state") if hasattr(copied.encoder.conv_in, n)]
+    found["bookkeeping kept"] = hasattr(f8.first_stage_model.encoder.conv_in, "_v")
 
     # A transformer in 8 bits.
     conditioning = [[given["prompt_embeds"], {"pooled_output": given["pooled_prompt_embeds"]}]]

@@ -47,6 +47,10 @@ def test_adapters_of_a_vae_survive_f16(found):
     assert found["patches go along"] > 0.05 and found["the F8 one is left alone"] == 8
 
 
+def test_a_copy_leaves_a_streaming_patchers_bookkeeping_behind(found):
+    assert found["bookkeeping copied"] == [] and found["bookkeeping kept"]
+
+
 @pytest.mark.parametrize(("times", "ends"), [(1, "whole"), (2, "strips"), (3, "frugal")])
 def test_memory_that_runs_out_leads_to_leaner_passes(found, times, ends):
     """The same pass again, then strips, then frugal; the same picture, and a line each time."""
