@@ -3,7 +3,8 @@
 import contextlib
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +34,8 @@ def find_pictures(inputs: Sequence[str | Path], outside: Path | None = None) -> 
     relative to the list. Folders leave out what lies below `outside`. Raises SettingError where an input names nothing,
     or all of them hold no picture.
     """
+    if not all(str(text).strip() for text in inputs):
+        raise SettingError("An input is empty: name a picture, a folder, a pattern or a list.")
     found = [one for text in inputs for one in _expand(Path(text).expanduser(), outside)]
     if not found:
         raise SettingError(f"No picture found in {', '.join(map(str, inputs))} (looked for {', '.join(READABLE)}).")
@@ -76,20 +79,46 @@ def format_of(path: Path) -> str:
 def check_folders(outputs: Sequence[Path]) -> None:
     """Makes the folders of the output files and proves that each can be written. Raises OutputError."""
     for folder in sorted({output.parent for output in outputs}):
-        probe = folder / ".op4ksr-probe"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            probe.touch()
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=folder):
+                pass
         except OSError as error:
             raise OutputError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
+
+
+def check_targets(targets: Sequence[Path], inputs: Iterable[Path] = ()) -> None:
+    """Before any work: each file that will be written has a writable folder and replaces no input and no other target.
+
+    Devices such as /dev/null are fine. Raises OutputError.
+    """
+    taken = {path.resolve(): f"replace the input {path}" for path in inputs}
+    for target in targets:
+        if target.is_dir():
+            raise OutputError(f"{target} is a folder; name a file.")
+        place = target.resolve()
+        if place in taken:
+            raise OutputError(f"Writing {target} would {taken[place]}. Name another file.")
+        if not _is_device(target):
+            taken[place] = f"replace another result of this run, {target}"
+    check_folders([target for target in targets if not _is_device(target)])
+
+
+def _is_device(path: Path) -> bool:
+    """Whether something other than a file or folder is there: a device or a pipe, which is written to as it is."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write` with a file beside `path` and moves it there once it is whole and on disk.
 
-    Raises OutputError with the reason (no space, no permission); the half-written file is removed.
+    A link's target is written, and a device or pipe directly. Raises OutputError with the reason (no space, no
+    permission); the half-written file is removed.
     """
+    if _is_device(path):
+        _write_directly(path, write)
+        return
+    path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
@@ -102,6 +131,14 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _write_directly(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    try:
+        with path.open("wb") as file:
+            write(file)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,8 @@ from ..picture.write import SaveOptions, check_writable, write_picture
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
+
+log = logging.getLogger("op4ksr")
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,10 @@ def run_jobs(
     settings: BatchSettings,
     progress: Callable[[Job], Progress | None] = lambda job: None,
 ) -> Iterator[Result]:
-    """Yields a Result per job, in order. A full disk ends the batch, any other error only its picture."""
+    """Yields a Result per job, in order. A full disk ends the batch, any other error only its picture.
+
+    With the logger at DEBUG, an error that nobody foresaw is raised.
+    """
     check_folders([job.output for job in jobs])
     for number, job in enumerate(jobs):
         started = time.perf_counter()
@@ -118,6 +124,11 @@ def run_jobs(
                 for left in jobs[number + 1 :]:
                     yield Result(str(left.source), str(left.output), "failed", error="not started: the disk is full")
                 return
+        except Exception as error:
+            if log.isEnabledFor(logging.DEBUG):
+                raise
+            text = f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+            result = Result(str(job.source), str(job.output), "failed", error=text)
         yield replace(result, seconds=round(time.perf_counter() - started, 2))
 
 

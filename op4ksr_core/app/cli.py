@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from .. import __version__
 from ..errors import Op4ksrError
 from ..optional import require
-from .console import INTERRUPTED
+from .console import exit_code, stopped_by_signals
 
 COMMANDS = {
     "upscale": "enlarge pictures, folders and globs",
@@ -32,18 +33,29 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. 0: all well; 1: some picture failed; 2: nothing could start; 130: Ctrl-C."""
+    """Runs one command. 0: all well; 1: some picture failed; 2: nothing could start; 128 + n: stopped by signal n."""
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        arguments = make_parser(sys.argv[1:] if argv is None else argv).parse_args(argv)
-        logging.basicConfig(format="%(message)s", level=logging.WARNING)
-        logging.getLogger("op4ksr").setLevel(logging.INFO if arguments.verbose else logging.WARNING)
-        return arguments.run(arguments)
+        with stopped_by_signals():
+            arguments = make_parser(words).parse_args(words)
+            logging.basicConfig(format="%(message)s", level=logging.WARNING)
+            level = logging.DEBUG if arguments.debug else logging.INFO if arguments.verbose else logging.WARNING
+            logging.getLogger("op4ksr").setLevel(level)
+            return arguments.run(arguments)
     except Op4ksrError as error:
         print(f"op4ksr: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("op4ksr: stopped.", file=sys.stderr)
-        return INTERRUPTED
+        return exit_code(stop)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    except Exception as error:
+        if "--debug" in words:
+            raise
+        print(f"op4ksr: unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        return 2
 
 
 def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -58,6 +70,7 @@ def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
             module = _module(name)
             module.add_options(command)
             command.add_argument("-v", "--verbose", action="store_true", help="also print the memory plan")
+            command.add_argument("--debug", action="store_true", help="show where an unexpected error came from")
             command.set_defaults(run=module.run)
     return parser
 

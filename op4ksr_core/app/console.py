@@ -1,6 +1,9 @@
 """Progress on a terminal."""
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,7 +14,48 @@ if TYPE_CHECKING:
     from .batch import Job, Result
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+"""Exit code after Ctrl-C: 128 and the number of SIGINT."""
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: like Ctrl-C, with its own exit code."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """128 and the number of the signal that stopped the run."""
+    return getattr(stop, "exit_code", INTERRUPTED)
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise Stopped: locks and half-written files are removed, summaries written."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise Stopped(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(text: str) -> None:
+    """A line on standard output. Where its reader is gone (`| head`), nothing more is printed and the work goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
 
 _BAR = "{desc:32.32}{bar} {percentage:3.0f}%"
 
@@ -59,5 +103,6 @@ class Display:
         detail = result.error or "; ".join(result.notes)
         sizes = f" {result.source_size} -> {result.target_size}" if result.target_size else ""
         line = f"{result.status} {result.source} -> {result.output}{sizes} {result.seconds:.1f} s"
-        self.pictures.write(f"{line}: {detail}" if detail else line)
+        self.pictures.clear()
+        say(f"{line}: {detail}" if detail else line)
         self.pictures.update()

@@ -10,7 +10,7 @@ from ..evaluate.metrics import Tiles, find_metrics
 from ..evaluate.pairing import find_methods
 from ..evaluate.run import evaluate
 from ..evaluate.tables import as_csv, as_json, as_markdown, unavailable_sentences
-from ..files import check_folders, write_text
+from ..files import check_targets, write_text
 from ..optional import require
 from .console import picture_bar
 from .options import add_measures
@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     tiles = Tiles(arguments.tile, arguments.stride, arguments.aggregate)
     asked = {kind: getattr(arguments, kind) for kind in ("json", "csv", "markdown", "html")}
     places = {kind: Path(place).expanduser() for kind, place in asked.items() if place}
-    check_folders(list(places.values()))
+    pictures = [path for method in methods for pair in method.pairs for path in (pair.picture, pair.truth) if path]
+    check_targets(list(places.values()), pictures)
     first = next(iter(places.values()), None)
     keep = first.with_name(f".{first.name}.rows") if first else None
     if keep and arguments.overwrite:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..files import check_folders, find_pictures, write_atomically
+from ..files import check_targets, find_pictures, write_atomically
 from ..train.data import PairDataset, pair_sheet, usable
 from .options import add_inputs
 
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     paths = usable([found.path for found in find_pictures(arguments.inputs)], arguments.crop)
     data = PairDataset(paths, arguments.crop, 4, arguments.degradation, arguments.seed, arguments.count)
     path = Path(arguments.output).expanduser()
-    check_folders([path])
+    check_targets([path], paths)
     sheet = pair_sheet(data, arguments.count)
     write_atomically(path, lambda file: sheet.save(file, "png"))
     print(f"{min(arguments.count, len(data))} pairs of {len(paths)} pictures: {path}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..diagnostics import rope_phases
 from ..diagnostics.rope_report import draw_analyses
-from ..files import check_folders, write_atomically
+from ..files import check_targets, write_atomically
 from ..geometry import Size
 from ..picture.convert import as_picture
 from ..settings import RopeSettings
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     analyses = [rope_phases.analyse(one, size, arguments.token_px) for one in settings]
     if arguments.output:
         path = Path(arguments.output).expanduser()
-        check_folders([path])
+        check_targets([path])
         picture = as_picture(draw_analyses(analyses))
         write_atomically(path, lambda file: picture.save(file, "png"))
     if arguments.json:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__
-from ..files import FORMATS, check_folders, write_text
+from ..files import FORMATS, check_targets, write_text
 from ..picture.write import SaveOptions
 from ..pipeline.upscaler import Upscaler
 from ..settings import UpscaleSettings
 from .batch import BatchSettings, Job, Result, plan_jobs, run_jobs
-from .console import INTERRUPTED, Display
+from .console import Display, exit_code, say
 from .options import add_inputs, add_method_options, add_model_options, make_upscaler, upscale_settings
 
 
@@ -43,21 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
     batch = BatchSettings(settings, arguments.scale, arguments.long_side, save, arguments.overwrite, arguments.strip)
     jobs = plan_jobs(arguments.inputs, arguments.output, FORMATS[arguments.format])
-    check_folders([job.output for job in jobs] + ([Path(arguments.json)] if arguments.json else []))
+    summary = [Path(arguments.json).expanduser()] if arguments.json else []
+    check_targets([job.output for job in jobs] + summary, [job.source for job in jobs])
     upscaler = make_upscaler(arguments, settings)
     results: list[Result] = []
-    interrupted = False
+    stopped = 0
     with Display(len(jobs)) as display:
         try:
             for result in _results(arguments, settings, batch, upscaler, jobs, display):
                 results.append(result)
                 display.finish(result)
-        except KeyboardInterrupt:
-            interrupted = True
-    _summarise(results, len(jobs), interrupted)
-    if arguments.json:
-        _write_summary(Path(arguments.json), arguments, batch, upscaler, results, interrupted)
-    return INTERRUPTED if interrupted else int(any(r.status == "failed" for r in results))
+        except KeyboardInterrupt as stop:
+            stopped = exit_code(stop)
+    _summarise(results, len(jobs), bool(stopped))
+    for path in summary:
+        _write_summary(path, arguments, batch, upscaler, results, bool(stopped))
+    return stopped or int(any(r.status == "failed" for r in results))
 
 
 def _results(
@@ -78,7 +79,7 @@ def _results(
 def _summarise(results: list[Result], count: int, interrupted: bool) -> None:
     counts = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
     left = f", {count - len(results)} not started or unfinished" if interrupted else ""
-    print(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed{left}.")
+    say(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed{left}.")
 
 
 def _write_summary(
