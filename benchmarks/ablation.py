@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from metrics import HIGHER_IS_BETTER, all_metrics, lattice_decibels
+from metrics import NAMES, all_metrics, lattice_decibels
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -56,7 +56,7 @@ ABLATION = {
 SWEEP = {f"theta {theta}": Variant(theta) for theta in (10, 30, 100, 300, 1000, 10_000)} | {
     f"theta 100, sigma {sigma}": Variant(100, sigma) for sigma in (0.1, 0.5, 0.7)
 }
-COLUMNS = (*HIGHER_IS_BETTER, "score", "lattice_32_db", "lattice_16_db", "l_ap", "latent_bias")
+COLUMNS = (*NAMES, "score", "lattice_32_db", "lattice_16_db", "l_ap", "latent_bias")
 Pair = tuple[Tensor, Tensor]
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from metrics import HIGHER_IS_BETTER, all_metrics, lattice_decibels
+from metrics import NAMES, all_metrics, lattice_decibels, wins
 from PIL import Image
 from torch import Tensor
 
+from op4ksr_core.evaluate.metrics import METRICS
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.colour import back_project
@@ -91,19 +92,16 @@ def main() -> None:
     made = methods(arguments.model, arguments.fidelity, arguments.compensation)
     table = {name: measure(method, pairs) for name, method in made.items()}
     truth = {"lattice_db": float(np.mean([lattice_decibels(read_picture(hr).rgb) for _, hr in pairs]))}
-    print(
-        f"{len(pairs)} pairs\n\n| method | PSNR-Y | SSIM-Y | MS-SSIM | VIF | GMSD | 32-px lattice dB | s |\n"
-        + "|---" * 8
-        + "|"
-    )
+    heads = ["method", *(METRICS[name].heading for name in NAMES), "32-px lattice dB", "s"]
+    print(f"{len(pairs)} pairs\n\n| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
     for name, row in table.items():
-        figures = " | ".join(f"{row[m]:.4f}" for m in HIGHER_IS_BETTER)
+        figures = " | ".join(f"{row[m]:.4f}" for m in NAMES)
         print(f"| {name} | {figures} | {row['lattice_db']:.2f} | {row['seconds']:.2f} |")
-    print(f"| ground truth | | | | | | {truth['lattice_db']:.2f} | |")
+    print(f"| ground truth |{' |' * len(NAMES)} {truth['lattice_db']:.2f} | |")
     for rival in ("bicubic (Pillow)", "Lanczos (Pillow)", "back-projection, no model"):
         for name in list(table)[3:]:
-            wins = sum((table[name][m] > table[rival][m]) == up for m, up in HIGHER_IS_BETTER.items())
-            print(f"{name} beats {rival} in {wins} of {len(HIGHER_IS_BETTER)} metrics")
+            better = wins(table[name], table[rival])
+            print(f"{name} beats {rival} in {len(better)} of {len(NAMES)} metrics: {', '.join(better)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(table | {"ground truth": truth}, indent=2) + "\n")
 

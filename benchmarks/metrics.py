@@ -1,18 +1,24 @@
-"""The metrics of the benchmarks' tables, on luma. Pictures are (1, 3, H, W) in [0, 1]."""
+"""The metrics of the benchmarks' tables. Pictures are (1, 3, H, W) in [0, 1]."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from op4ksr_core.evaluate.measures import gmsd, luma, ms_ssim, psnr, quantised, ssim, vif
+from op4ksr_core.evaluate.measures import luma, quantised
+from op4ksr_core.evaluate.metrics import METRICS, Tiles
 
-HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "ms_ssim": True, "vif": True, "gmsd": False}
+NAMES = ("psnr", "ssim", "ms_ssim", "vif", "gmsd", "detail", "right", "niqe")
 
 
 def all_metrics(picture: Tensor, truth: Tensor) -> dict[str, float]:
-    """The five metrics of HIGHER_IS_BETTER."""
+    """The metrics of NAMES, of what 8-bit files would hold."""
     a, b = quantised(picture), quantised(truth)
-    return {"psnr": psnr(a, b), "ssim": ssim(a, b), "ms_ssim": ms_ssim(a, b), "vif": vif(a, b), "gmsd": gmsd(a, b)}
+    return {name: METRICS[name](a, b, Tiles()) for name in NAMES}
+
+
+def wins(ours: dict[str, float], theirs: dict[str, float]) -> list[str]:
+    """The metrics in which ours are better."""
+    return [name for name in NAMES if METRICS[name].goodness(ours[name]) > METRICS[name].goodness(theirs[name])]
 
 
 def lattice_decibels(picture: Tensor, period: int = 32, patch: int = 128) -> float:
