@@ -2,7 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..op4ksr_core.settings import COLOUR_FIXES
+from ..op4ksr_core.settings import COLOUR_FIXES, PRESETS
+
+EMBEDDED = PRESETS["embedded"]
+"""What the inputs start from; the other presets' values are in the tooltips and in docs/nodes.md."""
 
 SCALE = io.Float.Input(
     "scale", default=4.0, min=0.1, max=16.0, step=0.1, tooltip="Times the picture's size. Used where long_side is 0."
@@ -17,12 +20,19 @@ FACTOR = io.Combo.Input(
     tooltip="How far the VAE compresses: 16 for OP4KSR and UltraFlux (F16), 8 for OMGSR (FLUX's own VAE).",
 )
 SIGMA = io.Float.Input(
-    "sigma_mid", default=0.3, min=0.005, max=1.0, step=0.005, tooltip="The mid-timestep. OP4KSR 0.3, OMGSR 0.505."
+    "sigma_mid",
+    default=EMBEDDED.sigma,
+    min=0.005,
+    max=1.0,
+    step=0.005,
+    tooltip="The mid-timestep. OP4KSR 0.3, OMGSR 0.505.",
 )
-STEPS = io.Int.Input("steps", default=1, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps.")
+STEPS = io.Int.Input(
+    "steps", default=EMBEDDED.steps, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps."
+)
 GUIDANCE = io.Float.Input(
     "guidance",
-    default=1.0,
+    default=EMBEDDED.guidance,
     min=0.0,
     max=30.0,
     step=0.1,
@@ -38,7 +48,7 @@ THETA = io.Float.Input(
 )
 NOISE = io.Float.Input(
     "noise",
-    default=0.0,
+    default=EMBEDDED.noise,
     min=0.0,
     max=1.0,
     step=0.05,
@@ -56,12 +66,12 @@ SEED = io.Int.Input(
 COLOUR = io.Combo.Input(
     "colour",
     options=list(COLOUR_FIXES),
-    default="wavelet",
+    default=EMBEDDED.colour,
     tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), none.",
 )
 COMPENSATION = io.Float.Input(
     "compensation",
-    default=1.0,
+    default=EMBEDDED.compensation,
     min=0.0,
     max=2.0,
     step=0.05,
@@ -70,7 +80,7 @@ COMPENSATION = io.Float.Input(
 )
 FIDELITY = io.Float.Input(
     "fidelity",
-    default=0.8,
+    default=EMBEDDED.fidelity,
     min=0.0,
     max=1.0,
     step=0.05,

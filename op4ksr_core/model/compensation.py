@@ -21,6 +21,7 @@ from ..settings import MAX_COMPENSATION, check_range
 from .rowwise import Layer, Map, conv_rows, kept, overwritten, strip_rows, strips
 
 FACTOR = 4
+_BORDER = 16  # LR px around the picture, as far as the network sees
 
 
 class ResidualBlock(nn.Module):
@@ -102,7 +103,16 @@ def compensate(
     padded = Size(*(math.ceil(side / FACTOR) * FACTOR for side in (size.height, size.width)))
     picture = pad_reflect(picture_bchw.float(), padded) if padded != size else picture_bchw.float()
     lr = resize(lr_bchw.float(), Size(padded.height // FACTOR, padded.width // FACTOR))
-    return crop(_with_detail(module, lr, picture, strength, progress or (lambda *_: None)), size)
+    # A border of mirrored px: the convolutions' zero padding would draw a frame.
+    picture, lr = _mirrored(picture, FACTOR * _BORDER), _mirrored(lr, _BORDER)
+    made = _with_detail(module, lr, picture, strength, progress or (lambda *_: None))
+    inner = slice(FACTOR * _BORDER, None)
+    return crop(made[..., inner, inner], size)
+
+
+def _mirrored(x: Tensor, border: int) -> Tensor:
+    """The map with `border` px more on every side; small maps are continued by their last px."""
+    return F.pad(x, (border,) * 4, mode="reflect" if border < min(x.shape[-2:]) else "replicate")
 
 
 def _with_detail(

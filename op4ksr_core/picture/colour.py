@@ -19,14 +19,14 @@ _STRIP_ROWS = 128
 def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: float) -> Tensor:
     """From the decoder's padded output to the picture that is shown: crop, colour fix, fidelity, clamp to [0, 1].
 
-    Fidelity also fades the model's own drawing out over the outermost 16 px, in favour of the
+    Fidelity (wholly from 0.5) also fades the model's own drawing out over the outermost 16 px, in favour of the
     enlarged LR picture: there the convolutions' zero padding misleads a small decoder.
     """
     image = crop(raw_bchw, target).to(torch.float32, memory_format=torch.contiguous_format)
     reference = resize(lr_bchw, target)
     image = fix_colour(image, reference, fix)
     if fidelity > 0:
-        image = fade_edges(image, reference, fidelity)
+        image = fade_edges(image, reference, min(1.0, 2 * fidelity))
     return back_project(image, lr_bchw, fidelity).clamp_(0, 1)
 
 

@@ -44,6 +44,11 @@ def live(pictures: Pictures, teacher_file: Path, restorer_of: Callable[[random.R
     return batch
 
 
+SHARP = 0.4
+"""Share of the crops that are drawn towards the truth, half of them all the way. There the network learns to add
+nothing, so that it can stand behind better models too."""
+
+
 def kept(path: Path) -> Source:
     """Crops of a file that `restore_crops` wrote, each in one of eight turns and flips."""
     parts = torch.load(path, weights_only=True)
@@ -54,7 +59,10 @@ def kept(path: Path) -> Source:
         for _ in range(count):
             number, turn, flip = rng.randrange(len(parts["lr"])), rng.randrange(4), rng.random() < 0.5
             row = [torch.rot90(parts[name][number].float() / 255, turn, (1, 2)) for name in names]
-            rows.append([x.flip(2) for x in row] if flip else row)
+            lr, picture, hr, target = [x.flip(2) for x in row] if flip else row
+            kind = rng.random()
+            share = 1.0 if kind < SHARP / 2 else rng.random() if kind < SHARP else 0.0
+            rows.append((lr, picture.lerp(hr, share), hr, target.lerp(hr, share)))
         return Batch(*(torch.stack(part).contiguous() for part in zip(*rows, strict=True)))
 
     return batch
