@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from op4ksr_core.model import flow
 from op4ksr_core.model.rope import RotaryEmbedding
-from op4ksr_core.model.vae import decode, encode, make_f16
+from op4ksr_core.model.vae import make_f16
 from op4ksr_core.settings import RopeSettings
 
 VAE_CONFIG: dict[str, Any] = {
@@ -91,6 +91,3 @@ class Restorer(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         sigma = torch.full((len(z),), SIGMA_MID)
         return z - SIGMA_MID * flow.transformer_velocity(self.dit, z, sigma, self.prompt, self.pooled)
-
-
-__all__ = ["DIT_CONFIG", "SIGMA_MID", "THETA", "VAE_CONFIG", "Restorer", "decode", "encode", "new_vae"]

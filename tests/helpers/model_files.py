@@ -1,9 +1,11 @@
 """Writes small models to disk in every layout that the loader reads."""
 
 import json
+import shutil
 
 import torch
-from builders import TRANSFORMER
+from builders import TRANSFORMER, make_transformer, make_vae
+from places import ROOT
 from safetensors.torch import save_file
 
 OMGSR_TRANSFORMER = (
@@ -75,3 +77,13 @@ def to_ldm(state):
             key = key.replace(f"mid_block.attentions.0.{a}", f"mid.attn_1.{b}")
         out[key] = value[:, :, None, None] if "attn_1" in key and value.ndim == 2 else value
     return out
+
+
+def write_probe_model(base):
+    """What the probes inside ComfyUI read: the extension, and a small model, its VAE at 16x, and at 8x in `f8`."""
+    (base / "op4ksr").symlink_to(ROOT)
+    vae = {"norm_num_groups": 32, "block_out_channels": [32, 32, 64, 64]}
+    folder = write_model(base / "model", make_transformer(num_attention_heads=2), make_vae(**vae))
+    shutil.copytree(folder / "transformer", folder / "f8" / "transformer")
+    write_model(folder / "f8", make_transformer(num_attention_heads=2), make_vae(**vae), stride=1)
+    return folder

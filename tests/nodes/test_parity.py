@@ -1,14 +1,12 @@
 """ComfyUI's MODEL and VAE after our surgery, against diffusers on the same weights, in float32."""
 
 import json
-import shutil
 import subprocess
 
 import pytest
 import torch
-from builders import make_transformer, make_vae
 from comfy_server import python_of
-from model_files import write_model
+from model_files import write_probe_model
 from places import ROOT
 from safetensors.torch import load_file, save_file
 
@@ -23,11 +21,7 @@ SCALE, SHIFT = 0.3611, 0.1159
 def found(comfyui, tmp_path_factory):
     """(what ComfyUI computed, the core's upscaler on the same files, the inputs, the errors on wrong ones)"""
     base = tmp_path_factory.mktemp("parity")
-    (base / "op4ksr").symlink_to(ROOT)
-    vae = {"norm_num_groups": 32, "block_out_channels": [32, 32, 64, 64]}
-    folder = write_model(base / "model", make_transformer(num_attention_heads=2), make_vae(**vae))
-    shutil.copytree(folder / "transformer", folder / "f8" / "transformer")
-    write_model(folder / "f8", make_transformer(num_attention_heads=2), make_vae(**vae), stride=1)
+    folder = write_probe_model(base)
     torch.manual_seed(5)
     given = {"x": torch.rand(2, 3, 96, 160), "z": torch.randn(2, 16, 6, 10)} | load_file(folder / "prompt.safetensors")
     save_file(given, base / "in.safetensors")

@@ -1,14 +1,12 @@
 """What a CPU run does not meet by itself, imitated inside each ComfyUI: see internals_probe.py."""
 
 import json
-import shutil
 import subprocess
 
 import pytest
 import torch
-from builders import make_transformer, make_vae
 from comfy_server import python_of
-from model_files import write_model
+from model_files import write_probe_model
 from places import ROOT
 from safetensors.torch import load_file, save_file
 
@@ -16,11 +14,7 @@ from safetensors.torch import load_file, save_file
 @pytest.fixture(scope="module")
 def found(comfyui, tmp_path_factory):
     base = tmp_path_factory.mktemp("internals")
-    (base / "op4ksr").symlink_to(ROOT)
-    vae = {"norm_num_groups": 32, "block_out_channels": [32, 32, 64, 64]}
-    folder = write_model(base / "model", make_transformer(num_attention_heads=2), make_vae(**vae))
-    shutil.copytree(folder / "transformer", folder / "f8" / "transformer")
-    write_model(folder / "f8", make_transformer(num_attention_heads=2), make_vae(**vae), stride=1)
+    folder = write_probe_model(base)
     torch.manual_seed(5)
     given = {"x": torch.rand(1, 3, 96, 160), "z": torch.randn(1, 16, 6, 10)} | load_file(folder / "prompt.safetensors")
     save_file(given, base / "in.safetensors")
