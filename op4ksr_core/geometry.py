@@ -7,11 +7,15 @@ import math
 from dataclasses import dataclass
 
 from .errors import SettingError
+from .settings import check_choice
 
 TOKEN_PX = 32
 """Picture pixels along one side of a token: F16 latents, packed 2x2."""
 
 MAX_SCALE = 16.0
+
+FITS = ("fit", "crop", "pad")
+"""How a picture of another shape goes into an exact size."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +64,29 @@ class SizePlan:
         return f"{self.source} -> {self.target}, padded {self.padded}, {self.tokens} tokens"
 
 
-def target_size(source: Size, scale: float | None = None, long_side: int | None = None) -> Size:
-    """The exact output size for a scale factor (default 4) or a long side in px; never both.
+def target_size(
+    source: Size,
+    scale: float | None = None,
+    long_side: int | None = None,
+    short_side: int | None = None,
+    megapixels: float | None = None,
+) -> Size:
+    """The output size for a scale factor (default 4), a long or short side in px, or millions of px; one of them.
 
-    Sides are rounded half up and are at least 1 px. Raises SettingError on a scale that is not
-    finite and in (0, 16], a long side below 1, a long side over 16 times the source's, or both given.
+    Sides are rounded half up and are at least 1 px. Raises SettingError on a scale that is not finite and in (0, 16],
+    a side below 1, megapixels not finite and above 0, a result over 16 times the source, or several given.
     """
-    if scale is not None and long_side is not None:
-        raise SettingError(f"Give a scale or a long side, not both (scale={scale}, long side={long_side}).")
+    given = {"scale": scale, "long side": long_side, "short side": short_side, "megapixels": megapixels}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if len(wanted) > 1:
+        named = ", ".join(f"{name} {value}" for name, value in wanted.items())
+        raise SettingError(f"Give one of scale, long side, short side and megapixels; got {named}.")
     if long_side is not None:
-        factor = _long_side_factor(source, long_side)
+        factor = _side_factor("long", max(source.height, source.width), long_side)
+    elif short_side is not None:
+        factor = _side_factor("short", min(source.height, source.width), short_side)
+    elif megapixels is not None:
+        factor = _megapixel_factor(source, megapixels)
     else:
         factor = 4.0 if scale is None else float(scale)
         if not math.isfinite(factor) or not 0 < factor <= MAX_SCALE:
@@ -77,16 +94,99 @@ def target_size(source: Size, scale: float | None = None, long_side: int | None 
     return Size(*(max(1, math.floor(side * factor + 0.5)) for side in (source.height, source.width)))
 
 
-def _long_side_factor(source: Size, long_side: int) -> float:
-    longest = max(source.height, source.width)
-    if long_side < 1:
-        raise SettingError(f"The long side must be at least 1 px, got {long_side}.")
-    if long_side > MAX_SCALE * longest:
+def _side_factor(which: str, side: int, wanted: int) -> float:
+    if wanted < 1:
+        raise SettingError(f"The {which} side must be at least 1 px, got {wanted}.")
+    if wanted > MAX_SCALE * side:
         raise SettingError(
-            f"A long side of {long_side} px is over {MAX_SCALE:g} times the picture's {longest} px. "
-            f"Ask for at most {int(MAX_SCALE * longest)}, or upscale twice."
+            f"A {which} side of {wanted} px is over {MAX_SCALE:g} times the picture's {side} px. "
+            f"Ask for at most {int(MAX_SCALE * side)}, or upscale twice."
         )
-    return long_side / longest
+    return wanted / side
+
+
+def _megapixel_factor(source: Size, megapixels: float) -> float:
+    if not (math.isfinite(megapixels) and megapixels > 0):
+        raise SettingError(f"Megapixels must be a finite number above 0, got {megapixels}.")
+    factor = math.sqrt(megapixels * 1e6 / source.pixels)
+    if factor > MAX_SCALE:
+        most = MAX_SCALE**2 * source.pixels / 1e6
+        raise SettingError(
+            f"{megapixels:g} megapixels are over {MAX_SCALE:g} times the sides of {source}. Ask for at most "
+            f"{most:.3g}, or upscale twice."
+        )
+    return factor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture goes into an exact size: the part of the source that is used, what it becomes, the whole canvas."""
+
+    top: int
+    left: int
+    used: Size
+    target: Size
+    canvas: Size
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing is cut off and nothing is added."""
+        return (self.top, self.left) == (0, 0) and self.target == self.canvas
+
+
+def frame(source: Size, box: Size, fit: str = "fit") -> Frame:
+    """A picture of `source` px in a box: `fit` inside it, `crop` so that it fills it, `pad` with bars around.
+
+    The picture keeps its shape to a source px. Raises SettingError on another word, or over 16 times the source.
+    """
+    check_choice("Fit", fit, FITS)
+    across, down = box.width / source.width, box.height / source.height
+    factor = max(across, down) if fit == "crop" else min(across, down)
+    if factor > MAX_SCALE:
+        raise SettingError(f"{box} px is over {MAX_SCALE:g} times the picture's {source} px. Upscale twice.")
+    if fit == "crop":
+        used = Size(*(min(n, max(1, round(m / factor))) for n, m in zip(_sides(source), _sides(box), strict=True)))
+        top, left = ((n - m) // 2 for n, m in zip(_sides(source), _sides(used), strict=True))
+        return Frame(top, left, used, box, box)
+    inside = Size(
+        *(min(m, max(1, math.floor(n * factor + 0.5))) for n, m in zip(_sides(source), _sides(box), strict=True))
+    )
+    return Frame(0, 0, source, inside, box if fit == "pad" else inside)
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    return size.height, size.width
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """What size is wanted, before the picture is known: one of the first five, or four times as large.
+
+    `exact` is the box of `fit` (fit, crop, pad). Values are checked against each picture by `frame_of`.
+    """
+
+    scale: float | None = None
+    long_side: int | None = None
+    short_side: int | None = None
+    megapixels: float | None = None
+    exact: Size | None = None
+    fit: str = "fit"
+
+    def check(self) -> None:
+        """Raises SettingError where no picture could be made so: several sizes, or one out of range."""
+        check_choice("Fit", self.fit, FITS)
+        others = (self.scale, self.long_side, self.short_side, self.megapixels)
+        if self.exact is not None and any(value is not None for value in others):
+            raise SettingError(f"Give an exact size ({self.exact}) or a scale, side or megapixels, not both.")
+        target_size(Size(2**20, 2**20), *others)
+
+    def frame_of(self, source: Size) -> Frame:
+        """Errors as of `check`, `target_size` and `frame`."""
+        self.check()
+        if self.exact is not None:
+            return frame(source, self.exact, self.fit)
+        target = target_size(source, self.scale, self.long_side, self.short_side, self.megapixels)
+        return Frame(0, 0, source, target, target)
 
 
 def padded_side(side: int, multiple: int = TOKEN_PX) -> int:
@@ -98,7 +198,11 @@ def plan_size(
     source: Size, scale: float | None = None, long_side: int | None = None, token_px: int = TOKEN_PX
 ) -> SizePlan:
     """Source, target and padded size of one picture. Errors as in `target_size`."""
-    target = target_size(source, scale, long_side)
+    return plan_target(source, target_size(source, scale, long_side), token_px)
+
+
+def plan_target(source: Size, target: Size, token_px: int = TOKEN_PX) -> SizePlan:
+    """The plan for a target size that is known."""
     padded = Size(padded_side(target.height, token_px), padded_side(target.width, token_px))
     return SizePlan(source, target, padded, token_px)
 

@@ -5,13 +5,13 @@ here.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from .errors import SettingError
 
 Scheme = Literal["plain", "yarn", "resonance-yarn"]
-ColourFix = Literal["none", "wavelet", "adain"]
+ColourFix = Literal["none", "wavelet", "adain", "lab"]
 Head = Literal["centered", "partitioned"]
 VaePass = Literal["whole", "strips", "frugal"]
 Attention = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3", "fa4"]
@@ -23,6 +23,8 @@ PASSES: tuple[str, ...] = get_args(VaePass)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
 MAX_COMPENSATION = 2.0
+MAX_STRENGTH = 2.0
+MIN_WINDOW, MAX_WINDOW = 256, 32_768
 MAX_SEED = 2**64 - 1
 """The largest seed that torch's generators take."""
 
@@ -108,7 +110,8 @@ class UpscaleSettings:
     """Samples the encoder's posterior; None takes its mode."""
 
     colour: ColourFix = "none"
-    """Whose colours the result takes: `wavelet` and `adain` take the input's."""
+    """Whose colours the result takes. The input's: `wavelet` its low bands, `adain` its mean and contrast, `lab` its
+    chroma under the result's lightness."""
 
     fidelity: float = 1.0
     """Back-projection, in [0, 1]: 1 keeps the input's own band exactly."""
@@ -118,6 +121,10 @@ class UpscaleSettings:
 
     rope: RopeSettings | None = field(default_factory=RopeSettings)
     """How tokens are placed; None keeps what the model came with."""
+
+    window: int = 0
+    """Side in px of the windows that the transformer sees one by one, each half over the next, as OMGSR's reference
+    runs at large sizes; 0 shows it the whole picture. The VAE always sees all of it."""
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
@@ -132,6 +139,10 @@ class UpscaleSettings:
         check_choice("Colour fix", self.colour, COLOUR_FIXES)
         check_range("Fidelity", self.fidelity, 0, 1)
         check_range("Compensation", self.compensation, 0, MAX_COMPENSATION)
+        if self.window != 0 and not MIN_WINDOW <= self.window <= MAX_WINDOW:
+            raise SettingError(
+                f"The window must be 0 (the whole picture) or {MIN_WINDOW} to {MAX_WINDOW} px, got {self.window}."
+            )
 
 
 @dataclass(frozen=True)
@@ -181,6 +192,22 @@ PRESETS: dict[str, UpscaleSettings] = {
     "omgsr": UpscaleSettings(sigma=0.5051, colour="wavelet", fidelity=0.0, rope=RopeSettings(theta=10_000.0)),
 }
 """Settings by name; each means the same on the command line, in Python and in a graph."""
+
+
+PRESET_FACTORS = {"omgsr": 8}
+"""VAE factor of the presets whose VAE is not F16."""
+
+
+def with_strength(settings: UpscaleSettings, strength: float) -> UpscaleSettings:
+    """One knob from keeping the picture to restoring it: 0 keeps its own band and adds nothing, 1 is the settings.
+
+    In between, and up to 2, compensation grows with it and fidelity (how much of the small picture is put back) falls
+    with it. Sigma stays: on the bundled model another sigma than the trained one only hurts (docs/evaluation.md).
+    Raises SettingError outside [0, 2].
+    """
+    check_range("Strength", strength, 0, MAX_STRENGTH)
+    kept = settings.fidelity * (2 - strength) if strength > 1 else 1 - strength * (1 - settings.fidelity)
+    return replace(settings, fidelity=kept, compensation=min(MAX_COMPENSATION, strength * settings.compensation))
 
 
 def find_preset(name: str) -> UpscaleSettings:

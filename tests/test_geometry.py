@@ -1,7 +1,7 @@
 import pytest
 
 from op4ksr_core.errors import SettingError
-from op4ksr_core.geometry import Size, padded_side, plan_size, reflect_indices, target_size
+from op4ksr_core.geometry import Size, Sizing, frame, padded_side, plan_size, reflect_indices, target_size
 
 
 def test_default_scale_is_four():
@@ -43,7 +43,7 @@ def test_bad_long_side(long_side):
 
 
 def test_scale_and_long_side_exclude_each_other():
-    with pytest.raises(SettingError, match="not both"):
+    with pytest.raises(SettingError, match="Give one of"):
         target_size(Size(10, 10), 2, 40)
 
 
@@ -75,3 +75,43 @@ def test_padding_is_the_least_multiple(side):
 )
 def test_reflection(side, total, expected):
     assert reflect_indices(side, total) == expected
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        ({"short_side": 200}, Size(200, 400)),
+        ({"megapixels": 0.08}, Size(200, 400)),
+        ({"exact": Size(300, 300)}, Size(150, 300)),
+        ({"exact": Size(300, 300), "fit": "crop"}, Size(300, 300)),
+        ({"exact": Size(300, 300), "fit": "pad"}, Size(300, 300)),
+        ({}, Size(400, 800)),
+    ],
+)
+def test_other_ways_to_ask_for_a_size(wish, expected):
+    assert Sizing(**wish).frame_of(Size(100, 200)).canvas == expected
+
+
+def test_a_frame_cuts_from_the_middle():
+    found = frame(Size(100, 200), Size(300, 300), "crop")
+    assert (found.top, found.left, found.used) == (0, 50, Size(100, 100))
+    assert frame(Size(100, 200), Size(300, 300), "pad").target == Size(150, 300)
+
+
+@pytest.mark.parametrize(
+    ("wish", "text"),
+    [
+        ({"short_side": 0}, "at least 1 px, got 0"),
+        ({"short_side": 1700}, "at most 1600"),
+        ({"megapixels": float("nan")}, "nan"),
+        ({"megapixels": -1.0}, "-1"),
+        ({"megapixels": 6.0}, "at most 5.12"),
+        ({"scale": 2, "short_side": 100}, "scale 2, short side 100"),
+        ({"exact": Size(10, 10), "scale": 2}, "not both"),
+        ({"exact": Size(10, 10), "fit": "stretch"}, "stretch"),
+        ({"exact": Size(5000, 5000)}, "Upscale twice"),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused(wish, text):
+    with pytest.raises(SettingError, match=text):
+        Sizing(**wish).frame_of(Size(100, 200))

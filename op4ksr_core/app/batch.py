@@ -12,12 +12,12 @@ from torch import Tensor
 
 from ..errors import Op4ksrError, SettingError
 from ..files import READABLE, Found, check_folders, find_pictures, format_of
-from ..geometry import Size
+from ..geometry import Size, Sizing
 from ..picture.before_after import save_before_after
 from ..picture.convert import as_picture
-from ..picture.read import Picture, fill_hidden, read_picture
-from ..picture.resample import resize
+from ..picture.read import read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
+from ..pipeline.framed import restore_framed
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
@@ -55,11 +55,11 @@ class BatchSettings:
     """What holds for every picture of a batch."""
 
     upscale: UpscaleSettings
-    scale: float | None = None
-    long_side: int | None = None
+    sizing: Sizing = Sizing()
     save: SaveOptions = SaveOptions()
     overwrite: bool = False
     strip: bool = False
+    strength_mask: str | None = None
 
 
 def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png") -> list[Job]:
@@ -178,11 +178,18 @@ def _remove_lock(path: Path) -> None:
 def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progress | None) -> Result:
     picture = read_picture(job.source)
     source = Size(*picture.rgb.shape[-2:])
-    target = upscaler.plan(source, settings.scale, settings.long_side).target
-    lost = check_writable(picture, target.height, target.width, format_of(job.output))
-    rgb = upscaler(fill_hidden(picture), settings.scale, settings.long_side, settings.upscale, progress)
-    larger = replace(picture, rgb=rgb, alpha=enlarge_alpha(picture, target))
+    canvas = settings.sizing.frame_of(source).canvas
+    region = read_mask(settings.strength_mask) if settings.strength_mask else None
+    padded = settings.sizing.exact is not None and settings.sizing.fit == "pad"
+    lost = check_writable(picture, canvas.height, canvas.width, format_of(job.output), padded)
+
+    def restored(lr: Tensor, target: Size) -> Tensor:
+        return upscaler(lr, settings=settings.upscale, progress=progress, target=target)
+
+    made = restore_framed(picture.rgb, settings.sizing, restored, picture.alpha, region)
+    larger = replace(picture, rgb=made.rgb, alpha=made.alpha)
     write_picture(job.output, larger, settings.save)
+    target = made.frame.canvas
     if settings.strip:
         save_before_after(
             job.output.with_name(f"{job.output.stem}_strip.jpg"), as_picture(picture.rgb[0]), as_picture(larger.rgb[0])
@@ -190,6 +197,6 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     return Result(str(job.source), str(job.output), "done", 0.0, str(source), str(target), notes=picture.notes + lost)
 
 
-def enlarge_alpha(picture: Picture, target: Size) -> Tensor | None:
-    """The picture's alpha at the result's size, if it has one."""
-    return None if picture.alpha is None else resize(picture.alpha, target).clamp(0, 1)
+def read_mask(path: str) -> Tensor:
+    """A strength mask (1, 1, H, W) in [0, 1] from a picture: its brightness. Raises ImageError."""
+    return read_picture(path).rgb.mean(1, keepdim=True)

@@ -13,6 +13,7 @@ from ..evaluate.pairing import Method, Pair
 from ..evaluate.run import Outcome, evaluate
 from ..evaluate.tables import as_csv, as_json, as_markdown, mean_of, shown
 from ..files import check_folders, write_text
+from ..geometry import Sizing
 from ..optional import require
 from ..testsets import published
 from ..testsets.make import MANIFEST, SCALE, differences, make, read_manifest
@@ -107,7 +108,7 @@ def _enlarged(arguments: argparse.Namespace, jobs: Sequence[Job]) -> list[Result
     settings = upscale_settings(arguments)
     upscaler, results = make_upscaler(arguments, settings), []
     with Display(len(jobs)) as display:
-        for result in run_jobs(upscaler, jobs, BatchSettings(settings, SCALE), display.start):
+        for result in run_jobs(upscaler, jobs, BatchSettings(settings, Sizing(SCALE)), display.start):
             results.append(result)
             display.finish(result)
     return results

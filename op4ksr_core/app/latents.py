@@ -3,8 +3,9 @@
 import argparse
 
 from ..diagnostics import latent_view
+from ..picture.alpha import fill_hidden
 from ..picture.convert import as_picture
-from ..picture.read import Picture, fill_hidden
+from ..picture.read import Picture
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from .batch import Job
@@ -25,9 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     names = ("before", "after")
 
     def one(upscaler: Upscaler, job: Job, picture: Picture, report: Progress) -> None:
-        [variant] = upscaler.variants(
-            fill_hidden(picture), [settings], arguments.scale, arguments.long_side, report, decode=False
-        )
+        rgb = fill_hidden(picture.rgb, picture.alpha)
+        [variant] = upscaler.variants(rgb, [settings], arguments.scale, arguments.long_side, report, decode=False)
         latents = [latent_view.check_latent(z) for z in (variant.before, variant.after)]
         write_png(job.output, as_picture(latent_view.draw_latents(latents, names)))
         numbers = {name: latent_view.phase_bias(z).as_dict() for name, z in zip(names, latents, strict=True)}

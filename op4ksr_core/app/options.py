@@ -18,6 +18,7 @@ from ..settings import (
     RopeSettings,
     UpscaleSettings,
     find_preset,
+    with_strength,
 )
 from ..weights.sources import Sources
 
@@ -89,6 +90,8 @@ def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> 
     method.add_argument("--colour", "--color", help=f"colour fix: {', '.join(COLOUR_FIXES)}")
     method.add_argument("--fidelity", type=float, help="how far the input's own band is kept, 0 to 1")
     method.add_argument("--compensation", type=float, help="fine detail that 16x compression loses, 0 (none) to 2")
+    method.add_argument("--strength", type=float, help="0 keeps the picture, 1 is the preset (default), 2 is most")
+    method.add_argument("--window", type=int, help="px of the windows that the transformer sees, 0 for all (default)")
 
 
 def add_measures(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +109,8 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     rope = replace(preset.rope or RopeSettings(), **{k: given[k] for k in ("theta", "scheme") if k in given})
     names = {one.name for one in fields(UpscaleSettings)} & given.keys()
-    return replace(preset, rope=rope, **{name: given[name] for name in names})
+    settings = replace(preset, rope=rope, **{name: given[name] for name in names})
+    return with_strength(settings, given["strength"]) if "strength" in given else settings
 
 
 def find_sources(arguments: argparse.Namespace) -> Sources:

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from ..diagnostics import sweep
 from ..geometry import Size
-from ..picture.read import Picture, fill_hidden
+from ..picture.alpha import enlarge_alpha, fill_hidden
+from ..picture.read import Picture
 from ..picture.write import write_picture
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import RopeSettings
-from .batch import Job, enlarge_alpha
+from .batch import Job
 from .options import add_inputs, add_method_options, add_model_options, upscale_settings
 from .studies import run_study, tell, write_json, write_png
 
@@ -37,14 +38,17 @@ def run(arguments: argparse.Namespace) -> int:
     def one(upscaler: Upscaler, job: Job, picture: Picture, report: Progress) -> None:
         trials: list[sweep.Trial] = []
         frames = None
-        variants = upscaler.variants(fill_hidden(picture), settings, arguments.scale, arguments.long_side, report)
+        filled = fill_hidden(picture.rgb, picture.alpha)
+        variants = upscaler.variants(filled, settings, arguments.scale, arguments.long_side, report)
         for (theta, sigma), variant in zip(pairs, variants, strict=True):
             rgb = variant.picture[0]
             frames = frames or sweep.choose_frames(rgb)
             trials.append(sweep.judge(theta, sigma, rgb, frames, trials[0] if trials else None))
             if arguments.pictures:
                 name = f"{job.output.stem}_theta{theta:g}_sigma{sigma:g}.png"
-                alpha = enlarge_alpha(picture, Size(*rgb.shape[-2:]))
+                alpha = picture.alpha
+                if alpha is not None:
+                    alpha = enlarge_alpha(alpha, Size(*rgb.shape[-2:]))
                 write_picture(job.output.with_name(name), replace(picture, rgb=variant.picture, alpha=alpha))
         write_png(job.output.with_name(f"{job.output.stem}_sheet.png"), sweep.contact_sheet(trials))
         write_png(job.output.with_name(f"{job.output.stem}_plot.png"), sweep.plot(trials))

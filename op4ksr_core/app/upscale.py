@@ -7,11 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__
+from ..errors import SettingError
 from ..files import FORMATS, check_targets, write_text
+from ..geometry import FITS, Size, Sizing
 from ..picture.write import SaveOptions
 from ..pipeline.upscaler import Upscaler
 from ..settings import UpscaleSettings
-from .batch import BatchSettings, Job, Result, plan_jobs, run_jobs
+from .batch import BatchSettings, Job, Result, plan_jobs, read_mask, run_jobs
 from .console import Display, exit_code, say
 from .options import add_inputs, add_method_options, add_model_options, make_upscaler, upscale_settings
 
@@ -22,8 +24,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("here", "ray"), default="here", help="ray: a model in each of --workers")
     parser.add_argument("--workers", type=int, default=1, help="models at once with --engine ray (default 1)")
     add_model_options(parser)
+    add_size_options(parser)
     add_method_options(parser)
     add_output_options(parser)
+
+
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    size = parser.add_argument_group("size, in place of --scale and --long-side")
+    size.add_argument("--short-side", type=int, help="short side of the output in px")
+    size.add_argument("--megapixels", type=float, help="millions of px of the output, above 0")
+    size.add_argument("--exact", metavar="WxH", help="the output's exact size")
+    size.add_argument(
+        "--fit", choices=FITS, default="fit", help="--exact: inside it, cut to fill it, or with transparent bars"
+    )
+    size.add_argument(
+        "--strength-mask", metavar="FILE", help="a picture: white where the model may act, black where not"
+    )
+
+
+def sizing_of(arguments: argparse.Namespace) -> Sizing:
+    """The size that the options ask for. Raises SettingError."""
+    exact = Size.parse(arguments.exact) if arguments.exact is not None else None
+    sizing = Sizing(
+        arguments.scale, arguments.long_side, arguments.short_side, arguments.megapixels, exact, arguments.fit
+    )
+    if exact is None and arguments.fit != "fit":
+        raise SettingError(f"--fit {arguments.fit} needs an exact size: give --exact WxH.")
+    sizing.check()
+    return sizing
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Enlarges the inputs; 1 if a picture failed, 130 if stopped. Raises Op4ksrError before any work."""
     settings = upscale_settings(arguments)
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
-    batch = BatchSettings(settings, arguments.scale, arguments.long_side, save, arguments.overwrite, arguments.strip)
+    batch = BatchSettings(
+        settings, sizing_of(arguments), save, arguments.overwrite, arguments.strip, arguments.strength_mask
+    )
+    if batch.strength_mask:
+        read_mask(batch.strength_mask)  # what is wrong with it is said now, not at each picture
     jobs = plan_jobs(arguments.inputs, arguments.output, FORMATS[arguments.format])
     summary = [Path(arguments.json).expanduser()] if arguments.json else []
     check_targets([job.output for job in jobs] + summary, [job.source for job in jobs])

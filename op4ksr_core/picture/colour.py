@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..geometry import Size
 from ..settings import COLOUR_FIXES, check_choice, check_range
+from .lab import lab_fix
 from .resample import crop, resize, there_and_back
 
 _WAVELET_LEVELS = 5
@@ -56,9 +57,8 @@ def _edge_weight(image_bchw: Tensor) -> Tensor:
 def fix_colour(image_bchw: Tensor, reference_bchw: Tensor, fix: str) -> Tensor:
     """Gives `image` the colours of `reference` (equal shape) by the named fix, one of COLOUR_FIXES."""
     check_choice("Colour fix", fix, COLOUR_FIXES)
-    if fix == "wavelet":
-        return wavelet_fix(image_bchw, reference_bchw)
-    return adain_fix(image_bchw, reference_bchw) if fix == "adain" else image_bchw
+    fixes = {"wavelet": wavelet_fix, "adain": adain_fix, "lab": lab_fix}
+    return fixes[fix](image_bchw, reference_bchw) if fix in fixes else image_bchw
 
 
 def wavelet_fix(image_bchw: Tensor, reference_bchw: Tensor) -> Tensor:

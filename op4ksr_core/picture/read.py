@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..files import READABLE
-from .colour import low_band
 from .deep import png_module, tifffile_module
 
 _ORIENTATION = 0x0112
@@ -155,16 +154,3 @@ def _from_array(
     alpha = planes[:, -1:] if channels in (2, 4) else None
     rgb = colour.expand(-1, 3, -1, -1).contiguous()
     return Picture(rgb, alpha, channels < 3, depth, icc, exif, notes)
-
-
-def fill_hidden(picture: Picture) -> Tensor:
-    """The RGB with wholly transparent pixels taking the colour of the visible ones around them.
-
-    What hides under alpha 0 is often black; upscaled as it is, it would bleed into the edge.
-    """
-    if picture.alpha is None or bool((picture.alpha > 0).all()):
-        return picture.rgb
-    weight = low_band(picture.alpha)
-    spread = low_band(picture.rgb * picture.alpha) / weight.clamp(min=1e-6)
-    hidden = (picture.alpha == 0) & (weight > 1e-6)
-    return torch.where(hidden, spread, picture.rgb).clamp(0, 1)

@@ -34,13 +34,18 @@ class SaveOptions:
             raise SettingError(f"PNG compression must lie in 0 to 9, got {self.compression}.")
 
 
-def check_writable(picture: Picture, height: int, width: int, file_format: str) -> tuple[str, ...]:
-    """What the format would lose, as notes. Raises OutputError for what it cannot hold at all."""
+def check_writable(
+    picture: Picture, height: int, width: int, file_format: str, transparent: bool = False
+) -> tuple[str, ...]:
+    """What the format would lose, as notes. Raises OutputError for what it cannot hold at all.
+
+    `transparent`: the result has an alpha channel although the picture has none.
+    """
     limit = _MAX_SIDE.get(file_format)
     if limit and max(height, width) > limit:
         raise OutputError(f"{file_format} holds at most {limit} px a side, not {width}x{height}. Write png or tiff.")
-    if picture.alpha is not None and file_format == "jpg":
-        raise OutputError("JPEG holds no transparency and this picture has some. Write png, webp or tiff.")
+    if (picture.alpha is not None or transparent) and file_format == "jpg":
+        raise OutputError("JPEG holds no transparency and the result has some. Write png, webp or tiff.")
     lost = []
     if picture.depth == 16 and file_format in ("jpg", "webp"):
         lost.append(f"16 bits reduced to 8 ({file_format} holds no more)")

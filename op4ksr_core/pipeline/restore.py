@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import ImageError, SettingError
 from ..geometry import SizePlan
+from ..model.windows import in_windows
 from ..picture.colour import finish
 from ..picture.resample import pad_reflect, resize
 from ..progress import Progress
@@ -66,6 +67,14 @@ def encode_picture(host: Host, lr: Tensor, plan: SizePlan, settings: UpscaleSett
     return host.encode(pad_reflect(resize(lr, plan.target), plan.padded), settings, report)
 
 
+def transform_latent(host: Host, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+    """Latent of the enlarged picture -> restored latent, whole or in the windows that the settings ask for."""
+    if not settings.window:
+        return host.transform(z, settings, report)
+    side = settings.window // (2 * host.latent_factor) * 2
+    return in_windows(z, side, lambda part: host.transform(part, settings, report))
+
+
 def decode_picture(
     host: Host, z: Tensor, lr: Tensor, plan: SizePlan, settings: UpscaleSettings, report: Progress
 ) -> Tensor:
@@ -100,7 +109,7 @@ def variants(
         raise SettingError("Variants of one picture are encoded once: give settings with the same posterior seed.")
     before = encode_picture(host, lr, plan, settings[0], report)
     for one in settings:
-        after = host.transform(before, one, report)
+        after = transform_latent(host, before, one, report)
         if not decode:
             yield Variant(one, before, after, after.new_zeros(0))
             continue

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import MemoryPlanError
-from ..geometry import Size, SizePlan, plan_size
+from ..errors import MemoryPlanError, SettingError
+from ..geometry import Size, SizePlan, plan_target, target_size
 from ..paths import EMBEDDED
 from ..progress import Progress
 from ..settings import PRESETS, Execution, UpscaleSettings
@@ -95,9 +95,15 @@ class Upscaler:
         """Picture px per latent px: 16 or 8. Loads the VAE on first use."""
         return self.host.latent_factor
 
-    def plan(self, source: Size, scale: float | None = None, long_side: int | None = None) -> SizePlan:
+    def plan(
+        self, source: Size, scale: float | None = None, long_side: int | None = None, target: Size | None = None
+    ) -> SizePlan:
         """Source, target and padded size for a picture of `source` px."""
-        return plan_size(source, scale, long_side, token_px=2 * self.latent_factor)
+        if target is None:
+            target = target_size(source, scale, long_side)
+        elif scale is not None or long_side is not None:
+            raise SettingError(f"Give a target ({target}), or a scale or long side, not both.")
+        return plan_target(source, target, token_px=2 * self.latent_factor)
 
     def memory_plan(self, plan: SizePlan, batch: int = 1) -> MemoryPlan:
         """The estimate for one call. Raises MemoryPlanError where nothing fits."""
@@ -113,14 +119,16 @@ class Upscaler:
         long_side: int | None = None,
         settings: UpscaleSettings | None = None,
         progress: Progress | None = None,
+        target: Size | None = None,
     ) -> Tensor:
         """Upscales (B, 3, H, W) RGB in [0, 1] to the exact target size, float32 in [0, 1] on the input's device.
 
-        `scale` in (0, 16] (default 4) or `long_side` in px. Raises ImageError on a wrong shape, NaN or
-        values out of range; SettingError; MemoryPlanError before any work that would not fit; PrecisionError where a
+        `scale` in (0, 16] (default 4), `long_side` in px, or the exact `target`. Raises ImageError on a wrong shape,
+        NaN or values out of range; SettingError; MemoryPlanError before any work that would not fit; PrecisionError where a
         model gives NaN or infinity.
         """
-        return next(self.variants(image_bchw, [settings or self.settings], scale, long_side, progress)).picture
+        chosen = [settings or self.settings]
+        return next(self.variants(image_bchw, chosen, scale, long_side, progress, target=target)).picture
 
     @torch.inference_mode()
     def variants(
@@ -131,13 +139,14 @@ class Upscaler:
         long_side: int | None = None,
         progress: Progress | None = None,
         decode: bool = True,
+        target: Size | None = None,
     ) -> Iterator[Variant]:
         """The same picture under each of the settings, one after the other, encoded once.
 
         Arguments and errors as of a call and of `restore.variants`.
         """
         check_image(image_bchw)
-        plan = self.plan(Size(*image_bchw.shape[-2:]), scale, long_side)
+        plan = self.plan(Size(*image_bchw.shape[-2:]), scale, long_side, target)
         residency, vae_pass = "resident", self.host.passes[0]
         if self.check_memory:
             self.last_memory_plan = self.memory_plan(plan, len(image_bchw))

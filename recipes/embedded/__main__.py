@@ -3,7 +3,8 @@
 Stages in order:
   vae             the F16 autoencoder; its encoder is frozen from then on
   transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the sharp one's
-  decoder         polished on the transformer's outputs
+  pairs           degraded crops with their sharp targets, kept
+  together        the transformer and the decoder, on the picture
   crops           crops restored by the stages before (or by the bundled model: --behind bundled), kept
   detail, texture the detail network behind them: faithful, then textured
   export          the averaged weights as float16 safetensors, into --to
@@ -22,7 +23,7 @@ from . import autoencoder, crops, detail, export, transformer
 from .pictures import Pictures
 
 STAGES = (
-    "vae", "transformer", "decoder", "detail-start", "texture-start", "crops", "detail", "texture", "average",
+    "vae", "transformer", "pairs", "together", "detail-start", "texture-start", "crops", "detail", "texture", "average",
     "export", "export-detail",
 )  # fmt: skip
 
@@ -52,8 +53,11 @@ def main() -> None:
         autoencoder.train(run, photos, minutes)
     elif args.stage == "transformer":
         transformer.train_transformer(run, photos, teacher, minutes)
-    elif args.stage == "decoder":
-        transformer.train_decoder(run, photos, teacher, minutes)
+    elif args.stage == "pairs":
+        for name, count, side in (("pairs.pt", args.count, 256), ("pairs-large.pt", args.count // 6, 512)):
+            crops.keep_pairs(run / name, Pictures.load(photos), teacher, count, side)
+    elif args.stage == "together":
+        transformer.train_together(run, photos, minutes)
     elif args.stage == "average":
         detail.average(args.start, args.other, args.share, args.to)
     elif args.stage == "export":

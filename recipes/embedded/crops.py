@@ -49,23 +49,59 @@ SHARP = 0.4
 nothing, so that it can stand behind better models too."""
 
 
-def kept(path: Path) -> Source:
-    """Crops of a file that `restore_crops` wrote, each in one of eight turns and flips."""
-    parts = torch.load(path, weights_only=True)
-    names = ("lr", "picture", "hr", "target")
+NAMES = ("lr", "picture", "hr", "target")
 
-    def batch(rng: random.Random, count: int) -> Batch:
-        rows = []
+
+@dataclass(frozen=True)
+class Kept:
+    """8-bit crops of a file that `keep_pairs` or `restore_crops` wrote."""
+
+    parts: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, path: Path) -> "Kept":
+        if not path.exists():
+            raise SystemExit(f"{path} is missing: run the {path.stem.removesuffix('-large')} stage first.")
+        return cls(torch.load(path, weights_only=True))
+
+    def batch(self, rng: random.Random, count: int, sharp: float, side: int | None = None) -> dict[str, Tensor]:
+        """Random crops, each in one of eight turns and flips; a share `sharp` of them drawn towards the truth.
+
+        `side` px of each, a multiple of 4; the whole crop without it.
+        """
+        rows, whole = [], self.parts["hr"].shape[-1]
         for _ in range(count):
-            number, turn, flip = rng.randrange(len(parts["lr"])), rng.randrange(4), rng.random() < 0.5
-            row = [torch.rot90(parts[name][number].float() / 255, turn, (1, 2)) for name in names]
-            lr, picture, hr, target = [x.flip(2) for x in row] if flip else row
+            number, turn, flip = rng.randrange(len(self.parts["lr"])), rng.randrange(4), rng.random() < 0.5
+            top, left = (4 * rng.randint(0, (whole - (side or whole)) // 4) for _ in range(2))
+            row = {}
+            for name, part in self.parts.items():
+                f = 4 if name == "lr" else 1
+                cut = part[number, :, top // f :, left // f :][:, : (side or whole) // f, : (side or whole) // f]
+                row[name] = torch.rot90(cut.float() / 255, turn, (1, 2))
+            if flip:
+                row = {name: x.flip(2) for name, x in row.items()}
             kind = rng.random()
-            share = 1.0 if kind < SHARP / 2 else rng.random() if kind < SHARP else 0.0
-            rows.append((lr, picture.lerp(hr, share), hr, target.lerp(hr, share)))
-        return Batch(*(torch.stack(part).contiguous() for part in zip(*rows, strict=True)))
+            share = 1.0 if kind < sharp / 2 else rng.random() if kind < sharp else 0.0
+            rows.append({name: x if name in ("lr", "hr") else x.lerp(row["hr"], share) for name, x in row.items()})
+        return {name: torch.stack([row[name] for row in rows]).contiguous() for name in self.parts}
 
-    return batch
+
+def kept(path: Path) -> Source:
+    """What `restore_crops` wrote, as the detail network takes it."""
+    source = Kept.load(path)
+    return lambda rng, count: Batch(**source.batch(rng, count, SHARP))
+
+
+def keep_pairs(path: Path, pictures: Pictures, teacher_file: Path, count: int, side: int) -> None:
+    """Degrades and keeps `count` crops with their targets; crop n follows from n."""
+    teacher, rows = load_teacher(teacher_file), []
+    for number in range(count):
+        lr, hr = pictures.pairs(random.Random(f"pairs {side} {number}"), 1, side)
+        rows.append([_bytes(x[0]) for x in (lr, hr, sharp_target(teacher, lr, hr))])
+        if (number + 1) % 100 == 0:
+            print(f"{number + 1} of {count} crops", flush=True)
+    parts = zip(("lr", "hr", "target"), zip(*rows, strict=True), strict=True)
+    write(path, {name: torch.stack(part) for name, part in parts})
 
 
 def restore_crops(
@@ -82,7 +118,7 @@ def restore_crops(
         rows.append([_bytes(lr[0, :, small, small]), *large])
         if (number + 1) % 100 == 0:
             print(f"{number + 1} of {count} crops", flush=True)
-    parts = zip(("lr", "picture", "hr", "target"), zip(*rows, strict=True), strict=True)
+    parts = zip(NAMES, zip(*rows, strict=True), strict=True)
     write(path, {name: torch.stack(part) for name, part in parts})
 
 

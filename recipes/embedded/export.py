@@ -8,15 +8,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .networks import DIT_CONFIG, VAE_CONFIG, Restorer
-from .transformer import Frozen
+from .networks import DIT_CONFIG, VAE_CONFIG
+from .transformer import trained
 
 
 def export_model(run: Path, photos: Path, to: Path) -> None:
     """`transformer`, `vae` and `prompt.safetensors` of a diffusers folder, in float16."""
-    vae = Frozen.load(run, photos, run / "decoder_best.pt").vae
-    restorer = Restorer()
-    restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
+    frozen, restorer = trained(run, photos)
+    vae = frozen.vae
     statistics = {"shift_factor": vae.config.shift_factor, "scaling_factor": vae.config.scaling_factor}
     _write(to / "vae", {"_class_name": "AutoencoderKL"} | VAE_CONFIG | statistics | {"stride": 2}, vae.state_dict())
     _write(to / "transformer", {"_class_name": "FluxTransformer2DModel"} | DIT_CONFIG, restorer.dit.state_dict())

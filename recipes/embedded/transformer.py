@@ -1,4 +1,4 @@
-"""Stages b and c: the transformer on the frozen encoder's latents, then the decoder on the transformer's outputs."""
+"""Stages b and c: the transformer on the frozen encoder's latents, then it and the decoder on the picture."""
 
 import random
 from collections.abc import Callable
@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from op4ksr_core.geometry import Size
 from op4ksr_core.model.vae import decode, encode
 from op4ksr_core.picture.resample import resize
+from op4ksr_core.train.losses.wavelet import wavelet_loss
 
+from . import crops
 from .autoencoder import picture_loss
-from .figures import detail_and_right, psnr
+from .figures import detail_and_right, lattice, psnr
 from .loop import Figures, Loop, write
 from .networks import SIGMA_MID, THETA, Restorer, new_vae
 from .pictures import Pictures
@@ -27,6 +29,12 @@ CROPS = ((256, 8), (512, 2), (1024, 1))
 WINDOW = 6
 """Latent px a side that are decoded for the picture's loss: 96 px of picture."""
 
+LARGE = 0.25
+"""Share of the steps of stage c on one crop of 384 px in place of four of 192."""
+
+TRUTH = 2.0
+"""Weight of the truth's squared error beside the target's L1."""
+
 
 @dataclass
 class Frozen:
@@ -35,8 +43,8 @@ class Frozen:
     vae: Any
 
     @classmethod
-    def load(cls, run: Path, photos: Path, decoder: Path | None = None) -> "Frozen":
-        """Reads `vae_best.pt`, and another decoder if there is one; measures the latents once and keeps the result."""
+    def load(cls, run: Path, photos: Path) -> "Frozen":
+        """Reads `vae_best.pt`; measures the latents once and keeps the result."""
         vae = new_vae().requires_grad_(False).eval()
         path = run / "vae_best.pt"
         if not path.exists():
@@ -49,8 +57,6 @@ class Frozen:
             write(statistics, {"shift": float(z.mean()), "scale": float(1 / z.std())})
         found = torch.load(statistics, weights_only=True)
         vae.register_to_config(shift_factor=found["shift"], scaling_factor=found["scale"])
-        if decoder is not None:
-            vae.decoder.load_state_dict(torch.load(decoder, weights_only=True))
         return cls(vae)
 
     def encoded(self, picture: Tensor) -> Tensor:
@@ -114,42 +120,69 @@ def held_out_figures(photos: Path, frozen: Frozen, teacher: nn.Module, loop: Loo
     return figures
 
 
-def train_decoder(run: Path, photos: Path, teacher_file: Path, minutes: float) -> None:
-    """The decoder alone, on the transformer's outputs (three crops in four) and on clean latents (one in four)."""
-    frozen, teacher, pictures = Frozen.load(run, photos), load_teacher(teacher_file), Pictures.load(photos)
-    restorer = Restorer().requires_grad_(False).eval()
+def train_together(run: Path, photos: Path, minutes: float) -> None:
+    """The transformer and the decoder on the picture, behind the frozen encoder; one small crop in four is a clean
+    latent that the decoder alone decodes, so that the VAE stays one.
+
+    The latent loss of stage b leaves a blurred picture: what a latent's mean over all sharp pictures decodes to. Here
+    the target is one sharp picture, and the decoder learns to show what the transformer found.
+    """
+    frozen = Frozen.load(run, photos)
+    sources = [crops.Kept.load(run / name) for name in ("pairs.pt", "pairs-large.pt")]
+    restorer = Restorer()
     restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
     decoder = frozen.vae.decoder.requires_grad_(True)
-    loop = Loop("decoder", run, decoder, minutes, 4e-4, {"sigma": SIGMA_MID}, muon=True)
+    module = nn.ModuleDict({"restorer": restorer, "decoder": decoder})
+    loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=True)
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        lr, hr = pictures.pairs(rng, 4, 192)
-        target = sharp_target(teacher, lr, hr)
-        with torch.no_grad():
-            z = restored(restorer, frozen.encoded(enlarged(lr)))
-            z[:1], target[:1] = frozen.encoded(hr[:1]), hr[:1]
-        return picture_loss(frozen.decoded(z), target)
+        large = rng.random() < LARGE
+        batch = sources[large].batch(rng, *((1, 0.0, 384) if large else (4, 0.0, 192)))
+        target = batch["target"]
+        z = frozen.encoded(enlarged(batch["lr"]))
+        if large:
+            z = restored(restorer, z)
+        else:
+            target[:1] = batch["hr"][:1]
+            z = torch.cat([frozen.encoded(target[:1]), restored(restorer, z[1:])])
+        made = frozen.decoded(z)
+        return F.l1_loss(made, target) + 0.25 * wavelet_loss(made, target) + TRUTH * F.mse_loss(made, batch["hr"])
 
     rng = random.Random(7)
     lr, hr = Pictures.load(photos, held_out=True).pairs(rng, 12, 256)
-    with torch.no_grad():
-        z = restored(restorer, frozen.encoded(enlarged(lr)))
+    z = frozen.encoded(enlarged(lr))
 
     def figures(average: nn.Module) -> Figures:
         settings = frozen.vae.config
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            made = average(z / settings.scaling_factor + settings.shift_factor).float() * 0.5 + 0.5
-        detail, right = detail_and_right(made, hr)
-        return {"psnr": psnr(made, hr), "detail": detail, "right": right, "score": right - 0.02 * abs(detail)}
+
+        def shown(z: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                scaled = z / settings.scaling_factor + settings.shift_factor
+                return average["decoder"](scaled).float() * 0.5 + 0.5
+
+        with torch.no_grad():
+            on, off = shown(restored(average["restorer"], z)), shown(z)
+        (detail, right), (_, right_off) = detail_and_right(on, hr), detail_and_right(off, hr)
+        values = {"psnr": psnr(on, hr), "psnr_off": psnr(off, hr), "detail": detail, "right": right}
+        return values | {"right_off": right_off, "lattice": lattice(on, hr, 16), "score": right - 0.01 * abs(detail)}
 
     loop.train(loss, figures)
 
 
+def trained(run: Path, photos: Path) -> tuple[Frozen, Restorer]:
+    """The VAE and the transformer as the stage "together" left them."""
+    path = run / "together_best.pt"
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: run the together stage first.")
+    frozen = Frozen.load(run, photos)
+    module = nn.ModuleDict({"restorer": Restorer(), "decoder": frozen.vae.decoder})
+    module.load_state_dict(torch.load(path, weights_only=True))
+    return frozen, module["restorer"].requires_grad_(False).eval()
+
+
 def pipeline(run: Path, photos: Path) -> Callable[[Tensor, Tensor], Tensor]:
     """(small, truth) -> the decoder's picture: what the detail network is trained behind."""
-    frozen = Frozen.load(run, photos, run / "decoder_best.pt")
-    restorer = Restorer().requires_grad_(False).eval()
-    restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
+    frozen, restorer = trained(run, photos)
 
     def made(lr: Tensor, hr: Tensor) -> Tensor:
         with torch.no_grad():

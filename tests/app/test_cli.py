@@ -37,7 +37,16 @@ def test_a_picture_to_a_folder_and_a_summary(tmp_path, small, capsys):
 
 @pytest.mark.parametrize(
     ("options", "size"),
-    [(["--scale", "2"], (60, 80)), (["--long-side", "100"], (75, 100)), (["--scale", "1.1"], (33, 44))],
+    [
+        (["--short-side", "60"], (60, 80)),
+        (["--megapixels", "0.0048"], (60, 80)),
+        (["--exact", "80x80"], (60, 80)),
+        (["--exact", "80x80", "--fit", "crop"], (80, 80)),
+        (["--exact", "80x80", "--fit", "pad"], (80, 80)),
+        (["--scale", "2"], (60, 80)),
+        (["--long-side", "100"], (75, 100)),
+        (["--scale", "1.1"], (33, 44)),
+    ],
 )
 def test_sizes(tmp_path, small, options, size):
     assert run("upscale", small, "-o", tmp_path / "o.png", *options) == 0
@@ -96,7 +105,14 @@ def test_a_model_folder_with_adapters(tmp_path, small):
         (["--scheme", "ntk"], "ntk"),
         (["--noise", "2"], "2.0"),
         (["--fidelity", "3"], "3.0"),
-        (["--colour", "lab"], "lab"),
+        (["--colour", "hsv"], "hsv"),
+        (["--strength", "3"], "3.0"),
+        (["--window", "100"], "100"),
+        (["--exact", "0x9"], "0x9"),
+        (["--fit", "crop"], "--exact"),
+        (["--short-side", "0"], "0"),
+        (["--megapixels", "nan"], "nan"),
+        (["--strength-mask", "nowhere.png"], "nowhere.png"),
         (["--preset", "best"], "best"),
         (["--model", "nowhere"], "nowhere"),
         (["--adapter", "nowhere"], "nowhere"),

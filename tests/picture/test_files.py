@@ -12,7 +12,8 @@ from PIL import Image, ImageCms
 
 from op4ksr_core.errors import ImageError, OutputError
 from op4ksr_core.files import format_of
-from op4ksr_core.picture.read import Picture, fill_hidden, read_picture
+from op4ksr_core.picture.alpha import fill_hidden
+from op4ksr_core.picture.read import Picture, read_picture
 from op4ksr_core.picture.write import SaveOptions, check_writable, write_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -192,7 +193,7 @@ def test_hidden_colours_do_not_bleed():
     colour = torch.zeros(1, 3, 40, 40)
     alpha = torch.zeros(1, 1, 40, 40)
     colour[..., :20], alpha[..., :20] = 0.8, 1.0
-    filled = fill_hidden(Picture(colour, alpha))
+    filled = fill_hidden(colour, alpha)
     assert torch.equal(filled[..., :20], colour[..., :20])
     torch.testing.assert_close(filled[..., 20:30], torch.full((1, 3, 40, 10), 0.8), atol=1e-3, rtol=0)
 

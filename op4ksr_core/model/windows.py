@@ -1,0 +1,41 @@
+"""The transformer on windows of the latent, for models that know one size only (OMGSR, arXiv 2508.08227)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def in_windows(z_bchw: Tensor, side: int, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """`work` on windows of `side` x `side` latent px, each half over the next, and their weighted mean.
+
+    `side` is even and at least 4. Weights fall linearly from a window's middle to its border, so that no seam is left;
+    the last window of a row lies at the end of it. A latent that is no larger than a window is worked on whole.
+    """
+    height, width = z_bchw.shape[-2:]
+    rows, columns = starts(height, side), starts(width, side)
+    if len(rows) == len(columns) == 1:
+        return work(z_bchw)
+    total = torch.zeros_like(z_bchw)
+    weights = z_bchw.new_zeros(1, 1, height, width)
+    for top in rows:
+        for left in columns:
+            at = (..., slice(top, min(height, top + side)), slice(left, min(width, left + side)))
+            part = work(z_bchw[at].contiguous())
+            weight = _ramp(part.shape[-2], z_bchw)[:, None] * _ramp(part.shape[-1], z_bchw)
+            total[at] += weight * part
+            weights[at] += weight
+    return total / weights
+
+
+def starts(length: int, side: int) -> list[int]:
+    """Where the windows begin along an axis: every half window, and at even px (a token is two latent px wide)."""
+    if length <= side:
+        return [0]
+    step = side // 2 // 2 * 2
+    return sorted({*range(0, length - side, step), length - side})
+
+
+def _ramp(length: int, like: Tensor) -> Tensor:
+    at = torch.arange(length, device=like.device, dtype=like.dtype)
+    return torch.minimum(at + 1, length - at) / length

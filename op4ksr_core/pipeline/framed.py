@@ -1,0 +1,52 @@
+"""Around the restoration of a picture: its exact size, its transparency, and the regions to be kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..errors import ImageError
+from ..geometry import Frame, Size, Sizing
+from ..picture.alpha import enlarge_alpha, fill_hidden
+from ..picture.framing import cut, restore_region, set_into
+from ..picture.resample import resize
+
+
+@dataclass(frozen=True)
+class Framed:
+    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture enlarged alike."""
+
+    rgb: Tensor
+    alpha: Tensor | None
+    before: Tensor
+    frame: Frame
+
+
+def restore_framed(
+    rgb: Tensor,
+    sizing: Sizing,
+    restore: Callable[[Tensor, Size], Tensor],
+    alpha: Tensor | None = None,
+    region: Tensor | None = None,
+) -> Framed:
+    """Cuts the picture (B, 3, h, w) to its frame, restores it by `restore(lr, target)` and sets it into its canvas.
+
+    alpha (B, 1, h, w) goes along by a rule of its own; bars of a padded canvas are transparent. region (B or 1, 1, any
+    size) in [0, 1] is how much of what the model adds is wanted where. Raises ImageError, and as `Sizing.frame_of`.
+    """
+    source = Size(*rgb.shape[-2:])
+    if alpha is not None and (alpha.shape[-2:] != rgb.shape[-2:] or len(alpha) not in (1, len(rgb))):
+        raise ImageError(f"The alpha is {list(alpha.shape)}, the picture {list(rgb.shape)}: they must match.")
+    frame = sizing.frame_of(source)
+    lr = cut(fill_hidden(rgb, alpha), frame)
+    large = restore(lr, frame.target)
+    if region is not None:
+        if 0 not in region.shape and region.ndim == 4:
+            region = cut(resize(region.float(), source), frame)
+        large = restore_region(large, lr, region)
+    if alpha is not None:
+        alpha = set_into(enlarge_alpha(cut(alpha, frame), frame.target), frame)
+    elif frame.canvas != frame.target:
+        alpha = set_into(large.new_ones(len(large), 1, *large.shape[-2:]), frame)
+    before = resize(lr, frame.target).clamp(0, 1).to(large)
+    return Framed(set_into(large, frame), alpha, set_into(before, frame), frame)

@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from op4ksr_core.errors import ImageError
+from op4ksr_core.geometry import Size, Sizing
+from op4ksr_core.picture.resample import resize
+from op4ksr_core.pipeline.framed import restore_framed
+
+
+def brighter(lr, target):
+    """Stands for a model: the enlarged picture, a little brighter."""
+    return (resize(lr, target) + 0.1).clamp(0, 1)
+
+
+def test_a_padded_canvas_is_transparent_around_the_picture():
+    made = restore_framed(torch.full((1, 3, 10, 20), 0.5), Sizing(exact=Size(60, 60), fit="pad"), brighter)
+    assert made.rgb.shape == (1, 3, 60, 60) == made.before.shape
+    assert float(made.alpha[..., :15, :].max()) == 0 and float(made.alpha[..., 15:45, :].min()) == 1
+    torch.testing.assert_close(made.rgb[..., 15:45, :], torch.full((1, 3, 30, 60), 0.6))
+
+
+def test_alpha_region_and_crop_go_along():
+    rgb = torch.full((1, 3, 16, 32), 0.4)
+    alpha, region = torch.ones(1, 1, 16, 32), torch.ones(1, 1, 16, 32)
+    alpha[..., :16], region[..., 16:] = 0, 0
+    rgb[..., :16] = 0  # black under the transparent half
+    made = restore_framed(rgb, Sizing(exact=Size(64, 64), fit="crop"), brighter, alpha, region)
+    assert made.rgb.shape == (1, 3, 64, 64) and made.alpha.shape == (1, 1, 64, 64)
+    assert float(made.alpha[..., :24].max()) == 0 and float(made.alpha[..., 40:].min()) == 1
+    torch.testing.assert_close(made.rgb[..., 34:], torch.full((1, 3, 64, 30), 0.4))  # kept
+    assert float(made.rgb[..., :31].min()) > 0.4  # no black bled in, and restored
+
+
+def test_alpha_of_another_size_is_refused():
+    with pytest.raises(ImageError, match="must match"):
+        restore_framed(torch.rand(1, 3, 8, 8), Sizing(), brighter, torch.ones(1, 1, 4, 4))
