@@ -3,12 +3,14 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .adapters import LoadAdapters
+from .all_in_one import UpscaleAllSettings, UpscaleTo4K
+from .compare import ImageCompare, is_missing
 from .diagnostics import AnalyseRope, LatentView, ThetaSweep
 from .inspect import InspectPeriodicity, SuppressLattice
 from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .prompt import LoadPrompt, SavePrompt
 from .sigma import EstimateSigma
-from .upscale import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas, UpscaleTo4K
+from .upscale import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas
 from .versions import check_version
 
 NODES: list[type[io.ComfyNode]] = [
@@ -24,6 +26,7 @@ NODES: list[type[io.ComfyNode]] = [
     F16Decode,
     Compensate,
     UpscaleTo4K,
+    UpscaleAllSettings,
     SavePrompt,
     LoadPrompt,
     EstimateSigma,
@@ -38,4 +41,4 @@ NODES: list[type[io.ComfyNode]] = [
 class Op4ksrExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         check_version()
-        return NODES
+        return [*NODES, ImageCompare] if is_missing() else NODES

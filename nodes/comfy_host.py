@@ -60,6 +60,8 @@ class ComfyHost:
     model: Any = None
     conditioning: Any = None
     vae: Any = None
+    factor: int | None = None
+    """What the VAE compresses, where there is none here."""
 
     @classmethod
     def find(cls, model: Any, conditioning: Any, vae: Any) -> "ComfyHost":
@@ -74,7 +76,7 @@ class ComfyHost:
 
     @property
     def latent_factor(self) -> int:
-        return self.vae.downscale_ratio
+        return self.vae.downscale_ratio if self.vae is not None else self.factor
 
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         return encode_whole(self.vae, padded, report)
@@ -133,12 +135,18 @@ class ComfyHost:
         source = Size(*lr.shape[-2:])
         return plan_size(source, None if long_side else scale, long_side or None, token_px=2 * factor), lr
 
-    def preflight(self, what: str, plan: SizePlan) -> None:
-        """Says what the picture will need, and refuses what cannot fit."""
+    def _phases(self, plan: SizePlan) -> dict[str, tuple[float, float]]:
         pixels = plan.padded.pixels
-        phases = {
+        return {
             "encode": vae_phase(self.vae, pixels, decoder=False),
             "transform": transformer_phase(self.model, plan.tokens),
             "decode": vae_phase(self.vae, pixels, decoder=True),
         }
-        preflight(what, self.vae.device, phases)
+
+    def largest_work(self, plan: SizePlan) -> float:
+        """Estimated bytes of the largest phase, weights and all."""
+        return max(work + held for work, held in self._phases(plan).values())
+
+    def preflight(self, what: str, plan: SizePlan) -> None:
+        """Says what the picture will need, and refuses what cannot fit."""
+        preflight(what, self.vae.device, self._phases(plan))

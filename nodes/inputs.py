@@ -1,8 +1,19 @@
 """Inputs that several nodes share."""
 
+import copy
+
 from comfy_api.latest import io
 
 from ..op4ksr_core.settings import COLOUR_FIXES, PRESETS
+
+
+def advanced(given: io.Input) -> io.Input:
+    """A copy that hides behind the node's advanced settings, in ComfyUI versions that have those."""
+    hidden = copy.copy(given)
+    if hasattr(hidden, "advanced"):
+        hidden.advanced = True
+    return hidden
+
 
 EMBEDDED = PRESETS["embedded"]
 """What the inputs start from; the other presets' values are in the tooltips and in docs/nodes.md."""
@@ -55,6 +66,18 @@ NOISE = io.Float.Input(
     tooltip="0: the picture itself is the start (OP4KSR, OMGSR). 1: with sigma_mid's noise added, as bare FLUX "
     "or UltraFlux weights were trained.",
 )
+WINDOW = advanced(
+    io.Int.Input(
+        "window",
+        default=0,
+        min=0,
+        max=32768,
+        step=64,
+        optional=True,
+        tooltip="Side in px of the windows that the transformer sees, each half over the next: OMGSR's 1024 above its "
+        "trained size. 0 shows it the whole picture.",
+    )
+)
 SEED = io.Int.Input(
     "seed",
     default=0,
@@ -67,7 +90,8 @@ COLOUR = io.Combo.Input(
     "colour",
     options=list(COLOUR_FIXES),
     default=EMBEDDED.colour,
-    tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), none.",
+    tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), lab (its chroma "
+    "under the result's lightness), none.",
 )
 COMPENSATION = io.Float.Input(
     "compensation",

@@ -1,7 +1,9 @@
 """What a phase will need, said in the log before it starts, and refused where it cannot fit."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import comfy.model_management
@@ -87,10 +89,27 @@ def preflight(what: str, device: torch.device, phases: dict[str, tuple[float, fl
     log.info("OP4KSR memory plan, estimated, %s", line)
 
 
+_told: ContextVar[list[str] | None] = ContextVar("told", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[str]]:
+    """What `tell` says meanwhile, each line once."""
+    lines: list[str] = []
+    token = _told.set(lines)
+    try:
+        yield lines
+    finally:
+        _told.reset(token)
+
+
 def tell(text: str) -> None:
     """A line in the log, as a warning, and under the node that runs."""
     log.warning("OP4KSR %s", text)
     tell_node(text)
+    lines = _told.get()
+    if lines is not None and text not in lines:
+        lines.append(text)
 
 
 def until_it_fits(attempts: Sequence[tuple[str, Callable[[], Result]]], what: str, device: torch.device) -> Result:

@@ -81,11 +81,11 @@ def check_vae(vae: VAE, factor: int | None = None) -> None:
         raise SettingError(f"This node needs a FLUX VAE; this one is {type(stage).__name__}.")
     if factor is not None and vae.downscale_ratio != factor:
         remedy = (
-            "For UltraFlux and OP4KSR put the F16 VAE node before it; for OMGSR set vae_factor to 8."
+            "For UltraFlux and OP4KSR put the F16 VAE node before it; for OMGSR choose its preset, or vae_factor 8."
             if factor == 16
-            else "Set vae_factor to 16."
+            else "Choose another preset than omgsr, or vae_factor 16."
         )
-        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times, vae_factor says {factor}. {remedy}")
+        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times; {factor} is wanted. {remedy}")
 
 
 def check_latent(model: ModelPatcher, samples: Tensor) -> None:

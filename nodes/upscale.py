@@ -1,20 +1,31 @@
-"""Nodes that make pictures: encode, the one step, decode, and all of it at once."""
-
-from dataclasses import replace
+"""Nodes for each part of the way: encode, the one step, decode, compensate."""
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..op4ksr_core.errors import ImageError
+from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import Size, SizePlan
 from ..op4ksr_core.model import flow
-from ..op4ksr_core.picture.resample import resize
-from ..op4ksr_core.pipeline.restore import compensate_picture, decode_picture, encode_picture, restore
+from ..op4ksr_core.pipeline.restore import compensate_picture, decode_picture, encode_picture, transform_latent
 from ..op4ksr_core.settings import ColourFix, RopeSettings, UpscaleSettings
 from .comfy_host import ComfyHost, MidTimestep
 from .convert import to_bchw, to_image
-from .inputs import COLOUR, COMPENSATION, FACTOR, FIDELITY, GUIDANCE, LONG_SIDE, NOISE, SCALE, SEED, SIGMA, STEPS, THETA
+from .inputs import (
+    COLOUR,
+    COMPENSATION,
+    FACTOR,
+    FIDELITY,
+    GUIDANCE,
+    LONG_SIDE,
+    NOISE,
+    SCALE,
+    SEED,
+    SIGMA,
+    STEPS,
+    THETA,
+    WINDOW,
+)
 from .memory import preflight, transformer_phase, vae_phase
 from .progress import make_report
 from .schema import node_schema
@@ -121,16 +132,23 @@ class MidTimestepSampler(io.ComfyNode):
                 THETA,
                 NOISE,
                 SEED,
+                WINDOW,
             ],
             outputs=[io.Latent.Output(tooltip="The restored latent.")],
         )
 
     @classmethod
-    def execute(cls, model, conditioning, latent, sigma_mid, steps, guidance, theta, noise, seed) -> io.NodeOutput:
+    def execute(
+        cls, model, conditioning, latent, sigma_mid, steps, guidance, theta, noise, seed, window: int = 0
+    ) -> io.NodeOutput:
         tokens = latent["samples"].shape[-2] * latent["samples"].shape[-1] // 4
+        plan = latent.get("op4ksr_plan")
+        if window and plan is None:
+            raise SettingError("Windows are in px of the picture: encode with F16 Encode, or set window to 0.")
+        settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, rope=rope_for(theta), window=window)
         preflight(f"{tokens} tokens", model.load_device, {"transform": transformer_phase(model, tokens)})
-        settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, rope=rope_for(theta))
-        samples = ComfyHost(model, conditioning).transform(latent["samples"], settings, make_report())
+        host = ComfyHost(model, conditioning, factor=plan and plan.token_px // 2)
+        samples = transform_latent(host, latent["samples"], settings, make_report())
         return io.NodeOutput(latent | {"samples": samples})
 
 
@@ -186,86 +204,3 @@ class MidTimestepSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, sigma_mid: float, steps: int, noise: float) -> io.NodeOutput:
         return io.NodeOutput(torch.tensor(flow.sigma_schedule(sigma_mid, steps)), MidTimestep(noise))
-
-
-def transparency(image: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The MASK (B, H, W) that goes with an IMAGE: as given, else 1 - alpha of a four-channel picture."""
-    if mask is None:
-        return 1 - image[..., 3] if image.shape[-1] == 4 else None
-    if mask.shape[-2:] != image.shape[1:3]:
-        raise ImageError(
-            f"The MASK is {mask.shape[-1]}x{mask.shape[-2]} px, the IMAGE {image.shape[2]}x{image.shape[1]}."
-        )
-    return mask
-
-
-class UpscaleTo4K(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return node_schema(
-            "Upscale",
-            "Upscale to 4K (OP4KSR)",
-            ["upscale image", "super resolution", "4k", "enlarge", "seedvr", "supir"],
-            description="Picture in, 4K picture out. Without model, vae and conditioning the embedded model does it.",
-            inputs=[
-                io.Image.Input("image", tooltip="Any size, any number of pictures."),
-                io.Int.Input(
-                    "long_side",
-                    default=4096,
-                    min=0,
-                    max=32768,
-                    tooltip="Long side of the result in px; 0 takes the scale.",
-                ),
-                SCALE,
-                SIGMA,
-                STEPS,
-                GUIDANCE,
-                THETA,
-                COLOUR,
-                FIDELITY,
-                NOISE,
-                SEED,
-                FACTOR,
-                io.Mask.Input("mask", optional=True, tooltip="Transparency, enlarged with the picture."),
-                io.Model.Input("model", optional=True, tooltip="FLUX or UltraFlux, perhaps with adapters."),
-                io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the MODEL."),
-                io.Conditioning.Input("conditioning", optional=True, tooltip="The MODEL's fixed prompt."),
-                COMPENSATION,
-            ],
-            outputs=[
-                io.Image.Output(tooltip="The large picture, without alpha."),
-                io.Mask.Output(tooltip="Its transparency; all 0 where the input had none."),
-            ],
-        )
-
-    @classmethod
-    def execute(
-        cls,
-        image,
-        long_side,
-        scale,
-        sigma_mid,
-        steps,
-        guidance,
-        theta,
-        colour,
-        fidelity,
-        noise,
-        seed,
-        vae_factor,
-        mask=None,
-        model=None,
-        vae=None,
-        conditioning=None,
-        compensation=0.0,  # of graphs from before it was there
-    ) -> io.NodeOutput:
-        hidden = transparency(image, mask)
-        host = ComfyHost.find(model, conditioning, vae)
-        settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, None, colour, fidelity, compensation)
-        settings = replace(settings, rope=rope_for(theta))
-        plan, lr = host.plan(image, scale, long_side, int(vae_factor))
-        host.preflight(str(plan), plan)
-        large = to_image(restore(host, lr, plan, settings, make_report()))
-        if hidden is None:
-            return io.NodeOutput(large, large.new_zeros(large.shape[:3]))
-        return io.NodeOutput(large, resize(hidden[:, None].float(), plan.target)[:, 0].clamp(0, 1))

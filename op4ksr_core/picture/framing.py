@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ..errors import ImageError
 from ..geometry import Frame, Size
-from .resample import resize
+from .resample import lanczos, resize
 
 FEATHER = 16
 """px of the result over which a region's edge is softened."""
@@ -28,7 +28,7 @@ def set_into(x_bchw: Tensor, frame: Frame, value: float = 0.0) -> Tensor:
 
 
 def restore_region(picture_bchw: Tensor, lr_bchw: Tensor, mask_b1hw: Tensor) -> Tensor:
-    """The picture where the mask (B or 1, 1, any size) is 1, the enlarged LR picture where it is 0, both in between.
+    """The picture where the mask (B or 1, 1, any size) is 1, the LR picture by Lanczos where it is 0, both in between.
 
     The mask's edge is softened over FEATHER px of the result, outwards only into the restored part, so that what is
     kept is kept to its border. Blended as pictures, not as latents: a latent px is 16 px wide, and the decoder's
@@ -46,7 +46,7 @@ def restore_region(picture_bchw: Tensor, lr_bchw: Tensor, mask_b1hw: Tensor) -> 
     size = Size(*picture_bchw.shape[-2:])
     weight = resize(mask_b1hw.float().clamp(0, 1), size).clamp(0, 1)
     weight = torch.minimum(weight, _softened(weight)).to(picture_bchw)
-    return resize(lr_bchw, size).to(picture_bchw).clamp(0, 1).lerp(picture_bchw, weight)
+    return lanczos(lr_bchw, size).to(picture_bchw).clamp(0, 1).lerp(picture_bchw, weight)
 
 
 def _softened(weight: Tensor) -> Tensor:

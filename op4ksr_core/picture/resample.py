@@ -3,7 +3,9 @@
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +21,18 @@ def resize(x_bchw: Tensor, size: Size) -> Tensor:
     if tuple(x_bchw.shape[-2:]) == (size.height, size.width):
         return x_bchw
     return F.interpolate(x_bchw, size=(size.height, size.width), mode="bicubic", align_corners=False, antialias=shrinks)
+
+
+def lanczos(x_bchw: Tensor, size: Size) -> Tensor:
+    """Lanczos (three lobes) to `size` by Pillow, float32 and not clamped: the plain enlargement to compare with."""
+    height, width = x_bchw.shape[-2:]
+    if (height, width) == (size.height, size.width):
+        return x_bchw
+    out = x_bchw.new_empty(*x_bchw.shape[:2], size.height, size.width, dtype=torch.float32)
+    for made, channel in zip(out.flatten(0, 1), x_bchw.float().cpu().flatten(0, 1), strict=True):
+        plane = Image.fromarray(channel.numpy()).resize((size.width, size.height), Image.Resampling.LANCZOS)
+        made.copy_(torch.from_numpy(np.array(plane)))
+    return out
 
 
 def there_and_back(x_bchw: Tensor, size: Size) -> Tensor:

@@ -9,12 +9,12 @@ from ..errors import ImageError
 from ..geometry import Frame, Size, Sizing
 from ..picture.alpha import enlarge_alpha, fill_hidden
 from ..picture.framing import cut, restore_region, set_into
-from ..picture.resample import resize
+from ..picture.resample import lanczos, resize
 
 
 @dataclass(frozen=True)
 class Framed:
-    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture enlarged alike."""
+    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos."""
 
     rgb: Tensor
     alpha: Tensor | None
@@ -48,5 +48,5 @@ def restore_framed(
         alpha = set_into(enlarge_alpha(cut(alpha, frame), frame.target), frame)
     elif frame.canvas != frame.target:
         alpha = set_into(large.new_ones(len(large), 1, *large.shape[-2:]), frame)
-    before = resize(lr, frame.target).clamp(0, 1).to(large)
+    before = lanczos(lr, frame.target).clamp(0, 1).to(large)
     return Framed(set_into(large, frame), alpha, set_into(before, frame), frame)

@@ -1,6 +1,6 @@
 """The one order of work: encode, transform, decode, finish, compensate. A host only says how its models are run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,9 +87,15 @@ def compensate_picture(host: Host, picture: Tensor, lr: Tensor, strength: float,
     return host.compensate(picture, lr, strength, report) if strength else picture
 
 
-def restore(host: Host, lr: Tensor, plan: SizePlan, settings: UpscaleSettings, report: Progress) -> Tensor:
+Show = Callable[[Tensor], None]
+"""Is given pictures (B, 3, any size) about [0, 1] on the way: after the encoder, the transformer and the decoder."""
+
+
+def restore(
+    host: Host, lr: Tensor, plan: SizePlan, settings: UpscaleSettings, report: Progress, show: Show | None = None
+) -> Tensor:
     """LR picture (B, 3, h, w) in [0, 1] -> picture of `plan.target`, float32 in [0, 1]."""
-    return next(variants(host, lr, plan, [settings], report)).picture
+    return next(variants(host, lr, plan, [settings], report, show=show)).picture
 
 
 def variants(
@@ -99,6 +105,7 @@ def variants(
     settings: Sequence[UpscaleSettings],
     report: Progress,
     decode: bool = True,
+    show: Show | None = None,
 ) -> Iterator[Variant]:
     """The same picture under each of the settings, one after the other, encoded once.
 
@@ -108,10 +115,22 @@ def variants(
     if len({one.posterior_seed for one in settings}) != 1:
         raise SettingError("Variants of one picture are encoded once: give settings with the same posterior seed.")
     before = encode_picture(host, lr, plan, settings[0], report)
+    if show:
+        show(lr)
     for one in settings:
         after = transform_latent(host, before, one, report)
         if not decode:
             yield Variant(one, before, after, after.new_zeros(0))
             continue
+        if show:
+            show(host.decode(_middle(after[:1]), lambda *_: None))
         picture = decode_picture(host, after, lr, plan, one, report)
+        if show:
+            show(picture)
         yield Variant(one, before, after, compensate_picture(host, picture, lr, one.compensation, report))
+
+
+def _middle(z: Tensor) -> Tensor:
+    """At most 32x32 px of a latent's middle: quickly decoded, the restored picture at its own size."""
+    top, left = (max(0, side - 32) // 4 * 2 for side in z.shape[-2:])
+    return z[..., top : top + 32, left : left + 32].contiguous()

@@ -124,8 +124,8 @@ class Upscaler:
         """Upscales (B, 3, H, W) RGB in [0, 1] to the exact target size, float32 in [0, 1] on the input's device.
 
         `scale` in (0, 16] (default 4), `long_side` in px, or the exact `target`. Raises ImageError on a wrong shape,
-        NaN or values out of range; SettingError; MemoryPlanError before any work that would not fit; PrecisionError where a
-        model gives NaN or infinity.
+        NaN or values out of range; SettingError; MemoryPlanError before any work that would not fit; PrecisionError
+        where a model gives NaN or infinity.
         """
         chosen = [settings or self.settings]
         return next(self.variants(image_bchw, chosen, scale, long_side, progress, target=target)).picture

@@ -2,8 +2,9 @@
 
 Stages in order:
   vae             the F16 autoencoder; its encoder is frozen from then on
-  transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the sharp one's
   pairs           degraded crops with their sharp targets, kept
+  latents         the encoder's latents of those, kept
+  transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the sharp one's
   together        the transformer and the decoder, on the picture
   crops           crops restored by the stages before (or by the bundled model: --behind bundled), kept
   detail, texture the detail network behind them: faithful, then textured
@@ -23,8 +24,8 @@ from . import autoencoder, crops, detail, export, transformer
 from .pictures import Pictures
 
 STAGES = (
-    "vae", "transformer", "pairs", "together", "detail-start", "texture-start", "crops", "detail", "texture", "average",
-    "export", "export-detail",
+    "vae", "pairs", "latents", "transformer", "together", "detail-start", "texture-start", "crops", "detail", "texture",
+    "average", "export", "export-detail",
 )  # fmt: skip
 
 
@@ -52,7 +53,9 @@ def main() -> None:
     if args.stage == "vae":
         autoencoder.train(run, photos, minutes)
     elif args.stage == "transformer":
-        transformer.train_transformer(run, photos, teacher, minutes)
+        transformer.train_transformer(run, photos, teacher, minutes, args.start)
+    elif args.stage == "latents":
+        transformer.keep_latents(run, photos, variants=3)
     elif args.stage == "pairs":
         for name, count, side in (("pairs.pt", args.count, 256), ("pairs-large.pt", args.count // 6, 512)):
             crops.keep_pairs(run / name, Pictures.load(photos), teacher, count, side)

@@ -37,7 +37,7 @@ def picture_loss(made: Tensor, truth: Tensor) -> Tensor:
 def train(run: Path, photos: Path, minutes: float) -> None:
     pictures, vae = Pictures.load(photos), new_vae()
     settings = {"channels": VAE_CONFIG["block_out_channels"], "latent": VAE_CONFIG["latent_channels"], "noise": NOISE}
-    loop = Loop("vae", run, vae, minutes, 1e-3, settings, muon=True)
+    loop = Loop("vae", run, vae, minutes, 1e-3, settings, muon=4)
 
     def loss(rng: random.Random, step: int) -> Tensor:
         side, count = rng.choice(CROPS)

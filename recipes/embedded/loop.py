@@ -23,6 +23,8 @@ Figures = dict[str, float]
 class Loop:
     """Trains `module` in place and keeps an exponential average of its weights.
 
+    Parameters of `muon` dimensions (4: convolutions, 2: linear layers) are trained by Muon, the others by AdamW.
+
     The learning rate follows the share of the budget that is used (a warm-up, then a cosine), counted in processor
     minutes of this process, so that a busy machine changes nothing. `<run>/<stage>.pt` is written every three minutes
     and resumed from; one made with other settings is refused by the name of the setting. The averaged weights with the
@@ -40,15 +42,15 @@ class Loop:
         decay: float = 0.998,
         betas: tuple[float, float] = (0.9, 0.99),
         extra: dict[str, Any] | None = None,
-        muon: bool = False,
+        muon: int = 0,
     ):
         run.mkdir(parents=True, exist_ok=True)
         self.stage, self.run, self.module, self.minutes, self.rate = stage, run, module, minutes, rate
         self.settings, self.decay, self.extra = settings, decay, extra or {}
         self.average = copy.deepcopy(module).requires_grad_(False)
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        kernels = [p for p in self.parameters if p.ndim == 4] if muon else []
-        others = [p for p in self.parameters if not muon or p.ndim != 4]
+        kernels = [p for p in self.parameters if p.ndim == muon]
+        others = [p for p in self.parameters if p.ndim != muon]
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "optimizer": torch.optim.AdamW(others, rate, betas=betas, weight_decay=1e-4)
         }

@@ -16,18 +16,14 @@ from op4ksr_core.picture.resample import resize
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 from . import crops
-from .autoencoder import picture_loss
 from .figures import detail_and_right, lattice, psnr
 from .loop import Figures, Loop, write
 from .networks import SIGMA_MID, THETA, Restorer, new_vae
 from .pictures import Pictures
 from .teacher import load_teacher, sharp_target
 
-CROPS = ((256, 8), (512, 2), (1024, 1))
-"""(side in px, crops a step): 8, 16 and 32 tokens a side. The larger ones come in as the training goes on."""
-
-WINDOW = 6
-"""Latent px a side that are decoded for the picture's loss: 96 px of picture."""
+VARIANTS = ((0, False), (0, True), (1, False), (3, True))
+"""(quarter turns, flipped): the forms of each crop whose latents are kept."""
 
 LARGE = 0.25
 """Share of the steps of stage c on one crop of 384 px in place of four of 192."""
@@ -77,25 +73,41 @@ def enlarged(lr: Tensor) -> Tensor:
     return resize(lr, Size(4 * lr.shape[-2], 4 * lr.shape[-1])).clamp(0, 1)
 
 
-def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: float) -> None:
-    """Latent loss against the sharp target's latent, and the loss of a decoded window."""
-    frozen, teacher, pictures = Frozen.load(run, photos), load_teacher(teacher_file), Pictures.load(photos)
+def keep_latents(run: Path, photos: Path, variants: int) -> None:
+    """Latents of every pair, before (the enlarged small picture) and wanted (the sharp target), as float16.
+
+    Encoding is most of a step's work, and the encoder is frozen: so the transformer sees twenty times the tokens.
+    """
+    frozen = Frozen.load(run, photos)
+    for name in ("pairs", "pairs-large"):
+        pairs, rows = crops.Kept.load(run / f"{name}.pt"), []
+        for turn, flip in VARIANTS[:variants]:
+            for first in range(0, len(pairs.parts["lr"]), 10):
+                part = {key: value[first : first + 10].float() / 255 for key, value in pairs.parts.items()}
+                part = {key: torch.rot90(value, turn, (2, 3)) for key, value in part.items()}
+                if flip:
+                    part = {key: value.flip(3) for key, value in part.items()}
+                before, wanted = frozen.encoded(enlarged(part["lr"])), frozen.encoded(part["target"])
+                rows.append(torch.stack([before, wanted], 1).half())
+            print(f"{name}: {turn} turns, {'flipped' if flip else 'not flipped'}", flush=True)
+        write(run / f"latents-{name}.pt", torch.cat(rows))
+
+
+def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: float, start: Path | None) -> None:
+    """Squared error of the latent against the sharp target's, at 8 and 16 tokens a side."""
+    frozen, teacher = Frozen.load(run, photos), load_teacher(teacher_file)
+    sources = [torch.load(run / f"latents-{name}.pt", weights_only=True) for name in ("pairs", "pairs-large")]
     module = Restorer()
-    loop = Loop("transformer", run, module, minutes, 6e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=False)
+    if start is not None:
+        module.load_state_dict(torch.load(start, weights_only=True))
+    settings = {"sigma": SIGMA_MID, "theta": THETA, "latents": len(sources[0])}
+    loop = Loop("transformer", run, module, minutes, 6e-4, settings, muon=2)
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        side, count = rng.choice(CROPS[: 1 + min(2, int(3 * loop.used / (60 * minutes)))])
-        lr, hr = pictures.pairs(rng, count, side)
-        target = sharp_target(teacher, lr, hr)
-        z = restored(module, frozen.encoded(enlarged(lr)))
-        wanted = frozen.encoded(target)
-        top, left = (rng.randint(0, side // 16 - WINDOW) for _ in range(2))
-        latent, px = slice(top, top + WINDOW), slice(16 * top, 16 * (top + WINDOW))
-        across, px_across = slice(left, left + WINDOW), slice(16 * left, 16 * (left + WINDOW))
-        shown = frozen.decoded(z[:, :, latent, across])
-        inner = slice(16, -16)  # a window's zero padding misleads the decoder at its border
-        truth = target[:, :, px, px_across]
-        return F.mse_loss(z, wanted) + picture_loss(shown[..., inner, inner], truth[..., inner, inner])
+        large = rng.random() < LARGE
+        rows = [rng.randrange(len(sources[large])) for _ in range(6 if large else 24)]
+        before, wanted = sources[large][rows].float().unbind(1)
+        return F.mse_loss(restored(module, before), wanted)
 
     loop.train(loss, held_out_figures(photos, frozen, teacher, loop))
 
@@ -133,7 +145,7 @@ def train_together(run: Path, photos: Path, minutes: float) -> None:
     restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
     decoder = frozen.vae.decoder.requires_grad_(True)
     module = nn.ModuleDict({"restorer": restorer, "decoder": decoder})
-    loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=True)
+    loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=4)
 
     def loss(rng: random.Random, step: int) -> Tensor:
         large = rng.random() < LARGE

@@ -22,7 +22,31 @@ def write_stand_ins(base):
     models = base / "models"
     _write_ultraflux(models)
     _write_flux_dev(models)
+    _write_esrgan(models / "upscale_models" / "RealESRGAN_x4plus.safetensors")
     write_prompt(base / "input" / "flux_fixed_prompt.safetensors", 4096, 768)
+
+
+def _write_esrgan(path, width=8, growth=32):
+    """An ESRGAN of one block that enlarges by the nearest pixel, roughly: its first and last layers pass on RGB."""
+
+    def conv(state, name, source, to):
+        state[f"{name}.weight"], state[f"{name}.bias"] = torch.zeros(to, source, 3, 3), torch.zeros(to)
+        for channel in range(min(3, source, to)):
+            state[f"{name}.weight"][channel, channel, 1, 1] = 1
+
+    state = {}
+    conv(state, "conv_first", 3, width)
+    for dense in (1, 2, 3):
+        for layer in range(5):
+            to = width if layer == 4 else growth
+            conv(state, f"body.0.rdb{dense}.conv{layer + 1}", width + layer * growth, to)
+            state[f"body.0.rdb{dense}.conv{layer + 1}.weight"] *= 0
+    for name in ("conv_body", "conv_up1", "conv_up2", "conv_hr"):
+        conv(state, name, width, width)
+    state["conv_body.weight"] *= 0
+    conv(state, "conv_last", width, 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
 
 
 def _write_ultraflux(models):

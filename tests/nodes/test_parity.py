@@ -117,7 +117,7 @@ def test_the_partitioned_head_is_one_pixel_down_and_right(found):
         ("conditioning", "The CONDITIONING has widths 99 and 20 (sequence, pooled); this MODEL reads 24 and 20"),
         ("f16_of_taesd", "needs a FLUX VAE; this one is TAESD"),
         ("f16_of_f16", "compresses 16 times already"),
-        ("factor", "This VAE compresses 16 times, vae_factor says 8. Set vae_factor to 16"),
+        ("factor", "This VAE compresses 16 times; 8 is wanted."),
         ("head", "corner"),
         ("decode_channels", "The LATENT is [1, 4, 8, 8]; this VAE decodes 16 channels"),
         ("enormous", "This does not fit. test: encode 1000000.0 GB"),

@@ -11,7 +11,7 @@ from stand_ins import write_stand_ins
 from op4ksr_core.picture.read import read_picture
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-SMALL = {"long_side": 256, "width": 128, "height": 128, "batch_size": 1}
+SMALL = {"long_side": 256, "size": 256, "width": 128, "height": 128, "batch_size": 1}
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
@@ -30,13 +30,20 @@ def saved(server, entry):
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
 def test_workflows_fit_the_nodes(server, path):
-    """Every node exists, every link has both its ends, every widget has its value, and there is a thumbnail."""
+    """Every node exists and names its pack, loaders of single files offer them, every link has both its ends, every
+    widget has its value, and there is a thumbnail."""
     workflow = json.loads(path.read_text())
     assert path.with_suffix(".jpg").exists()
     info, nodes = server.get("/object_info"), {n["id"]: n for n in workflow["nodes"]}
     for entry in nodes.values():
         if entry["type"] in ("MarkdownNote", "Reroute"):
             continue
+        ours = entry["type"].startswith("OP4KSR")
+        assert entry["properties"]["cnr_id"] == ("op4ksr" if ours else "comfy-core")
+        if entry["type"] in ("UNETLoader", "VAELoader", "DualCLIPLoader", "UpscaleModelLoader"):
+            offered = [model["name"] for model in entry["properties"]["models"]]
+            assert offered == [v for v in entry["widgets_values"] if v.endswith(".safetensors")]
+            assert all(model["url"].endswith(f"/{model['name']}") for model in entry["properties"]["models"])
         inputs = info[entry["type"]]["input"]
         declared = inputs.get("required", {}) | inputs.get("optional", {})
         assert {slot["name"] for slot in entry["inputs"]} <= declared.keys()
@@ -48,7 +55,8 @@ def test_workflows_fit_the_nodes(server, path):
         assert nodes[target]["inputs"][into]["type"] in (kind, "*")
 
 
-NEED_WEIGHTS = {"UNETLoader", "VAELoader", "DualCLIPLoader", "OP4KSR_LoadPrompt", "OP4KSR_LoadDiffusers"}
+NEED_WEIGHTS = {"UNETLoader", "VAELoader", "DualCLIPLoader", "UpscaleModelLoader"}
+NEED_WEIGHTS |= {"OP4KSR_LoadPrompt", "OP4KSR_LoadDiffusers"}
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
@@ -63,15 +71,19 @@ def test_templates_open_without_a_warning(newest_frontend, path, vue):
 
 # OP4KSR_SIDE=4096 runs the quickstart as it is shipped; 2048 px take a quarter of the time.
 @pytest.mark.parametrize(
-    ("name", "long_side"), [("4k_quickstart", int(os.environ.get("OP4KSR_SIDE", "2048"))), ("4k_step_by_step", 1024)]
+    ("name", "long_side"),
+    [("op4ksr_4k_quickstart", int(os.environ.get("OP4KSR_SIDE", "2048"))), ("op4ksr_4k_step_by_step", 1024)],
 )
 def test_through_the_frontend_equals_headless(embedded, photo, frontend, server, name, long_side):
     assert frontend.load(ROOT / "workflows" / f"{name}.json") == []
-    frontend.set_widgets({"long_side": long_side})
+    frontend.set_widgets({"long_side": long_side, "size": long_side})
     shown = saved(server, frontend.run())
     expected = embedded(photo, long_side=long_side)
     assert shown.shape == expected.shape == (1, 3, long_side, long_side)
     assert float((shown - expected).abs().max()) * 255 <= 2
+
+
+OTHER_SIDES = {"op4ksr_any_upscaler_then_lattice_check": 4 * 512, "op4ksr_three_thetas": 3 * 256 + 2 * 8}
 
 
 @pytest.mark.parametrize("path", [p for p in WORKFLOWS if "quickstart" not in p.stem], ids=lambda p: p.stem)
@@ -82,4 +94,5 @@ def test_every_workflow_opens_and_runs(frontend, server, stand_ins, path):
     if any(node["type"] == "KSampler" for node in steps["nodes"]):
         frontend.set_widgets({"steps": 1})
     shown = saved(server, frontend.run())
-    assert max(shown.shape[-2:]) == 256 and torch.isfinite(shown).all() and float(shown.std()) > 0.01
+    side = OTHER_SIDES.get(path.stem, 256)
+    assert max(shown.shape[-2:]) == side and torch.isfinite(shown).all() and float(shown.std()) > 0.01

@@ -5,7 +5,7 @@ from op4ksr_core.errors import ImageError
 from op4ksr_core.geometry import Size, frame
 from op4ksr_core.picture.alpha import enlarge_alpha
 from op4ksr_core.picture.framing import FEATHER, cut, restore_region, set_into
-from op4ksr_core.picture.resample import resize
+from op4ksr_core.picture.resample import lanczos
 
 
 def test_cut_and_set_into():
@@ -34,7 +34,7 @@ def test_alpha_has_exact_areas_and_no_ringing():
 
 def test_a_region_keeps_the_enlarged_picture_and_leaves_no_edge():
     lr = torch.rand(1, 3, 40, 40) * 0.2 + 0.4
-    enlarged = resize(lr, Size(160, 160)).clamp(0, 1)
+    enlarged = lanczos(lr, Size(160, 160)).clamp(0, 1)
     made = enlarged + 0.1
     mask = torch.zeros(1, 1, 20, 20)
     mask[..., 10:] = 1

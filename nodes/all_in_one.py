@@ -1,0 +1,368 @@
+"""Nodes that do the whole way at once: one with few knobs, one with every setting."""
+
+import logging
+import time
+from dataclasses import replace
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..op4ksr_core.errors import ImageError, SettingError
+from ..op4ksr_core.geometry import Size, Sizing, plan_target
+from ..op4ksr_core.lattice.inspector import inspect
+from ..op4ksr_core.pipeline.framed import Framed, restore_framed
+from ..op4ksr_core.pipeline.memory import GB
+from ..op4ksr_core.pipeline.restore import restore
+from ..op4ksr_core.settings import (
+    COLOUR_FIXES,
+    MAX_STRENGTH,
+    PRESET_FACTORS,
+    PRESETS,
+    UpscaleSettings,
+    find_preset,
+    with_strength,
+)
+from .comfy_host import ComfyHost
+from .convert import to_bchw, to_image
+from .inputs import (
+    COLOUR,
+    COMPENSATION,
+    FACTOR,
+    FIDELITY,
+    GUIDANCE,
+    NOISE,
+    SCALE,
+    SEED,
+    SIGMA,
+    STEPS,
+    THETA,
+    WINDOW,
+    advanced,
+)
+from .memory import collecting
+from .progress import Phases
+from .schema import node_schema
+from .surgery import check_vae
+from .upscale import rope_for
+from .versions import tell_node
+
+log = logging.getLogger("op4ksr")
+
+_SMALLEST_INSPECTED = 64
+
+MASK = io.Mask.Input("mask", optional=True, tooltip="Transparency, enlarged with the picture.")
+MODELS = [
+    io.Model.Input("model", optional=True, tooltip="FLUX or UltraFlux, perhaps with adapters."),
+    io.Vae.Input("vae", optional=True, tooltip="The VAE that belongs to the MODEL."),
+    io.Conditioning.Input("conditioning", optional=True, tooltip="The MODEL's fixed prompt."),
+]
+STRENGTH_MASK = io.Mask.Input(
+    "strength_mask",
+    optional=True,
+    tooltip="Where the model may act: 1 restores, 0 keeps the enlarged picture (faces, lettering). Any size.",
+)
+OUTPUTS = [
+    io.Image.Output(tooltip="The large picture; with alpha where the input has four channels."),
+    io.Mask.Output(tooltip="Its transparency; all 0 where the input had none."),
+    io.Image.Output(display_name="before", tooltip="The input by Lanczos at the same size, to compare with."),
+    io.String.Output(display_name="report", tooltip="Size, time, memory, and whether the result has a lattice."),
+]
+
+
+def alpha_of(image: Tensor, mask: Tensor | None) -> Tensor | None:
+    """The alpha (B, 1, H, W) of an IMAGE: 1 - MASK where one is given, else its fourth channel. Raises ImageError."""
+    if mask is None:
+        return image[..., 3][:, None].float() if image.shape[-1] == 4 else None
+    if mask.ndim != 3 or mask.shape[-2:] != image.shape[1:3]:
+        size = f"{mask.shape[-1]}x{mask.shape[-2]} px" if 0 not in mask.shape else "empty"
+        raise ImageError(
+            f"The MASK is {size}, the IMAGE {image.shape[2]}x{image.shape[1]}. Use the MASK of the same Load Image."
+        )
+    if len(mask) not in (1, len(image)):
+        raise ImageError(f"There are {len(image)} pictures and {len(mask)} masks; give one mask, or as many.")
+    return (1 - mask[:, None].float()).clamp(0, 1).expand(len(image), -1, -1, -1)
+
+
+def upscaled(
+    host: ComfyHost,
+    image: Tensor,
+    mask: Tensor | None,
+    region: Tensor | None,
+    sizing: Sizing,
+    settings: UpscaleSettings,
+    factor: int,
+    inspected: bool = True,
+) -> io.NodeOutput:
+    """IMAGE and what goes with it -> the four outputs, with a line under the node before and after."""
+    if 0 in image.shape:
+        raise ImageError(f"The IMAGE is empty: {list(image.shape)}.")
+    check_vae(host.vae, factor)
+    alpha = alpha_of(image, mask)
+    if region is not None:
+        region = region[:, None] if region.ndim == 3 else region
+    phases = Phases(() if settings.compensation else ("compensate",))
+    device, started = comfy.model_management.get_torch_device(), time.perf_counter()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+    def restored(lr: Tensor, target: Size) -> Tensor:
+        plan = plan_target(Size(*lr.shape[-2:]), target, token_px=2 * factor)
+        host.preflight(str(plan), plan)
+        tell_node(f"{plan.source} -> {plan.target}, {plan.tokens} tokens ...")
+        return restore(host, lr, plan, settings, phases, phases.show)
+
+    with collecting() as fallbacks:
+        made = restore_framed(to_bchw(image).clamp(0, 1), sizing, restored, alpha, region)
+    phases.finish()
+    report = _report(made, host, factor, time.perf_counter() - started, device, fallbacks, inspected)
+    log.info("OP4KSR %s", report)
+    tell_node(report)
+    large, before = to_image(made.rgb), to_image(made.before)
+    if made.alpha is None:
+        return io.NodeOutput(large, large.new_zeros(large.shape[:3]), before, report)
+    transparent = made.alpha.to(large)
+    if image.shape[-1] == 4 and mask is None:
+        large = torch.cat([large, transparent.movedim(1, -1)], -1)
+    return io.NodeOutput(large, 1 - transparent[:, 0], before, report)
+
+
+def _report(
+    made: Framed, host: ComfyHost, factor: int, seconds: float, device: torch.device, fallbacks: list[str], check: bool
+) -> str:
+    plan = plan_target(made.frame.used, made.frame.target, token_px=2 * factor)
+    parts = [f"{plan.source} -> {made.frame.canvas} px", f"{plan.tokens} tokens", f"{seconds:.1f} s"]
+    if len(made.rgb) > 1:
+        parts.insert(0, f"{len(made.rgb)} pictures")
+    if device.type == "cuda":
+        parts.append(f"peak {torch.cuda.max_memory_allocated(device) / GB:.1f} GB")
+    else:
+        parts.append(f"about {host.largest_work(plan) / GB:.1f} GB at most (estimated)")
+    if check:
+        parts.append(_lattice(made.rgb))
+    return "\n".join([", ".join(parts), *fallbacks])
+
+
+def _lattice(pictures: Tensor) -> str:
+    if min(pictures.shape[-2:]) < _SMALLEST_INSPECTED:
+        return "too small for a lattice check"
+    worst = max((inspect(one) for one in pictures), key=lambda found: found.score)
+    if worst.verdict != "lattice":
+        return f"no lattice (score {worst.score:.2f})"
+    return f"lattice of {worst.period:g} px (score {worst.score:.2f}): try the node Suppress lattice"
+
+
+SIZE_MODES = ("long side", "short side", "scale", "megapixels", "fit", "crop", "pad")
+
+
+def sizing_of(mode: str, size: float, width: int, height: int, like: Tensor | None) -> Sizing:
+    """What the node's size inputs ask for; another picture's size goes before the numbers. Raises SettingError."""
+    if mode not in SIZE_MODES:
+        raise SettingError(f"size_mode must be one of {', '.join(SIZE_MODES)}, got {mode!r}.")
+    if like is not None:
+        height, width = like.shape[1:3]
+        if 0 in (height, width):
+            raise ImageError("The picture at size_like is empty.")
+        if mode == "scale":
+            raise SettingError("size_like gives a size in px: choose another size_mode than scale, or disconnect it.")
+        size = {"long side": max(height, width), "short side": min(height, width)}.get(mode, height * width / 1e6)
+    if mode in ("fit", "crop", "pad"):
+        if width < 1 or height < 1:
+            raise SettingError(
+                f"size_mode {mode} wants width and height (advanced settings), got {width}x{height}. "
+                "Or connect a picture to size_like."
+            )
+        return Sizing(exact=Size(height, width), fit=mode)
+    if mode == "scale":
+        return Sizing(scale=size)
+    if mode == "megapixels":
+        return Sizing(megapixels=size)
+    if size != round(size):
+        raise SettingError(f"A {mode} is a whole number of px, got {size:g}.")
+    return Sizing(long_side=round(size)) if mode == "long side" else Sizing(short_side=round(size))
+
+
+class UpscaleTo4K(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            "UpscaleTo4K",
+            "Upscale to 4K (OP4KSR)",
+            ["upscale image", "super resolution", "4k", "enlarge", "seedvr", "supir", "esrgan"],
+            essentials="Image Tools",
+            description="Picture in, 4K picture out. Without model, vae and conditioning the embedded model does it.",
+            inputs=[
+                io.Image.Input("image", tooltip="Any size, any number of pictures, with alpha or without."),
+                io.Combo.Input(
+                    "preset",
+                    options=["auto", *PRESETS],
+                    default="auto",
+                    tooltip="Settings of the method. auto: embedded, or op4ksr where a MODEL is connected. "
+                    "ultraflux: bare UltraFlux weights. omgsr: OMGSR-F with FLUX's own VAE.",
+                ),
+                io.Combo.Input(
+                    "size_mode",
+                    options=list(SIZE_MODES),
+                    default="long side",
+                    tooltip="What size means. fit, crop and pad go by width and height (advanced): inside them, cut to "
+                    "fill them, with transparent bars.",
+                ),
+                io.Float.Input(
+                    "size",
+                    default=4096.0,
+                    min=0.01,
+                    max=32768.0,
+                    step=0.5,
+                    tooltip="Long or short side in px, times the size (scale), or millions of px.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=MAX_STRENGTH,
+                    step=0.05,
+                    tooltip="0 keeps the picture and only enlarges it, 1 is the preset, 2 restores most.",
+                ),
+                SEED,
+                advanced(
+                    io.Int.Input(
+                        "width", default=0, min=0, max=32768, optional=True, tooltip="px, for fit, crop and pad."
+                    )
+                ),
+                advanced(
+                    io.Int.Input(
+                        "height", default=0, min=0, max=32768, optional=True, tooltip="px, for fit, crop and pad."
+                    )
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "colour",
+                        options=["as the preset", *COLOUR_FIXES],
+                        default="as the preset",
+                        optional=True,
+                        tooltip="Whose colours the result takes, as on F16 Decode.",
+                    )
+                ),
+                advanced(
+                    io.Boolean.Input(
+                        "lattice_check",
+                        default=True,
+                        optional=True,
+                        tooltip="Look for a lattice in the result and report it.",
+                    )
+                ),
+                WINDOW,
+                MASK,
+                STRENGTH_MASK,
+                io.Image.Input("size_like", optional=True, tooltip="Takes the wanted size from this picture."),
+                *MODELS,
+            ],
+            outputs=OUTPUTS,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        preset,
+        size_mode,
+        size,
+        strength,
+        seed,
+        width: int = 0,
+        height: int = 0,
+        colour: str = "as the preset",
+        lattice_check: bool = True,
+        window: int = 0,
+        mask=None,
+        strength_mask=None,
+        size_like=None,
+        model=None,
+        vae=None,
+        conditioning=None,
+    ) -> io.NodeOutput:
+        if preset == "auto":
+            preset = "embedded" if model is None else "op4ksr"
+        settings = with_strength(find_preset(preset), strength)
+        if model is None and preset != "embedded":
+            raise SettingError(
+                f"The preset {preset} needs its own weights: connect model, vae and conditioning, or choose embedded."
+            )
+        settings = replace(settings, seed=seed, window=window)
+        if colour != "as the preset":
+            settings = replace(settings, colour=colour)
+        if preset == "embedded" and model is not None:
+            settings = replace(settings, rope=None)  # as the connected MODEL has it
+        sizing = sizing_of(size_mode, size, width, height, size_like)
+        host = ComfyHost.find(model, conditioning, vae)
+        factor = PRESET_FACTORS.get(preset, 16)
+        return upscaled(host, image, mask, strength_mask, sizing, settings, factor, lattice_check)
+
+
+class UpscaleAllSettings(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        hidden = (SIGMA, STEPS, GUIDANCE, THETA, COLOUR, NOISE, FACTOR)
+        sigma, steps, guidance, theta, colour, noise, factor = map(advanced, hidden)
+        return node_schema(
+            "Upscale",
+            "Upscale, all settings (OP4KSR)",
+            ["upscale image", "super resolution", "4k", "enlarge"],
+            description="As Upscale to 4K, with each setting of the method by itself in place of a preset.",
+            inputs=[
+                io.Image.Input("image", tooltip="Any size, any number of pictures, with alpha or without."),
+                io.Int.Input(
+                    "long_side",
+                    default=4096,
+                    min=0,
+                    max=32768,
+                    tooltip="Long side of the result in px; 0 takes the scale.",
+                ),
+                SCALE,
+                sigma,
+                steps,
+                guidance,
+                theta,
+                colour,
+                FIDELITY,
+                noise,
+                SEED,
+                factor,
+                MASK,
+                *MODELS,
+                COMPENSATION,
+                STRENGTH_MASK,
+                WINDOW,
+            ],
+            outputs=OUTPUTS,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image,
+        long_side,
+        scale,
+        sigma_mid,
+        steps,
+        guidance,
+        theta,
+        colour,
+        fidelity,
+        noise,
+        seed,
+        vae_factor,
+        mask=None,
+        model=None,
+        vae=None,
+        conditioning=None,
+        compensation=0.0,  # of graphs from before it was there
+        strength_mask=None,
+        window: int = 0,
+    ) -> io.NodeOutput:
+        host = ComfyHost.find(model, conditioning, vae)
+        settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, None, colour, fidelity, compensation)
+        settings = replace(settings, rope=rope_for(theta), window=window)
+        sizing = Sizing(long_side=long_side) if long_side else Sizing(scale=scale)
+        return upscaled(host, image, mask, strength_mask, sizing, settings, int(vae_factor))

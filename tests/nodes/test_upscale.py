@@ -1,0 +1,223 @@
+"""The node that an artist drops first: few knobs, sizes, strength, regions, transparency, and what it says."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from places import DEMO
+
+from op4ksr_core.geometry import Size, Sizing
+from op4ksr_core.paths import EMBEDDED
+from op4ksr_core.picture.convert import as_tensor
+from op4ksr_core.picture.read import read_picture
+from op4ksr_core.picture.resample import lanczos
+from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import PRESETS, with_strength
+
+SIZE = {"size_mode": "scale", "size": 4.0}
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def graph(picture="small.png", image=("load", 0), **changes):
+    inputs = {"image": list(image), "preset": "auto", "strength": 1.0, "seed": 0} | SIZE | changes
+    return {
+        "load": node("LoadImage", image=picture),
+        "up": node("OP4KSR_UpscaleTo4K", **inputs),
+        "save": node("SaveImage", images=["up", 0], filename_prefix="up"),
+        "before": node("SaveImage", images=["up", 2], filename_prefix="before"),
+        "report": node("PreviewAny", source=["up", 3]),
+    }
+
+
+@pytest.fixture
+def small(server):
+    """A crop of the bundled photo, 64x48, in the server's input folder."""
+    path = server.base / "input" / "small.png"
+    Image.open(DEMO).crop((200, 100, 264, 148)).save(path)
+    return read_picture(path).rgb
+
+
+def result(server, wanted, name="save"):
+    return read_picture(server.picture(server.run(wanted), name))
+
+
+def error_of(server, wanted):
+    status = server.run(wanted)["status"]
+    assert status["status_str"] == "error"
+    return str(status["messages"])
+
+
+def test_at_most_five_knobs_are_seen(server):
+    """Where a version has advanced inputs; 0.3.64 shows them all."""
+    info = server.get("/object_info/OP4KSR_UpscaleTo4K")["OP4KSR_UpscaleTo4K"]
+    inputs = info["input"]["required"] | info["input"].get("optional", {})
+    sockets = ("IMAGE", "MASK", "MODEL", "VAE", "CONDITIONING")
+    seen = [name for name, (kind, *rest) in inputs.items() if kind not in sockets and not rest[0].get("advanced")]
+    if server.version == "0.3.64":
+        pytest.skip("0.3.64 has no advanced inputs")
+    assert seen == ["preset", "size_mode", "size", "strength", "seed"]
+    assert info["essentials_category"] == "Image Tools" and "esrgan" in info["search_aliases"]
+
+
+def test_a_preset_is_the_command_lines(server, embedded, small):
+    entry = server.run(graph())
+    shown = read_picture(server.picture(entry, "save")).rgb
+    assert float((shown - embedded(small, 4)).abs().max()) * 255 <= 2
+    before = read_picture(server.picture(entry, "before")).rgb
+    assert float((before - lanczos(small, Size(192, 256)).clamp(0, 1)).abs().max()) * 255 <= 1
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
+def test_strength_is_the_cores(server, embedded, small, strength):
+    expected = embedded(small, 4, settings=with_strength(PRESETS["embedded"], strength))
+    assert float((result(server, graph(strength=strength)).rgb - expected).abs().max()) * 255 <= 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"size_mode": "long side", "size": 100}, (75, 100)),
+        ({"size_mode": "short side", "size": 60}, (60, 80)),
+        ({"size_mode": "megapixels", "size": 0.01}, (87, 115)),
+        ({"size_mode": "fit", "width": 100, "height": 100}, (75, 100)),
+        ({"size_mode": "crop", "width": 100, "height": 100}, (100, 100)),
+        ({"size_mode": "pad", "width": 100, "height": 100}, (100, 100)),
+        ({"size_mode": "long side", "size": 4096, "size_like": ["other", 0]}, (68, 90)),
+        ({"size_mode": "crop", "size_like": ["other", 0]}, (50, 90)),
+    ],
+)
+def test_sizes(server, small, changes, size):
+    wanted = graph(**changes)
+    wanted["other"] = node("EmptyImage", width=90, height=50, batch_size=1, color=0)
+    wanted["mask"] = node("MaskToImage", mask=["up", 1])
+    wanted["saved mask"] = node("SaveImage", images=["mask", 0], filename_prefix="bars")
+    entry = server.run(wanted)
+    assert read_picture(server.picture(entry, "save")).rgb.shape[-2:] == size
+    bars = read_picture(server.picture(entry, "saved mask")).rgb
+    assert bars.shape[-2:] == size and float(bars.max()) == (changes["size_mode"] == "pad")
+
+
+def test_a_region_is_kept_as_lanczos_has_it(server, small):
+    mask = Image.new("RGB", (64, 48), "white")
+    mask.paste((0, 0, 0), (0, 0, 32, 48))
+    mask.save(server.base / "input" / "region.png")
+    wanted = graph(strength_mask=["region", 0])
+    wanted["region"] = node("LoadImageMask", image="region.png", channel="red")
+    shown, whole = result(server, wanted).rgb, result(server, graph()).rgb
+    plain = lanczos(small, Size(192, 256)).clamp(0, 1)
+    assert float((shown - plain)[..., :120].abs().max()) * 255 <= 1
+    assert float((shown - whole)[..., 180:].abs().max()) * 255 <= 1
+    assert float((whole - plain).abs().max()) * 255 > 8  # the model does something
+
+
+def test_four_channels_in_four_out(server, small):
+    image = Image.open(DEMO).crop((200, 100, 264, 148)).convert("RGBA")
+    alpha = Image.new("L", image.size, 0)
+    alpha.paste(255, (16, 12, 48, 36))
+    image.putalpha(alpha)
+    image.save(server.base / "input" / "rgba.png")
+    wanted = graph("rgba.png", image=("join", 0))
+    wanted["join"] = node("JoinImageWithAlpha", image=["load", 0], alpha=["load", 1])
+    found = result(server, wanted).alpha
+    assert found.shape[-2:] == (192, 256)
+    assert float(found[..., 52:140, 68:188].min()) == 1  # opaque, exactly
+    clear = found.clone()
+    clear[..., 40:152, 56:200] = 0
+    assert float(clear.max()) == 0  # transparent, exactly
+
+
+def test_the_node_says_what_it_did(server, small):
+    text = server.run(graph())["outputs"]["report"]["text"][0]
+    assert text.startswith("64x48 -> 256x192 px, 48 tokens, ") and "GB at most (estimated)" in text
+    assert "no lattice (score 0.0" in text
+    assert "lattice" not in server.run(graph(lattice_check=False))["outputs"]["report"]["text"][0]
+
+
+def test_previews_on_the_way(server, small):
+    """After the encoder the picture that came in, after the step its middle, after the decoder the result."""
+    import io
+
+    import websockets.sync.client
+
+    pictures, wanted = [], graph(strength=0.95)
+    address = server.url.replace("http", "ws") + "/ws?clientId=previews"
+    with websockets.sync.client.connect(address, max_size=None) as socket:
+        server.post("/prompt", {"prompt": wanted, "client_id": "previews"})
+        while True:
+            message = socket.recv(timeout=120)
+            if isinstance(message, bytes):
+                if int.from_bytes(message[:4], "big") == 1:
+                    pictures.append(Image.open(io.BytesIO(message[8:])).resize((64, 48)))
+                continue
+            if json.loads(message)["type"] in ("execution_success", "execution_error"):
+                break
+    assert len(pictures) == 3
+    for shown in pictures:  # the whole picture is within the middle here, so that all three look like it
+        assert float((as_tensor(shown) - small[0]).abs().mean()) < 0.05
+
+
+def test_windows_as_in_the_core(server, small):
+    settings = replace(PRESETS["embedded"], window=256)
+    expected = Upscaler.from_pretrained(EMBEDDED, settings=settings)(small, 10)
+    shown = result(server, graph(size=10.0, window=256)).rgb
+    assert float((shown - expected).abs().max()) * 255 <= 2
+    assert float((result(server, graph(size=10.0)).rgb - expected).abs().max()) * 255 > 1
+
+
+def test_the_newer_and_the_older_node_agree(server, small):
+    wanted = graph()
+    inputs = {"image": ["load", 0], "long_side": 0, "scale": 4.0, "sigma_mid": 0.3, "steps": 1, "guidance": 1.0}
+    embedded = PRESETS["embedded"]
+    inputs |= {"theta": 0.0, "colour": embedded.colour, "fidelity": embedded.fidelity, "noise": 0.0, "seed": 0}
+    wanted["up"] = node("OP4KSR_Upscale", vae_factor="16", compensation=embedded.compensation, **inputs)
+    assert torch.equal(result(server, wanted).rgb, result(server, graph()).rgb)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"mask": ["m", 0]}, "The MASK is 9x7 px, the IMAGE 64x48"),
+        ({"size_mode": "crop", "width": 0, "height": 100}, "got 0x100"),
+        ({"size_mode": "scale", "size": 40.0}, "got 40"),
+        ({"size_mode": "long side", "size": 100.5}, "whole number of px, got 100.5"),
+        ({"size_mode": "scale", "size_like": ["load", 0]}, "another size_mode than scale"),
+        ({"preset": "op4ksr"}, "The preset op4ksr needs its own weights"),
+        ({"model": ["model", 0]}, "Connect conditioning and vae too"),
+        ({"window": 64}, "got 64"),
+        (
+            {"preset": "omgsr", "model": ["model", 0], "conditioning": ["model", 1], "vae": ["model", 2]},
+            "compresses 16 times; 8 is wanted",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_with_the_remedy(server, small, changes, text):
+    wanted = graph(**changes)
+    wanted["m"] = node("SolidMask", value=1.0, width=9, height=7)
+    wanted["model"] = node("OP4KSR_LoadEmbedded")
+    assert text in error_of(server, wanted)
+
+
+def test_pictures_of_different_sizes_in_one_list(server, embedded):
+    """A folder, through core's own list loader (0.33): each picture at its own size, the model loaded once."""
+    if server.version == "0.3.64":
+        pytest.skip("0.3.64 has no node that gives a list of unequal pictures")
+    folder = server.base / "input" / "mixed"
+    folder.mkdir(exist_ok=True)
+    for name, box in (("a.png", (0, 0, 40, 30)), ("b.png", (100, 100, 124, 148))):
+        Image.open(DEMO).crop(box).save(folder / name)
+    wanted = graph(image=("folder", 0))
+    wanted["folder"] = node("LoadImageDataSetFromFolder", folder="mixed")
+    saved = server.run(wanted)["outputs"]["save"]["images"]
+    for name, shown in zip(("a.png", "b.png"), saved, strict=True):
+        expected = embedded(read_picture(folder / name).rgb, 4)
+        found = read_picture(server.base / "output" / shown["filename"]).rgb
+        assert float((found - expected).abs().max()) * 255 <= 2
+
+
+def test_the_sizes_meant_by_a_mode_are_the_cores():
+    assert Sizing(megapixels=0.01).frame_of(Size(48, 64)).target == Size(87, 115)
