@@ -32,7 +32,9 @@ def available_adapters() -> list[str]:
 
 
 def adapter_path(name: str) -> Path:
-    """The file or folder behind a name of `available_adapters`. Raises WeightsError."""
+    """The file or folder behind a name of `available_adapters`. Raises WeightsError where there is none inside them."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise WeightsError(f"The adapter {name} lies outside ComfyUI's loras folders; name one inside.")
     for root in folder_paths.get_folder_paths("loras"):
         if (Path(root) / name).exists():
             return Path(root) / name

@@ -1,5 +1,6 @@
 """Nodes that make and change models."""
 
+import json
 from pathlib import Path
 
 import folder_paths
@@ -42,13 +43,25 @@ class LoadEmbedded(io.ComfyNode):
 
 
 def diffusers_folders() -> dict[str, Path]:
-    """Folders below ComfyUI's `diffusers` paths that hold a transformer and a VAE, by their name there."""
+    """Folders below ComfyUI's `diffusers` paths that hold a transformer, with a VAE beside it or without, by name.
+
+    A lone transformer (UltraFlux-v1.1 as published) may also lie in the named folder itself.
+    """
     found: dict[str, Path] = {}
-    for root in folder_paths.get_folder_paths("diffusers"):
-        for transformer in sorted(Path(root).glob("**/transformer")):
-            if (transformer.parent / "vae").is_dir():
-                found.setdefault(str(transformer.parent.relative_to(root)), transformer.parent)
+    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
+        places = [path.parent for path in root.glob("**/transformer") if path.is_dir()]
+        places += [path.parent for path in root.glob("*/config.json") if is_lone_transformer(path.parent)]
+        for folder in sorted(places):
+            found.setdefault(str(folder.relative_to(root)), folder)
     return found
+
+
+def is_lone_transformer(folder: Path) -> bool:
+    """Whether diffusers saved a FLUX transformer into this very folder."""
+    try:
+        return json.loads((folder / "config.json").read_text()).get("_class_name") == "FluxTransformer2DModel"
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def newest(path: Path) -> float:
@@ -65,8 +78,15 @@ class LoadDiffusersFolder(io.ComfyNode):
             "Load diffusers folder (OP4KSR)",
             ["ultraflux", "diffusers loader", "sharded", "load model"],
             description="UltraFlux, or another FLUX model as diffusers publishes it, from models/diffusers: "
-            "a folder with transformer (sharded or not) and vae.",
-            inputs=[io.Combo.Input("folder", options=list(diffusers_folders()), tooltip="Below models/diffusers.")],
+            "a folder with transformer (sharded or not) and vae, or a lone transformer and a VAE of your choice.",
+            inputs=[
+                io.Combo.Input("folder", options=list(diffusers_folders()), tooltip="Below models/diffusers."),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="For a folder without one, such as UltraFlux-v1.1: UltraFlux-v1's, at 16x (F16 VAE node).",
+                ),
+            ],
             outputs=[
                 io.Model.Output(tooltip="The transformer."),
                 io.Vae.Output(tooltip="The VAE; F16 where its config.json says stride 2."),
@@ -74,14 +94,14 @@ class LoadDiffusersFolder(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, folder: str) -> io.NodeOutput:
+    def execute(cls, folder: str, vae=None) -> io.NodeOutput:
         folders = diffusers_folders()
         if folder not in folders:
             raise WeightsError(f"There is no diffusers folder {folder}; there are {', '.join(folders) or 'none'}.")
-        return io.NodeOutput(*load_folder(folders[folder]))
+        return io.NodeOutput(*load_folder(folders[folder], vae))
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str) -> float:
+    def fingerprint_inputs(cls, folder: str, vae=None) -> float:
         """Changes with the files, so that exchanged weights are read again."""
         return newest(diffusers_folders().get(folder, Path(folder)))
 

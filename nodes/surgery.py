@@ -26,7 +26,7 @@ from ..op4ksr_core.weights.key_layouts import (
     vae_to_diffusers,
     vae_to_ldm,
 )
-from ..op4ksr_core.weights.loading import FLUX_VAE, transformer_config, vae_config
+from ..op4ksr_core.weights.loading import FLUX_VAE, strided_by, transformer_config, vae_config
 from . import versions
 from .memory import vae_bytes
 
@@ -154,29 +154,37 @@ def load_embedded() -> tuple[ModelPatcher, list, VAE]:
     return with_rope(model, RopeSettings(theta=100.0)), conditioning, vae
 
 
-def load_folder(folder: Path) -> tuple[ModelPatcher, VAE]:
+def load_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPatcher, VAE]:
     """A diffusers folder (`transformer`, sharded or not, and `vae`) as native MODEL and VAE.
 
-    The VAE is F16 where its config.json has stride 2. Weights of FLUX's own width go through
-    ComfyUI's loader, so that its dtypes and offloading apply. Raises WeightsError.
+    A folder without `vae`, or one that is a transformer itself, goes with the VAE that is given; a VAE that is given
+    goes before the folder's. The folder's VAE is F16 where its config.json has stride 2. Weights of FLUX's own width
+    go through ComfyUI's loader, so that its dtypes and offloading apply. Raises WeightsError.
     """
-    files = find_weights(folder / "vae")
-    if files.config is None:
+    files = find_weights(folder / "vae") if (folder / "vae").is_dir() else None
+    if files is None and given_vae is None:
+        raise WeightsError(
+            f"{folder} has no vae. Connect one: for UltraFlux-v1.1 that of UltraFlux-v1, loaded from its folder."
+        )
+    if files is not None and files.config is None:
         raise WeightsError(f"{folder / 'vae'} has no config.json, which says how the VAE scales and compresses.")
-    state = find_weights(folder / "transformer").tensors()
+    state = find_weights(folder / "transformer" if (folder / "transformer").is_dir() else folder).tensors()
     if is_bfl_transformer(set(state)):
         state = transformer_to_diffusers(state)
     config = transformer_config({key: tuple(value.shape) for key, value in state.items()})
     bfl = transformer_to_bfl(state)
-    numbers = FLUX_VAE | {key: files.config[key] for key in FLUX_VAE if files.config.get(key) is not None}
+    vae_settings = files.config or {} if files is not None else {}
+    numbers = FLUX_VAE | {key: vae_settings[key] for key in FLUX_VAE if vae_settings.get(key) is not None}
     if config["num_attention_heads"] * config["attention_head_dim"] == 3072:
         model = comfy.sd.load_diffusion_model_state_dict(bfl)
         if model is None:
             raise WeightsError(f"ComfyUI does not know the transformer in {folder}.")
     else:
         model = _small_flux(bfl, config, numbers)
+    if given_vae is not None or files is None:
+        return model, given_vae
     vae = _autoencoder(files.tensors(), numbers)
-    return model, to_f16(vae, "centered") if int(files.config.get("stride", 1)) == 2 else vae
+    return model, to_f16(vae, "centered") if strided_by(vae_settings) else vae
 
 
 def _small_flux(state: dict[str, Tensor], config: dict, numbers: dict) -> ModelPatcher:

@@ -2,8 +2,13 @@
 
 import contextlib
 import glob
+import json
+import math
 import os
+import stat
 import tempfile
+import unicodedata
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +17,7 @@ from typing import BinaryIO
 from .errors import OutputError, SettingError
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+_LONG_NAME = 200
 LISTS = (".txt", ".lst")
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 """Formats that can be written, with the suffix of a new file."""
@@ -36,22 +42,22 @@ def find_pictures(inputs: Sequence[str | Path], outside: Path | None = None) -> 
     """
     if not all(str(text).strip() for text in inputs):
         raise SettingError("An input is empty: name a picture, a folder, a pattern or a list.")
-    found = [one for text in inputs for one in _expand(Path(text).expanduser(), outside)]
+    found = [one for text in inputs for one in _expand(at_home(text), outside)]
     if not found:
         raise SettingError(f"No picture found in {', '.join(map(str, inputs))} (looked for {', '.join(READABLE)}).")
     return found
 
 
 def _expand(path: Path, outside: Path | None) -> Iterator[Found]:
-    if path.is_dir():
+    if _is_dir(path):
         for file in pictures_below(path):
             if outside is None or outside == path or outside not in file.parents:
-                yield Found(file, file.relative_to(path))
+                yield Found(file, file.relative_to(path) if file != path else Path(file.name))
     elif path.suffix.lower() in LISTS and path.is_file():
-        for line in path.read_text("utf-8").splitlines():
+        for line in _lines(path):
             if line.strip():
                 yield Found(path.parent / line.strip(), Path(Path(line.strip()).name))
-    elif path.exists():
+    elif os.path.lexists(path):
         yield Found(path, Path(path.name))
     else:
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
@@ -60,10 +66,37 @@ def _expand(path: Path, outside: Path | None) -> Iterator[Found]:
         yield from (Found(match, Path(match.name)) for match in matches if match.is_file())
 
 
+def at_home(text: str | Path) -> Path:
+    """A path with `~` filled in; an unknown user's is left as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111, Path.expanduser raises
+
+
+def _is_dir(path: Path) -> bool:
+    """False also where the name is too long, or goes in circles."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"The list {path} cannot be read as text in UTF-8: {error}.") from error
+
+
 def pictures_below(folder: Path) -> list[Path]:
-    """Every picture file in a folder and its subfolders, sorted; hidden files are left out."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in READABLE and path.name[0] != ".")
-    return sorted(path for path in files if path.is_file())
+    """Everything in a folder and its subfolders that has a picture's suffix and is no folder, sorted.
+
+    Hidden files are left out. What is no file (a pipe, a broken link) is named all the same, and so is a folder that
+    cannot be opened: whoever reads it says what is wrong with it.
+    """
+    found: list[Path] = []
+    closed: list[OSError] = []
+    for place, _, names in os.walk(folder, onerror=closed.append):
+        found += [Path(place, name) for name in names if Path(name).suffix.lower() in READABLE and name[0] != "."]
+    return sorted([*found, *(Path(error.filename) for error in closed if error.filename)])
 
 
 def format_of(path: Path) -> str:
@@ -83,8 +116,9 @@ def check_folders(outputs: Sequence[Path]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-        except OSError as error:
-            raise OutputError(f"Nothing can be written into {folder}: {error.strerror or error}.") from error
+        except (OSError, RuntimeError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise OutputError(f"Nothing can be written into {folder}: {why}.") from error
 
 
 def check_targets(targets: Sequence[Path], inputs: Iterable[Path] = ()) -> None:
@@ -92,11 +126,21 @@ def check_targets(targets: Sequence[Path], inputs: Iterable[Path] = ()) -> None:
 
     Devices such as /dev/null are fine. Raises OutputError.
     """
-    taken = {path.resolve(): f"replace the input {path}" for path in inputs}
+    inputs = list(inputs)
+    taken = {_place(path): f"replace the input {path}" for path in inputs}
+    folders = {_place(parent) for target in targets for parent in target.parents}
     for target in targets:
-        if target.is_dir():
-            raise OutputError(f"{target} is a folder; name a file.")
-        place = target.resolve()
+        try:
+            if target.is_dir():
+                raise OutputError(f"{target} is a folder; name a file.")
+            target.exists()
+        except OSError as error:
+            raise OutputError(f"{target} cannot be written: {error.strerror or error}.") from error
+        place = _place(target)
+        if place in folders:
+            raise OutputError(f"{target} is the folder of other results; name a file.")
+        if _is_pipe(target):
+            _open_pipe(target).close()
         if place in taken:
             raise OutputError(f"Writing {target} would {taken[place]}. Name another file.")
         if not _is_device(target):
@@ -104,9 +148,36 @@ def check_targets(targets: Sequence[Path], inputs: Iterable[Path] = ()) -> None:
     check_folders([target for target in targets if not _is_device(target)])
 
 
+def _place(path: Path) -> Path:
+    """Where a path leads; the path itself where links go in circles."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return Path(os.path.abspath(path))  # noqa: PTH100
+
+
 def _is_device(path: Path) -> bool:
     """Whether something other than a file or folder is there: a device or a pipe, which is written to as it is."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    try:
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except OSError:
+        return False
+
+
+def is_same_file(a: Path, b: Path) -> bool:
+    """Whether both names lead to one file, also by links; False where one of them is not there."""
+    try:
+        return a.samefile(b)
+    except (OSError, RuntimeError):
+        return False
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A hidden companion `.NAME<suffix>` in the same folder; of a long name only its start and a number from it."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONG_NAME:
+        name = f"{name[:40]}~{zlib.crc32(os.fsencode(name)):08x}"
+    return path.with_name(f".{name}{suffix}")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -118,8 +189,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     if _is_device(path):
         _write_directly(path, write)
         return
-    path = path.resolve() if path.is_symlink() else path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path = _place(path) if path.is_symlink() else path
+    temporary = beside(path, f".{os.getpid()}.part")
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -133,14 +204,51 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def _is_pipe(path: Path) -> bool:
+    return _is_device(path) and stat.S_ISFIFO(path.stat().st_mode)
+
+
+def _open_pipe(path: Path) -> BinaryIO:
+    """A pipe that somebody reads. Raises OutputError instead of waiting for a reader."""
+    try:
+        return os.fdopen(os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)), "wb")
+    except OSError as error:
+        raise OutputError(f"{path} is a pipe that nobody reads ({error.strerror or error}).") from error
+
+
 def _write_directly(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
-        with path.open("wb") as file:
+        with _open_pipe(path) if _is_pipe(path) else path.open("wb") as file:
+            if _is_pipe(path) and hasattr(os, "set_blocking"):
+                os.set_blocking(file.fileno(), True)
             write(file)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all. Raises OutputError."""
-    write_atomically(path, lambda file: file.write(text.encode()))
+    """Writes a text file in UTF-8, whole or not at all. Raises OutputError. What of a file's name is no UTF-8 is
+    written as escapes."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def json_text(content: object) -> str:
+    """JSON with a line per value. It has no NaN or infinity: those become null."""
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def printable(text: str) -> str:
+    """The text without what a terminal obeys: control and direction characters become escapes."""
+    return "".join(c if _is_plain(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_plain(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character == "\u200d"

@@ -1,8 +1,11 @@
 """Many pictures into a folder: what goes where, skipping, locking, and one bad file not stopping the rest."""
 
+import contextlib
 import errno
 import glob
 import logging
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,12 +13,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..errors import Op4ksrError, SettingError
-from ..files import READABLE, Found, check_folders, find_pictures, format_of
+from ..errors import Op4ksrError, OutputError, SettingError
+from ..files import READABLE, Found, at_home, beside, check_folders, find_pictures, format_of, is_same_file
 from ..geometry import Size, Sizing
 from ..picture.before_after import save_before_after
 from ..picture.convert import as_picture
-from ..picture.read import read_picture
+from ..picture.header import MAX_MEGAPIXELS, read_header
+from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
 from ..pipeline.framed import restore_framed
 from ..pipeline.upscaler import Upscaler
@@ -27,10 +31,11 @@ log = logging.getLogger("op4ksr")
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to read and where its result goes."""
+    """One picture to read, where its result goes, and where a before/after strip would."""
 
     source: Path
     output: Path
+    strip: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -60,46 +65,79 @@ class BatchSettings:
     overwrite: bool = False
     strip: bool = False
     strength_mask: str | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
 
 
 def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png") -> list[Job]:
     """Files, folders (searched through) and glob patterns -> jobs, each with an output of its own.
 
     `out` is a file when it has a picture's suffix and there is one input file; else a folder that
-    keeps the inputs' names and, below a given folder, their structure. Two inputs that would share
-    an output keep their old suffix in the name. Raises SettingError where nothing is found.
+    keeps the inputs' names and, below a given folder, their structure. Raises SettingError where nothing is found.
     """
-    out_path = Path(out).expanduser()
+    if not out.strip():
+        raise SettingError("The output is empty: name a folder, or a file for a single picture, with -o.")
+    out_path = at_home(out)
     found = find_pictures(inputs, outside=out_path)
-    if out_path.suffix.lower() in READABLE and not out_path.is_dir():
+    if out_path.suffix.lower() in READABLE and not (os.path.lexists(out_path) and out_path.is_dir()):
         format_of(out_path)
         if len(found) > 1:
             raise SettingError(f"{len(found)} pictures cannot go into one file {out_path}. Give a folder with -o.")
-        return [_job(found[0].path, out_path)]
+        return [_job(found[0].path, out_path, _strip_of(out_path, set()))]
     return _assign(found, out_path, suffix)
 
 
 def _assign(found: Sequence[Found], out: Path, suffix: str) -> list[Job]:
-    jobs: dict[Path, Job] = {}
-    sources = set()
-    for one in found:
-        source, place = one.path, one.place
-        if source.resolve() in sources:
-            continue
-        sources.add(source.resolve())
-        output, number = out / place.with_suffix(suffix), 1
-        while output in jobs:
+    """Of inputs that would share an output, one that has its suffix takes it, and the others add theirs to the name.
+
+    So an input that comes later takes no other's output. Names that differ in case alone count as one: some file
+    systems know no case.
+    """
+    sources = {os.path.abspath(one.path): one for one in found}  # noqa: PTH100, a link stays a link
+    sharing: dict[str, list[Found]] = {}
+    for one in sources.values():
+        sharing.setdefault(str(one.place.with_suffix("")).casefold(), []).append(one)
+    outputs: dict[int, Path] = {}
+    taken: set[str] = set()
+
+    def take(one: Found, name: str) -> bool:
+        output = out / one.place.with_name(name)
+        if str(output).casefold() in taken:
+            return False
+        taken.add(str(output).casefold())
+        outputs[id(one)] = output
+        return True
+
+    def plain(one: Found) -> bool:
+        group = sharing[str(one.place.with_suffix("")).casefold()]
+        same = [other for other in group if other.place.suffix.lower() == suffix]
+        return len(group) == 1 or (bool(same) and same[0] is one)
+
+    for one in sources.values():
+        if plain(one):
+            take(one, one.place.with_suffix(suffix).name)
+    for one in sources.values():
+        number, tag = 1, one.place.suffix.lstrip(".")
+        while id(one) not in outputs:
+            ending = f"_{tag}{suffix}" if number == 1 else f"_{tag}{number}{suffix}"
+            take(one, one.place.stem + ending)
             number += 1
-            tag = place.suffix.lstrip(".") + ("" if number == 2 else str(number))
-            output = out / place.with_name(f"{place.stem}_{tag}{suffix}")
-        jobs[output] = _job(source, output)
-    return list(jobs.values())
+    return [_job(one.path, outputs[id(one)], _strip_of(outputs[id(one)], taken)) for one in sources.values()]
 
 
-def _job(source: Path, output: Path) -> Job:
-    if output.exists() and output.resolve() == source.resolve():
+def _strip_of(output: Path, taken: set[str]) -> Path:
+    """Beside the output, under a name that no result has."""
+    number, strip = 1, output.with_name(f"{output.stem}_strip.jpg")
+    while str(strip).casefold() in taken:
+        number += 1
+        strip = output.with_name(f"{output.stem}_strip{number}.jpg")
+    taken.add(str(strip).casefold())
+    return strip
+
+
+def _job(source: Path, output: Path, strip: Path) -> Job:
+    if is_same_file(source, output):
         raise SettingError(f"The result of {source} would replace it. Choose another output with -o.")
-    return Job(source, output)
+    return Job(source, output, strip)
 
 
 def run_jobs(
@@ -137,64 +175,112 @@ def _is_disk_full(error: Op4ksrError) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+def is_finished(output: Path) -> bool:
+    """Whether a whole result is there. An empty file is none; a folder in its place is refused."""
+    try:
+        if output.is_dir():
+            raise OutputError(f"{output} is a folder; a picture should go there. Choose another output with -o.")
+        return output.is_file() and output.stat().st_size > 0
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror or error}.") from error
+
+
 def _run_locked(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progress | None) -> Result:
-    """Holds a lock beside the output, so that two runs into one folder share the work."""
+    """Holds a lock beside the output, so that two runs into one folder share the work.
+
+    A lock or a half-written file of a run that is gone is removed, also beside a finished output.
+    """
     from filelock import FileLock, Timeout
 
-    if job.output.exists() and not settings.overwrite:
-        return Result(str(job.source), str(job.output), "skipped", notes=("the output exists",))
-    lock = FileLock(job.output.with_name(f".{job.output.name}.lock"))
+    place = beside(job.output, ".lock")
+    done = is_finished(job.output) and not settings.overwrite
+    if done and not _lacks_strip(job, settings) and not os.path.lexists(place) and not _leftovers(job.output):
+        return _skipped(job)
+    lock = FileLock(place)
     try:
         with lock.acquire(timeout=0):
-            if job.output.exists() and not settings.overwrite:
-                return Result(str(job.source), str(job.output), "skipped", notes=("the output exists",))
-            _remove_leftovers(job.output)
-            result = _run(upscaler, job, settings, progress)
+            for part in _leftovers(job.output):
+                part.unlink(missing_ok=True)
+            if not is_finished(job.output) or settings.overwrite:
+                return _run(upscaler, job, settings, progress)
+            if _lacks_strip(job, settings):
+                _write_strip(job, read_picture(job.source), read_picture(job.output, math.inf))
+                return Result(str(job.source), str(job.output), "done", notes=("the strip alone was missing",))
+            return _skipped(job)
     except Timeout:
         return Result(str(job.source), str(job.output), "skipped", notes=("another run is working on it",))
+    except OSError as error:
+        raise OutputError(f"{place} cannot be made: {error.strerror or error}.") from error
     finally:
         if not lock.is_locked:
-            _remove_lock(Path(lock.lock_file))
-    return result
+            _remove_lock(place)
 
 
-def _remove_leftovers(output: Path) -> None:
-    """Half-written files of a killed run; under the lock they belong to no other."""
-    for part in output.parent.glob(f".{glob.escape(output.name)}.*.part"):
-        part.unlink(missing_ok=True)
+def _skipped(job: Job) -> Result:
+    return Result(str(job.source), str(job.output), "skipped", notes=("the output exists",))
+
+
+def _lacks_strip(job: Job, settings: BatchSettings) -> bool:
+    return settings.strip and job.strip is not None and not is_finished(job.strip)
+
+
+def _leftovers(output: Path) -> list[Path]:
+    """Half-written files of a killed run."""
+    start = glob.escape(beside(output, "").name)
+    return [part for part in output.parent.glob(f"{start}.*.part") if not is_running(part)]
+
+
+def is_running(part: Path) -> bool:
+    """Whether the process whose number is in the name of a half-written file is there."""
+    number = part.suffixes[-2].lstrip(".") if len(part.suffixes) > 1 else ""
+    if not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return int(number) != os.getpid()
 
 
 def _remove_lock(path: Path) -> None:
-    """Removes the lock file unless another run holds it."""
+    """Removes the lock file unless another run holds it, or it is no lock."""
     from filelock import FileLock, Timeout
 
-    try:
-        with FileLock(path, timeout=0):
-            path.unlink(missing_ok=True)
-    except Timeout:
-        pass  # the other run removes it
+    if not path.is_file():
+        return
+    with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0):
+        path.unlink(missing_ok=True)
+
+
+def _write_strip(job: Job, before: Picture, after: Picture) -> None:
+    if job.strip is not None:
+        save_before_after(job.strip, as_picture(before.rgb[0]), as_picture(after.rgb[0]))
 
 
 def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progress | None) -> Result:
-    picture = read_picture(job.source)
-    source = Size(*picture.rgb.shape[-2:])
-    canvas = settings.sizing.frame_of(source).canvas
+    source = read_header(job.source, settings.max_megapixels).size
+    frame = settings.sizing.frame_of(source)
+    if upscaler.check_memory:
+        upscaler.memory_plan(upscaler.plan(frame.used, target=frame.target))
+    picture = read_picture(job.source, settings.max_megapixels)
     region = read_mask(settings.strength_mask) if settings.strength_mask else None
     padded = settings.sizing.exact is not None and settings.sizing.fit == "pad"
-    lost = check_writable(picture, canvas.height, canvas.width, format_of(job.output), padded)
+    lost = check_writable(picture, frame.canvas.height, frame.canvas.width, format_of(job.output), padded)
 
     def restored(lr: Tensor, target: Size) -> Tensor:
         return upscaler(lr, settings=settings.upscale, progress=progress, target=target)
 
     made = restore_framed(picture.rgb, settings.sizing, restored, picture.alpha, region)
     larger = replace(picture, rgb=made.rgb, alpha=made.alpha)
+    if settings.strip and job.strip is not None:
+        is_finished(job.strip)  # a folder in its place is found before anything is written
     write_picture(job.output, larger, settings.save)
-    target = made.frame.canvas
     if settings.strip:
-        save_before_after(
-            job.output.with_name(f"{job.output.stem}_strip.jpg"), as_picture(picture.rgb[0]), as_picture(larger.rgb[0])
-        )
-    return Result(str(job.source), str(job.output), "done", 0.0, str(source), str(target), notes=picture.notes + lost)
+        _write_strip(job, picture, larger)
+    sizes = str(source), str(frame.canvas)
+    return Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost)
 
 
 def read_mask(path: str) -> Tensor:

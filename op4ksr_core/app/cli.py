@@ -1,6 +1,8 @@
 """The command line: `op4ksr COMMAND`. Each command is a module here with `add_options(parser)` and `run(arguments)`."""
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -10,7 +12,7 @@ from typing import Any
 from .. import __version__
 from ..errors import Op4ksrError
 from ..optional import require
-from .console import exit_code, stopped_by_signals
+from .console import PlainFormatter, complain, exit_code, stopped_by_signals
 
 COMMANDS = {
     "upscale": "enlarge pictures, folders and globs",
@@ -35,18 +37,26 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. 0: all well; 1: some picture failed; 2: nothing could start; 128 + n: stopped by signal n."""
     words = sys.argv[1:] if argv is None else list(argv)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text, or a terminal know no UTF-8
     try:
         with stopped_by_signals():
             arguments = make_parser(words).parse_args(words)
             logging.basicConfig(format="%(message)s", level=logging.WARNING)
+            for handler in logging.getLogger().handlers:
+                handler.setFormatter(PlainFormatter("%(message)s"))
             level = logging.DEBUG if arguments.debug else logging.INFO if arguments.verbose else logging.WARNING
             logging.getLogger("op4ksr").setLevel(level)
             return arguments.run(arguments)
     except Op4ksrError as error:
-        print(f"op4ksr: {error}", file=sys.stderr)
+        complain(f"op4ksr: {error}")
         return 2
     except KeyboardInterrupt as stop:
-        print("op4ksr: stopped.", file=sys.stderr)
+        complain("op4ksr: stopped.")
         return exit_code(stop)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
@@ -54,8 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in words:
             raise
-        print(f"op4ksr: unexpected {type(error).__name__}: {error} (--debug shows where)", file=sys.stderr)
+        complain(f"op4ksr: unexpected {type(error).__name__}: {error} (--debug shows where)")
         return 2
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """What is left goes out now: a reader that is gone would be told of at the interpreter's end."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:

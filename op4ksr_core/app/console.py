@@ -1,5 +1,7 @@
 """Progress on a terminal."""
 
+import contextlib
+import logging
 import os
 import signal
 import sys
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..files import printable
 from ..progress import Progress
 
 if TYPE_CHECKING:
@@ -52,9 +55,25 @@ def stopped_by_signals() -> Iterator[None]:
 def say(text: str) -> None:
     """A line on standard output. Where its reader is gone (`| head`), nothing more is printed and the work goes on."""
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
+        print("\n".join(printable(line) for line in text.split("\n")), flush=True)
+    except (BrokenPipeError, ValueError):
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        complain(f"Standard output takes no more: {error.strerror or error}; the work goes on.")
+
+
+def complain(text: str) -> None:
+    """A line on standard error; nothing where that is closed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr, flush=True)
+
+
+class PlainFormatter(logging.Formatter):
+    """Log lines without what a terminal obeys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 _BAR = "{desc:32.32}{bar} {percentage:3.0f}%"

@@ -1,13 +1,12 @@
 """`op4ksr inspect`: the periodicity inspector over picture files."""
 
 import argparse
-import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..errors import Op4ksrError
-from ..files import check_folders, write_atomically
+from ..files import check_targets, json_text, write_atomically
 from ..lattice.inspector import Inspection, inspect
 from ..lattice.report import draw_report, sentences
 from ..lattice.suppress import dithered, suppress
@@ -15,6 +14,7 @@ from ..picture.convert import as_picture
 from ..picture.read import Picture, read_picture
 from ..picture.write import write_picture
 from .batch import plan_jobs
+from .console import say
 from .options import add_inputs
 
 
@@ -33,9 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     folders = {name: getattr(arguments, name) for name in ("report", "suppress")}
     # Without a folder nothing is written; no input lies below the null device.
     jobs = {name: plan_jobs(arguments.inputs, folder or os.devnull) for name, folder in folders.items()}
-    for name, folder in folders.items():
-        if folder:
-            check_folders([job.output for job in jobs[name]])
+    targets = [job.output for name, folder in folders.items() if folder for job in jobs[name]]
+    check_targets(targets, [job.source for job in jobs["report"]])
     reference = read_picture(arguments.reference).rgb[0] if arguments.reference else None
     rows = []
     for report, cleaned in zip(jobs["report"], jobs["suppress"], strict=True):
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
             rows.append(row_of(report.source, found))
         except Op4ksrError as error:
             rows.append({"file": str(report.source), "error": str(error)})
-    print(json.dumps(rows, indent=2) if arguments.json else table_of(rows))
+    say(json_text(rows).rstrip() if arguments.json else table_of(rows))
     return int(any("error" in row for row in rows))
 
 

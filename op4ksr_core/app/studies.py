@@ -1,19 +1,17 @@
 """What the commands that study a model share: a study of each input, and one bad picture not stopping the rest."""
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import Op4ksrError
-from ..files import check_folders, write_atomically, write_text
+from ..files import check_folders, json_text, write_atomically, write_text
 from ..picture.read import Picture, read_picture
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
 from .batch import Job, plan_jobs
-from .console import Display
+from .console import Display, complain, say
 from .options import make_upscaler
 
 Study = Callable[[Upscaler, Job, Picture, Progress], None]
@@ -31,13 +29,13 @@ def run_study(arguments: argparse.Namespace, settings: UpscaleSettings, study: S
                 study(upscaler, job, read_picture(job.source), display.start(job))
             except Op4ksrError as error:
                 failed = True
-                print(f"failed {job.source}: {error}", file=sys.stderr)
+                complain(f"failed {job.source}: {error}")
             display.pictures.update()
     return int(failed)
 
 
 def tell(job: Job, lines: list[str]) -> None:
-    print(f"{job.source}:", *lines, sep="\n  ")
+    say("\n  ".join([f"{job.source}:", *lines]))
 
 
 def write_png(path: Path, image) -> None:
@@ -45,4 +43,4 @@ def write_png(path: Path, image) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, json_text(content))

@@ -1,18 +1,18 @@
 """`op4ksr upscale`: enlarges pictures, folders and globs."""
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__
 from ..errors import SettingError
-from ..files import FORMATS, check_targets, write_text
+from ..files import FORMATS, at_home, check_targets, json_text, write_text
 from ..geometry import FITS, Size, Sizing
+from ..picture.header import MAX_MEGAPIXELS
 from ..picture.write import SaveOptions
 from ..pipeline.upscaler import Upscaler
-from ..settings import UpscaleSettings
+from ..settings import UpscaleSettings, check_range
 from .batch import BatchSettings, Job, Result, plan_jobs, read_mask, run_jobs
 from .console import Display, exit_code, say
 from .options import add_inputs, add_method_options, add_model_options, make_upscaler, upscale_settings
@@ -36,6 +36,12 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
     size.add_argument("--exact", metavar="WxH", help="the output's exact size")
     size.add_argument(
         "--fit", choices=FITS, default="fit", help="--exact: inside it, cut to fill it, or with transparent bars"
+    )
+    size.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=MAX_MEGAPIXELS,
+        help=f"larger inputs are refused by their header (default {MAX_MEGAPIXELS:g})",
     )
     size.add_argument(
         "--strength-mask", metavar="FILE", help="a picture: white where the model may act, black where not"
@@ -70,13 +76,20 @@ def run(arguments: argparse.Namespace) -> int:
     settings = upscale_settings(arguments)
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
     batch = BatchSettings(
-        settings, sizing_of(arguments), save, arguments.overwrite, arguments.strip, arguments.strength_mask
+        settings,
+        sizing_of(arguments),
+        save,
+        arguments.overwrite,
+        arguments.strip,
+        arguments.strength_mask,
+        check_range("--max-megapixels", arguments.max_megapixels, 0.001, 1e5),
     )
     if batch.strength_mask:
         read_mask(batch.strength_mask)  # what is wrong with it is said now, not at each picture
     jobs = plan_jobs(arguments.inputs, arguments.output, FORMATS[arguments.format])
-    summary = [Path(arguments.json).expanduser()] if arguments.json else []
-    check_targets([job.output for job in jobs] + summary, [job.source for job in jobs])
+    summary = [at_home(arguments.json)] if arguments.json else []
+    strips = [job.strip for job in jobs if job.strip and not job.strip.is_dir()] if arguments.strip else []
+    check_targets([job.output for job in jobs] + strips + summary, [job.source for job in jobs])
     upscaler = make_upscaler(arguments, settings)
     results: list[Result] = []
     stopped = 0
@@ -135,5 +148,4 @@ def _write_summary(
         "interrupted": interrupted,
         "results": [result.as_dict() for result in results],
     }
-    text = json.dumps(summary, indent=2) + "\n"
-    write_text(path, text)
+    write_text(path, json_text(summary))

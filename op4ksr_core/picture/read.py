@@ -1,24 +1,25 @@
-"""Picture files in: any common mode, 8 or 16 bits, alpha, EXIF orientation, ICC profile."""
+"""Picture files in: any common mode, 8 or 16 bits, alpha, EXIF orientation, ICC profile, XMP.
+
+Pillow reads 8 bits; 16 bits come through pypng and tifffile, which keep all of them and say what a channel means. What
+would come out wrong is refused by name. (pyvips and OpenCV read both, and drop keys, profiles or extra channels.)
+"""
 
 import io
-import struct
-import warnings
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from ..errors import ImageError
-from ..files import READABLE
-from .deep import png_module, tifffile_module
+from .deep import png_module
+from .header import MAX_MEGAPIXELS, ORIENTATION, check_png_data, opened, orientation_of, read_header, readable
+from .tiff import orient, read_tiff
 
-_ORIENTATION = 0x0112
+_PROFILE_MARK = slice(36, 40)
 
 
 @dataclass(frozen=True)
@@ -32,55 +33,94 @@ class Picture:
     icc: bytes | None = None
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
+    xmp: bytes | None = None
 
 
-def read_picture(path: str | Path) -> Picture:
-    """Reads one picture. Raises ImageError that says what is wrong with the file."""
+def read_picture(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
+    """Reads one picture; its header first. Raises ImageError that says what is wrong with the file."""
     path = Path(path)
-    try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path} is empty (0 bytes).")
-        deep = _deep_tiff(path)
-        if deep is not None:
-            return deep
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                frames = getattr(opened, "n_frames", 1)
-                picture = _decode(path, opened)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} is too large to read safely ({error}).") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not a picture that can be read (wanted {', '.join(READABLE)}).") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}. It may be damaged or cut short.") from error
-    notes = (f"first of {frames} frames",) if frames > 1 else ()
-    return replace(picture, notes=picture.notes + notes)
+    header = read_header(path, max_megapixels)
+    with readable(path):
+        if header.kind == "png":
+            check_png_data(path)
+        if header.kind == "png" and header.bits == 16:
+            return _deep_png(path)
+        if header.kind == "tiff":
+            if header.bits > 8:
+                _require_tifffile()
+            found = _tiff(path)
+            if found is not None:
+                return found
+        with opened(path) as image:
+            return _decode(path, image)
 
 
-def _decode(path: Path, opened: Image.Image) -> Picture:
-    opened.load()
-    upright = ImageOps.exif_transpose(opened)
-    orientation = opened.getexif().get(_ORIENTATION, 1)
-    exif = upright.getexif()
-    exif.pop(_ORIENTATION, None)
-    icc, kept = opened.info.get("icc_profile"), exif.tobytes() if len(exif) else None
-    if opened.mode.startswith("I") or _is_deep(path, opened):
-        return _from_array(_orient(_deep_array(path, opened), orientation), 16, icc, kept)
-    if opened.mode == "F":
-        raise ImageError(f"{path} holds floating-point pixels; convert it to 8 or 16 bits per channel.")
-    image = upright
+def _require_tifffile() -> None:
+    from .deep import tifffile_module
+
+    tifffile_module()
+
+
+def _decode(path: Path, image: Image.Image) -> Picture:
+    """Through Pillow."""
+    image.load()
+    frames = getattr(image, "n_frames", 1)
+    notes = [f"first of {frames} frames"] if frames > 1 else []
+    orientation = orientation_of(image)
+    exif, icc, xmp = _kept(image, notes)
+    if image.mode.startswith("I;16"):
+        grey = orient(np.asarray(image).astype(np.uint16), orientation)
+        return _from_array(grey, None, 16, icc, exif, tuple(notes), xmp)
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        raise ImageError(f"{path} holds {image.mode} pixels of 32 bits; convert it to 8 or 16 bits per channel.")
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
-        return _from_array(np.asarray(_to_srgb(image, icc)), 8, None, kept, (f"{image.mode} converted to sRGB",))
+        notes.append(f"{image.mode} converted to sRGB")
+        image, icc = _to_srgb(image, icc), None
     transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
-    grey = image.mode in ("1", "L", "LA", "La") and not (image.mode == "L" and "transparency" in image.info)
-    image = image.convert(("LA" if transparent else "L") if grey else ("RGBA" if transparent else "RGB"))
-    return _from_array(np.asarray(image), 8, icc, kept)
+    grey_too = image.mode in ("1", "L", "LA", "La") and not (image.mode == "L" and "transparency" in image.info)
+    image = image.convert(("LA" if transparent else "L") if grey_too else ("RGBA" if transparent else "RGB"))
+    array = np.atleast_3d(orient(np.asarray(image), orientation))
+    colour, alpha = (array[..., :-1], array[..., -1]) if transparent else (array, None)
+    return _from_array(colour, alpha, 8, icc, exif, tuple(notes), xmp)
+
+
+def _kept(image: Image.Image, notes: list[str]) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """EXIF without its orientation, ICC profile and XMP, each left out with a note where it is damaged."""
+    exif = None
+    if image.info.get("exif") or image.getexif():
+        exif = _whole_exif(image)
+        if exif is None:
+            notes.append("the EXIF data is damaged and left out")
+    icc = _whole_profile(image.info.get("icc_profile"), notes)
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return exif, icc, xmp.encode() if isinstance(xmp, str) else xmp if isinstance(xmp, bytes) else None
+
+
+def _whole_exif(image: Image.Image) -> bytes | None:
+    """The EXIF block, if it can be written and read again; b"" where nothing is left of it."""
+    try:
+        exif = image.getexif()
+        exif.pop(ORIENTATION, None)
+        data = exif.tobytes() if len(exif) else b""
+        again = Image.Exif()
+        again.load(data)
+        again.tobytes()
+    except Exception:  # damaged EXIF can fail in any way
+        return None
+    return data
+
+
+def _whole_profile(icc: bytes | None, notes: list[str]) -> bytes | None:
+    """A colour profile with the mark that each has."""
+    if icc and icc[_PROFILE_MARK] != b"acsp":
+        notes.append("the colour profile is damaged and left out")
+        return None
+    return icc or None
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
-    """A print or video colour space to sRGB, through the picture's own profile where it has one."""
-    if icc and image.mode in ("CMYK", "LAB"):
+    """A print or video colour space to sRGB, through the picture's own profile where it has a fitting one."""
+    if icc and image.mode in ("CMYK", "LAB") and icc[16:20] in (b"CMYK", b"Lab "):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -88,69 +128,59 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
                 return converted
         except ImageCms.PyCMSError as error:
             raise ImageError(f"The colour profile cannot be applied ({error}); convert the picture to sRGB.") from error
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB") or image
     return image.convert("RGB")
 
 
-def _is_deep(path: Path, opened: Image.Image) -> bool:
-    """Whether a file with several channels holds 16 bits each, which Pillow would cut to 8 without a word."""
-    if opened.format == "PNG":
-        with path.open("rb") as file:
-            return file.read(25)[24] == 16 and opened.mode in ("RGB", "RGBA", "LA")
-    bits = opened.tag_v2.get(258, (8,)) if opened.format == "TIFF" else (8,)  # type: ignore[attr-defined]
-    return max(bits) == 16 and len(bits) > 1
+def _deep_png(path: Path) -> Picture:
+    """16 bits through pypng, a transparent colour as alpha; EXIF, profile and XMP through Pillow."""
+    with opened(path) as image:
+        orientation, notes = orientation_of(image), []
+        exif, icc, xmp = _kept(image, notes)
+    width, height, rows, info = png_module().Reader(filename=str(path)).asDirect()
+    planes = info["planes"]
+    flat = np.concatenate([np.asarray(row, np.uint16) for row in rows])
+    array = orient(flat.reshape(height, width, planes), orientation)
+    colour, alpha = (array[..., :-1], array[..., -1]) if planes in (2, 4) else (array, None)
+    return _from_array(colour, alpha, 16, icc, exif, tuple(notes), xmp)
 
 
-def _deep_array(path: Path, opened: Image.Image) -> np.ndarray:
-    """(H, W) or (H, W, C) of 16-bit values."""
-    if opened.mode.startswith("I"):
-        array = np.asarray(opened)
-        if array.min() < 0 or array.max() > 65_535:
-            raise ImageError(f"{path} holds values outside 0..65535; convert it to 16 bits.")
-        return array.astype(np.uint16)
-    if opened.format == "TIFF":
-        tifffile_module()  # reads these before Pillow is asked; says how to install it where it is missing
-    width, height, rows, info = png_module().Reader(filename=str(path)).read()
-    return np.vstack([np.frombuffer(row, np.uint16) for row in rows]).reshape(height, width, info["planes"])
-
-
-def _deep_tiff(path: Path) -> Picture | None:
-    """A TIFF of several channels with 16 bits each, which Pillow cannot read; None for any other file."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return None
+def _tiff(path: Path) -> Picture | None:
+    """None for what Pillow is to read, and where tifffile is missing."""
     try:
-        import tifffile
+        import tifffile  # noqa: F401
     except ImportError:
-        return None  # Pillow reads what has 8 bits; what has 16 is refused there with the package's name
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            page: Any = tiff.pages[0]
-            if page.bitspersample != 16 or page.samplesperpixel < 2 or page.dtype != np.uint16:
-                return None
-            array = page.asarray()
-            array = np.moveaxis(array, 0, -1) if page.planarconfig == 2 else array
-            orientation = page.tags[274].value if 274 in page.tags else 1
-            profile = page.tags[34675].value if 34675 in page.tags else None
-            return _from_array(_orient(array, int(orientation)), 16, profile, None)
-    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, struct.error, zlib.error) as error:
-        raise ImageError(f"{path} cannot be read: {error}. It may be damaged or cut short.") from error
-
-
-def _orient(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns an array as EXIF's orientation 1..8 asks."""
-    if orientation in (5, 6, 7, 8):
-        array = np.swapaxes(array, 0, 1)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array[::-1] if orientation in (3, 4, 7, 8) else array
+        return None
+    found = read_tiff(path)
+    if found is None:
+        return None
+    notes = list(found.notes)
+    icc = _whole_profile(found.icc, notes)
+    exif = Image.Exif()
+    for code, text in found.texts.items():
+        exif[code] = text
+    kept = exif.tobytes() if found.texts else None
+    return _from_array(found.colour, found.alpha, found.bits, icc, kept, tuple(notes), found.xmp)
 
 
 def _from_array(
-    array: np.ndarray, depth: int, icc: bytes | None, exif: bytes | None, notes: tuple[str, ...] = ()
+    colour: np.ndarray,
+    alpha: np.ndarray | None,
+    depth: int,
+    icc: bytes | None,
+    exif: bytes | None,
+    notes: tuple[str, ...],
+    xmp: bytes | None,
 ) -> Picture:
-    values = torch.from_numpy(np.atleast_3d(array).astype(np.float32) / (2**depth - 1))
-    planes = rearrange(values, "h w c -> 1 c h w")
-    channels = planes.shape[1]
-    colour = planes[:, : 3 if channels >= 3 else 1]
-    alpha = planes[:, -1:] if channels in (2, 4) else None
-    rgb = colour.expand(-1, 3, -1, -1).contiguous()
-    return Picture(rgb, alpha, channels < 3, depth, icc, exif, notes)
+    """colour (H, W) or (H, W, 1 or 3), alpha (H, W)."""
+
+    def plane(values: np.ndarray) -> Tensor:
+        scaled = torch.from_numpy(np.atleast_3d(values).astype(np.float32) / (2**depth - 1))
+        return rearrange(scaled, "h w c -> 1 c h w")
+
+    rgb = plane(colour)
+    opacity = None if alpha is None else plane(alpha)
+    grey = rgb.shape[1] == 1
+    return Picture(rgb.expand(-1, 3, -1, -1).contiguous(), opacity, grey, depth, icc, exif or None, notes, xmp)

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ..errors import OutputError, SettingError
 from ..files import format_of, write_atomically
 from .deep import png_module, tifffile_module
 from .read import Picture
+from .tiff import TEXT_TAGS
 
 _MAX_SIDE = {"jpg": 65_535, "webp": 16_383}
+_MAX_JPEG_XMP = 65_000
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,11 @@ def check_writable(
     lost = []
     if picture.depth == 16 and file_format in ("jpg", "webp"):
         lost.append(f"16 bits reduced to 8 ({file_format} holds no more)")
-    if picture.depth == 16 and not picture.grey and picture.exif and file_format == "tiff":
-        lost.append("EXIF not kept (16-bit colour TIFF)")
+    deep_tiff = picture.depth == 16 and file_format == "tiff"
+    if deep_tiff and picture.exif and set(_exif(picture.exif)) - set(TEXT_TAGS):
+        lost.append("of EXIF only the texts kept (16-bit TIFF)")
+    if picture.xmp and file_format == "jpg" and len(picture.xmp) > _MAX_JPEG_XMP:
+        lost.append(f"XMP of {len(picture.xmp)} bytes not kept (JPEG holds {_MAX_JPEG_XMP})")
     return tuple(lost)
 
 
@@ -59,18 +65,27 @@ def write_picture(path: Path, picture: Picture, options: SaveOptions = SaveOptio
     file_format = format_of(path)
     height, width = picture.rgb.shape[-2:]
     check_writable(picture, height, width, file_format)
-    write_atomically(path, lambda file: _encode(file, picture, file_format, options))
+    whole = io.BytesIO()  # encoders hide why a disk took no more
+    _encode(whole, picture, file_format, options)
+    write_atomically(path, lambda file: file.write(whole.getbuffer()))
 
 
 def _encode(file: BinaryIO, picture: Picture, file_format: str, options: SaveOptions) -> None:
     depth = picture.depth if file_format in ("png", "tiff") else 8
     array = _to_array(picture, depth)
-    if depth == 16 and array.ndim == 3:
+    if depth == 16 and (array.ndim == 3 or file_format == "tiff"):
         _encode_deep(file, array, picture, file_format, options)
         return
     extra: dict = {"icc_profile": picture.icc} if picture.icc else {}
     if picture.exif:
         extra["exif"] = picture.exif
+    if picture.xmp and (file_format == "webp" or (file_format == "jpg" and len(picture.xmp) <= _MAX_JPEG_XMP)):
+        extra["xmp"] = picture.xmp
+    if picture.xmp and file_format == "png":
+        extra["pnginfo"] = PngInfo()
+        extra["pnginfo"].add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
+    if picture.xmp and file_format == "tiff":
+        extra["tiffinfo"] = {700: picture.xmp}
     if file_format == "jpg":
         extra |= {"quality": options.quality, "subsampling": 0}
     elif file_format == "webp":
@@ -81,6 +96,13 @@ def _encode(file: BinaryIO, picture: Picture, file_format: str, options: SaveOpt
         extra |= {"compression": "tiff_deflate"}
     name = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG", "tiff": "TIFF"}[file_format]
     Image.fromarray(array).save(file, name, **extra)
+
+
+def _exif(block: bytes | None) -> Image.Exif:
+    found = Image.Exif()
+    if block:
+        found.load(block)
+    return found
 
 
 def _to_array(picture: Picture, depth: int) -> np.ndarray:
@@ -97,8 +119,20 @@ def _encode_deep(file: BinaryIO, array: np.ndarray, picture: Picture, file_forma
     if file_format == "tiff":
         photometric = "minisblack" if picture.grey else "rgb"
         extra = ["unassalpha"] if picture.alpha is not None else None
+        texts = _exif(picture.exif)
+        tags: list = [(code, 2, 0, str(texts[code]), True) for code in TEXT_TAGS if code in texts]
+        if picture.xmp:
+            tags.append((700, 1, len(picture.xmp), picture.xmp, True))
         tifffile_module().imwrite(
-            file, array, photometric=photometric, extrasamples=extra, compression="zlib", iccprofile=picture.icc
+            file,
+            array,
+            photometric=photometric,
+            extrasamples=extra,
+            compression="zlib",
+            iccprofile=picture.icc,
+            extratags=tags,
+            metadata=None,
+            software=False,
         )
         return
     png = png_module()
@@ -114,4 +148,6 @@ def _encode_deep(file: BinaryIO, array: np.ndarray, picture: Picture, file_forma
         chunks.insert(1, (b"iCCP", b"profile\0\0" + zlib.compress(picture.icc)))
     if picture.exif:
         chunks.insert(1, (b"eXIf", picture.exif.removeprefix(b"Exif\0\0")))
+    if picture.xmp:
+        chunks.insert(1, (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
     png.write_chunks(file, chunks)

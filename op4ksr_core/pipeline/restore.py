@@ -10,7 +10,7 @@ from ..errors import ImageError, SettingError
 from ..geometry import SizePlan
 from ..model.windows import in_windows
 from ..picture.colour import finish
-from ..picture.resample import pad_reflect, resize
+from ..picture.resample import lanczos, pad_reflect, resize
 from ..progress import Progress
 from ..settings import UpscaleSettings
 
@@ -87,6 +87,10 @@ def compensate_picture(host: Host, picture: Tensor, lr: Tensor, strength: float,
     return host.compensate(picture, lr, strength, report) if strength else picture
 
 
+SMALLEST = 8
+"""px: a picture with a shorter side is enlarged by Lanczos alone. A line of px has nothing that could be restored, and
+the networks' padding would outweigh it."""
+
 Show = Callable[[Tensor], None]
 """Is given pictures (B, 3, any size) about [0, 1] on the way: after the encoder, the transformer and the decoder."""
 
@@ -109,7 +113,8 @@ def variants(
 ) -> Iterator[Variant]:
     """The same picture under each of the settings, one after the other, encoded once.
 
-    Without `decode` the latents are all that is made, and pictures are empty. Raises SettingError where the settings
+    Without `decode` the latents are all that is made, and pictures are empty. Pictures with a side below SMALLEST px
+    are enlarged by Lanczos. Raises SettingError where the settings
     differ in posterior_seed, which the encoder uses.
     """
     if len({one.posterior_seed for one in settings}) != 1:
@@ -127,6 +132,9 @@ def variants(
         picture = decode_picture(host, after, lr, plan, one, report)
         if show:
             show(picture)
+        if min(lr.shape[-2:]) < SMALLEST:
+            yield Variant(one, before, after, lanczos(lr, plan.target).clamp(0, 1).to(picture))
+            continue
         yield Variant(one, before, after, compensate_picture(host, picture, lr, one.compensation, report))
 
 

@@ -5,6 +5,7 @@ transformers) loads into a model of its own, and the nodes need neither.
 """
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..files import at_home
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _LISTED = 12
@@ -65,12 +67,13 @@ def find_weights(path: str | Path) -> WeightFiles:
     Raises WeightsError where nothing is found, a shard is missing, a file is damaged, or it is a
     pickle (which can run code when it is read).
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     if path.is_file():
         _refuse_pickle(path)
         return WeightFiles(path, dict.fromkeys(_keys(path), path), _config(path.parent, path))
     if not path.is_dir():
-        raise WeightsError(f"There is no file or folder {path}.")
+        what = "is neither file nor folder" if os.path.lexists(path) else "is not there"
+        raise WeightsError(f"{path} {what}. Name a safetensors file, or a folder that holds one.")
     files = _indexed(path) or _single(path)
     return WeightFiles(path, files, _config(path))
 
@@ -80,6 +83,13 @@ def _indexed(folder: Path) -> dict[str, Path] | None:
     if not indices:
         return None
     names = _json(indices[0]).get("weight_map", {})
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise WeightsError(f"{indices[0]}: weight_map must name a file for each tensor. Download the index again.")
+    outside = sorted({name for name in names.values() if Path(name).name != name})
+    if outside:
+        raise WeightsError(f"{indices[0]} names files outside its folder: {listing(outside)}. They are not read.")
+    if not names:
+        raise WeightsError(f"{indices[0]} names no tensors. Download it again.")
     missing = sorted({name for name in names.values() if not (folder / name).is_file()})
     if missing:
         raise WeightsError(f"{indices[0]} names shards that are not there: {listing(missing)}. Download them again.")
@@ -87,7 +97,7 @@ def _indexed(folder: Path) -> dict[str, Path] | None:
 
 
 def _single(folder: Path) -> dict[str, Path]:
-    found = sorted(folder.glob("*.safetensors"))
+    found = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if len(found) > 1:
         raise WeightsError(f"{folder} holds several safetensors files and no index: {listing(p.name for p in found)}.")
     if not found:
@@ -108,7 +118,7 @@ def _refuse_pickle(path: Path) -> None:
 def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(
             f"{path} cannot be read ({error}). It is damaged or cut short; download it again."
         ) from error
@@ -128,10 +138,18 @@ def _config(folder: Path, file: Path | None = None) -> dict | None:
 
 
 def _json(path: Path) -> dict:
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file. Raises WeightsError where it cannot be read or is something else."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path} is not valid JSON ({error}).") from error
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} must hold an object in braces, not {type(content).__name__}.")
+    return content
 
 
 def listing(names: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """Safetensors -> diffusers models, adapters and prompt embeddings. Strict: every key is accounted for."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, WeightsError
+from ..files import at_home
 from ..model.vae import make_f16
 from . import key_layouts
-from .files import WeightFiles, check_keys, find_weights, listing, load_strictly
+from .files import WeightFiles, check_keys, find_weights, listing, load_strictly, read_json
 
 FLUX_VAE = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "norm_num_groups": 32}
 """FLUX.1's numbers, used for a single VAE file, which cannot carry them."""
@@ -74,6 +76,9 @@ def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> An
 def vae_config(shapes: Shapes, given: dict | None) -> dict:
     """diffusers' AutoencoderKL settings: structure from the shapes, the numbers from `given` or FLUX.1."""
     numbers = FLUX_VAE | {key: given[key] for key in FLUX_VAE if given and given.get(key) is not None}
+    for name, value in numbers.items():
+        if not _is_number(value) or not math.isfinite(value) or (name != "shift_factor" and value <= 0):
+            raise WeightsError(f"The VAE's config.json has {name} = {value!r}; it must be a finite number above 0.")
     try:
         ups = 1 + max(int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.(\d+)\.", key)))
         first = [int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.0\.resnets\.(\d+)\.", key))]
@@ -122,7 +127,15 @@ def _is_strided(files: WeightFiles, f16: bool | None) -> bool:
             f"{files.origin} does not say whether it compresses 8x or 16x. Say so: f16=True (UltraFlux, OP4KSR) "
             "or f16=False (FLUX.1); on the command line --vae-factor 16 or 8."
         )
-    return int(files.config.get("stride", 1)) == 2
+    return strided_by(files.config)
+
+
+def strided_by(config: dict) -> bool:
+    """Whether a VAE's config.json says stride 2 (F16). Raises WeightsError where it says neither 1 nor 2."""
+    stride = config.get("stride", 1)
+    if stride not in (1, 2):
+        raise WeightsError(f"The VAE's config.json has stride = {stride!r}; it must be 1 (F8) or 2 (F16).")
+    return stride == 2
 
 
 def load_prompt(path: str | Path) -> tuple[Tensor, Tensor]:
@@ -136,6 +149,9 @@ def load_prompt(path: str | Path) -> tuple[Tensor, Tensor]:
             f"{path} is no prompt file: it holds {listing(f'{k} {list(v.shape)}' for k, v in state.items())}; wanted "
             "prompt_embeds [1, L, D] and pooled_prompt_embeds [1, P]. `op4ksr embed-prompt` makes one."
         )
+    for name in wanted:
+        if not bool(torch.isfinite(state[name]).all()):
+            raise WeightsError(f"{path}: {name} holds values that are not finite numbers. Make it again.")
     return state["prompt_embeds"].float(), state["pooled_prompt_embeds"].float()
 
 
@@ -155,7 +171,7 @@ def find_adapters(path: str | Path) -> dict[str, Adapter]:
     file (`op4ksr` format) holds keys `transformer.*` and `vae_encoder.*` and, in its metadata, the
     PEFT settings of each part as JSON under the same names. Raises WeightsError.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     found = _folder_adapters(path) if path.is_dir() else _file_adapters(path)
     if not found:
         names = " or ".join(ADAPTER_FOLDERS.values())
@@ -169,12 +185,9 @@ def _folder_adapters(path: Path) -> dict[str, Adapter]:
         folder = path / name
         if folder.is_dir():
             files = find_weights(folder / "adapter_model.safetensors")
-            try:
-                config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-            except (OSError, json.JSONDecodeError) as error:
-                raise WeightsError(f"{folder}/adapter_config.json cannot be read ({error}).") from error
+            config = read_json(folder / "adapter_config.json")
             state = {key.removeprefix(_PEFT_PREFIX): value for key, value in files.tensors().items()}
-            found[part] = Adapter(str(folder), config, state)
+            found[part] = checked_adapter(str(folder), config, state)
     return found
 
 
@@ -192,8 +205,49 @@ def _file_adapters(path: Path) -> dict[str, Adapter]:
             name = prefix.rstrip(".")
             if name not in metadata:
                 raise WeightsError(f"{path} lacks the PEFT settings of its {name} part in its metadata.")
-            found[part] = Adapter(f"{path} ({name})", json.loads(metadata[name]), tensors)
+            try:
+                config = json.loads(metadata[name])
+            except ValueError as error:
+                raise WeightsError(f"{path}: the PEFT settings of its {name} part are no JSON ({error}).") from error
+            found[part] = checked_adapter(f"{path} ({name})", config, tensors)
     return found
+
+
+MAX_RANK = 4096
+
+
+def checked_adapter(origin: str, config: Any, state: dict[str, Tensor]) -> Adapter:
+    """An adapter whose settings and tensors can be used. Raises WeightsError by the name of what cannot.
+
+    Finite tensors in pairs of one rank, at most MAX_RANK; lora_alpha a finite number; r, where it is given, the rank
+    of the tensors that rank_pattern does not name.
+    """
+    if not isinstance(config, dict):
+        raise WeightsError(f"{origin}: the PEFT settings must be an object in braces, not {type(config).__name__}.")
+    if not state:
+        raise WeightsError(f"{origin} holds no tensors.")
+    alpha, rank = config.get("lora_alpha", 8), config.get("r")
+    if not _is_number(alpha) or not math.isfinite(alpha):
+        raise WeightsError(f"{origin}: lora_alpha must be a finite number, got {alpha!r}.")
+    if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK):
+        raise WeightsError(f"{origin}: r must be a whole number from 1 to {MAX_RANK}, got {rank!r}.")
+    for name in ("rank_pattern", "alpha_pattern"):
+        pattern = config.get(name)
+        if pattern is not None and not (isinstance(pattern, dict) and all(map(_is_number, pattern.values()))):
+            raise WeightsError(f"{origin}: {name} must give numbers by module, got {pattern!r}.")
+    for key, value in state.items():
+        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"{origin}: {key} holds values that are not finite numbers. The adapter is damaged.")
+        own = value.shape[0 if "lora_A" in key else 1] if value.ndim > 1 else 0
+        if not 0 < own <= MAX_RANK:
+            raise WeightsError(f"{origin}: {key} has the shape {list(value.shape)}, a rank of {own}.")
+        if rank is not None and own != rank and not config.get("rank_pattern"):
+            raise WeightsError(f"{origin}: {key} has rank {own}, its settings say r = {rank}.")
+    return Adapter(origin, config, state)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def save_adapters(path: str | Path, adapters: dict[str, Adapter]) -> None:
@@ -231,8 +285,11 @@ def merge_adapter(model: Any, adapter: Adapter, scale: float = 1.0) -> Any:
 
     _check_adapter(model, adapter)
     settings = {k: v for k, v in adapter.config.items() if k in LoraConfig.__dataclass_fields__}
-    config = LoraConfig(**settings | {"inference_mode": True, "init_lora_weights": True})
-    inject_adapter_in_model(config, model, state_dict=adapter.state)
+    try:
+        config = LoraConfig(**settings | {"inference_mode": True, "init_lora_weights": True})
+        inject_adapter_in_model(config, model, state_dict=adapter.state)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise WeightsError(f"{adapter.origin}: peft does not take these settings ({error}).") from error
     outcome: Any = set_peft_model_state_dict(model, adapter.state)
     if outcome.unexpected_keys or any("lora_" in key for key in outcome.missing_keys):
         lost = [*outcome.unexpected_keys, *(key for key in outcome.missing_keys if "lora_" in key)]

@@ -54,7 +54,7 @@ def test_output_inside_input_is_not_read_again(tmp_path):
 def test_globs_single_file_and_doubles(tmp_path):
     a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
     assert len(plan_jobs([str(tmp_path / "*.png"), str(a)], str(tmp_path / "out"))) == 2
-    assert plan_jobs([str(a)], str(tmp_path / "x.jpg")) == [Job(a, tmp_path / "x.jpg")]
+    assert plan_jobs([str(a)], str(tmp_path / "x.jpg")) == [Job(a, tmp_path / "x.jpg", tmp_path / "x_strip.jpg")]
     with pytest.raises(SettingError, match="2 pictures cannot go into one file"):
         plan_jobs([str(a), str(b)], str(tmp_path / "x.jpg"))
 
@@ -137,8 +137,63 @@ def test_a_locked_output_is_left_to_the_other_run(tmp_path, upscaler):
 def test_strip_is_written(tmp_path, upscaler):
     from dataclasses import replace
 
-    list(run_jobs(upscaler, [Job(picture(tmp_path / "a.png"), tmp_path / "out.png")], replace(SETTINGS, strip=True)))
-    assert Image.open(tmp_path / "out_strip.jpg").size == (3 * 512 + 2 * 8, 512 + 36)
+    jobs = plan_jobs([str(picture(tmp_path / "a.png"))], str(tmp_path / "out.png"))
+    first = list(run_jobs(upscaler, jobs, replace(SETTINGS, strip=True)))
+    strip = tmp_path / "out_strip.jpg"
+    assert Image.open(strip).size == (3 * 512 + 2 * 8, 512 + 36) and first[0].status == "done"
+    made = strip.read_bytes()
+    strip.unlink()  # as after a kill between the two
+    [again] = run_jobs(upscaler, jobs, replace(SETTINGS, strip=True))
+    assert again.notes == ("the strip alone was missing",) and strip.read_bytes() == made
+    [done] = run_jobs(upscaler, jobs, replace(SETTINGS, strip=True))
+    assert done.status == "skipped"
+
+
+def test_names_stay_when_another_input_comes_later(tmp_path, upscaler):
+    picture(tmp_path / "in" / "b.png")
+    first = plan_jobs([str(tmp_path / "in")], str(tmp_path / "out"))
+    for name in ("b.bmp", "B.PNG", "b_strip.jpg"):
+        picture(tmp_path / "in" / name)
+    later = {job.source.name: job for job in plan_jobs([str(tmp_path / "in")], str(tmp_path / "out"))}
+    assert later["b.png"].output in (first[0].output, tmp_path / "out" / "b_png.png")
+    names = [str(path).casefold() for job in later.values() for path in (job.output, job.strip)]
+    assert len(set(names)) == len(names) == 8
+    assert later["b.bmp"].output.name == "b_bmp.png" and later["b_strip.jpg"].output.name == "b_strip.png"
+
+
+def test_what_a_killed_run_left_goes(tmp_path, upscaler):
+    """A lock that nobody holds and a part of a process that is gone, beside an unfinished and a finished output."""
+    jobs = plan_jobs([str(picture(tmp_path / "in" / "a.png"))], str(tmp_path / "out"))
+    for _ in range(2):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        for name in (".a.png.lock", ".a.png.4194999.part"):
+            (tmp_path / "out" / name).write_bytes(b"half")
+        list(run_jobs(upscaler, jobs, SETTINGS))
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_what_is_in_an_outputs_place_is_named(tmp_path, upscaler):
+    jobs = plan_jobs([str(picture(tmp_path / "in" / "a.png"))], str(tmp_path / "out"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").touch()
+    [made] = run_jobs(upscaler, jobs, SETTINGS)
+    assert made.status == "done"  # an empty file is no result
+    (tmp_path / "out" / "a.png").unlink()
+    (tmp_path / "out" / "a.png").mkdir()
+    [held] = run_jobs(upscaler, jobs, SETTINGS)
+    assert held.status == "failed" and "a.png is a folder" in held.error
+
+
+def test_what_is_no_file_is_told_of(tmp_path, upscaler):
+    folder = tmp_path / "in"
+    picture(folder / "ok.png")
+    (folder / "broken.png").symlink_to("nowhere.png")
+    os.mkfifo(folder / "pipe.png")
+    results = {
+        Path(r.source).name: r for r in run_jobs(upscaler, plan_jobs([str(folder)], str(tmp_path / "o")), SETTINGS)
+    }
+    assert results["ok.png"].status == "done"
+    assert "not there" in results["broken.png"].error and "not a file" in results["pipe.png"].error
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, upscaler):

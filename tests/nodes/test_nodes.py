@@ -20,7 +20,7 @@ LOAD = {"class_type": "LoadImage", "inputs": {"image": "astronaut.png"}}
 NODES = {
     "OP4KSR_SamplePhoto": [],
     "OP4KSR_LoadEmbedded": [],
-    "OP4KSR_LoadDiffusers": ["folder"],
+    "OP4KSR_LoadDiffusers": ["folder", "vae"],
     "OP4KSR_LoadAdapters": ["model", "vae", "adapter", "model_strength", "vae_strength"],
     "OP4KSR_RopeTheta": ["model", "preset", "theta", "scheme"],
     "OP4KSR_F16VAE": ["vae", "head"],
@@ -188,6 +188,23 @@ def test_a_sharded_diffusers_folder_equals_headless(server, stand_in, photo):
         step_by_step(512, rope=ultraflux, fidelity=0.0), sigma_mid=0.4, steps=2, guidance=4.0, noise=1.0
     )
     assert _difference(server, graph, expected) <= 2
+
+
+def test_a_lone_transformer_goes_with_another_folders_vae(server, stand_in):
+    """As UltraFlux-v1.1 is published: config.json and shards in one folder, no VAE."""
+    import shutil
+
+    lone = server.base / "models" / "diffusers" / "lone"
+    if not lone.exists():
+        shutil.copytree(stand_in / "transformer", lone)
+    together = on_stand_in(step_by_step(256, fidelity=0.0))
+    expected = read_picture(server.picture(server.run(together), "3")).rgb
+    graph = on_stand_in(step_by_step(256, fidelity=0.0))
+    graph["files"] = node("OP4KSR_LoadDiffusers", folder="lone")
+    assert "lone has no vae. Connect one" in str(server.run(graph)["status"]["messages"])
+    graph["whole"] = node("OP4KSR_LoadDiffusers", folder="stand-in")
+    graph["files"]["inputs"]["vae"] = ["whole", 1]
+    assert _difference(server, graph, expected) == 0
 
 
 def test_theta_acts_on_the_sampler_and_on_the_model_alike(server, stand_in, photo):

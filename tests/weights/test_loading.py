@@ -122,7 +122,7 @@ def test_damaged_file(tmp_path, transformer):
 def test_nothing_there(tmp_path):
     with pytest.raises(WeightsError, match="no safetensors"):
         loading.load_transformer(tmp_path)
-    with pytest.raises(WeightsError, match="no file or folder"):
+    with pytest.raises(WeightsError, match="is not there"):
         loading.load_transformer(tmp_path / "absent")
 
 
