@@ -82,6 +82,8 @@ def alpha_of(image: Tensor, mask: Tensor | None) -> Tensor | None:
         )
     if len(mask) not in (1, len(image)):
         raise ImageError(f"There are {len(image)} pictures and {len(mask)} masks; give one mask, or as many.")
+    if not bool(torch.isfinite(mask).all()):
+        raise ImageError("The MASK holds NaN or infinity: look at the node that made it.")
     return (1 - mask[:, None].float()).clamp(0, 1).expand(len(image), -1, -1, -1)
 
 
@@ -96,8 +98,7 @@ def upscaled(
     inspected: bool = True,
 ) -> io.NodeOutput:
     """IMAGE and what goes with it -> the four outputs, with a line under the node before and after."""
-    if 0 in image.shape:
-        raise ImageError(f"The IMAGE is empty: {list(image.shape)}.")
+    pictures = to_bchw(image).clamp(0, 1)
     check_vae(host.vae, factor)
     alpha = alpha_of(image, mask)
     if region is not None:
@@ -114,7 +115,7 @@ def upscaled(
         return restore(host, lr, plan, settings, phases, phases.show)
 
     with collecting() as fallbacks:
-        made = restore_framed(to_bchw(image).clamp(0, 1), sizing, restored, alpha, region)
+        made = restore_framed(pictures, sizing, restored, alpha, region)
     phases.finish()
     report = _report(made, host, factor, time.perf_counter() - started, device, fallbacks, inspected)
     log.info("OP4KSR %s", report)

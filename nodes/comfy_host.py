@@ -10,7 +10,7 @@ import node_helpers
 import torch
 from torch import Tensor
 
-from ..op4ksr_core.errors import ImageError, WeightsError
+from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.geometry import Size, SizePlan, plan_size
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.model.compensation import compensate, load_compensation
@@ -130,8 +130,6 @@ class ComfyHost:
         """Where the IMAGE goes, and the IMAGE as (B, 3, H, W). `factor` is what the VAE should compress."""
         check_vae(self.vae, factor)
         lr = to_bchw(image).clamp(0, 1)
-        if 0 in lr.shape:
-            raise ImageError(f"The IMAGE is empty: {list(image.shape)}.")
         source = Size(*lr.shape[-2:])
         return plan_size(source, None if long_side else scale, long_side or None, token_px=2 * factor), lr
 

@@ -108,6 +108,7 @@ class SuppressLattice(io.ComfyNode):
     def execute(cls, image) -> io.NodeOutput:
         out, lines = [], []
         bar = comfy.utils.ProgressBar(len(image))
+        to_bchw(image)  # refuses what is no picture
         for x in image.movedim(-1, 1).float():  # alpha, if there is any, stays
             comfy.model_management.throw_exception_if_processing_interrupted()
             found = inspect(x)

@@ -13,6 +13,10 @@ class ImageError(Op4ksrError):
     """A picture cannot be read or has an unusable shape."""
 
 
+class NotMeasurable(ImageError):
+    """A measure says nothing of such a picture: it is too small, or flat."""
+
+
 class WeightsError(Op4ksrError):
     """Weights are missing, damaged, of another model, or in a refused format."""
 

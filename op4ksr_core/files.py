@@ -54,7 +54,7 @@ def _expand(path: Path, outside: Path | None) -> Iterator[Found]:
             if outside is None or outside == path or outside not in file.parents:
                 yield Found(file, file.relative_to(path) if file != path else Path(file.name))
     elif path.suffix.lower() in LISTS and path.is_file():
-        for line in _lines(path):
+        for line in read_lines(path):
             if line.strip():
                 yield Found(path.parent / line.strip(), Path(Path(line.strip()).name))
     elif os.path.lexists(path):
@@ -79,11 +79,12 @@ def _is_dir(path: Path) -> bool:
         return False
 
 
-def _lines(path: Path) -> list[str]:
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file. Raises SettingError where it cannot be read, or is no text."""
     try:
         return path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"The list {path} cannot be read as text in UTF-8: {error}.") from error
+        raise SettingError(f"{path} cannot be read as text in UTF-8: {error}.") from error
 
 
 def pictures_below(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
 MAX_COMPENSATION = 2.0
 MAX_STRENGTH = 2.0
+MAX_STEPS = 1000
 MIN_WINDOW, MAX_WINDOW = 256, 32_768
 MAX_SEED = 2**64 - 1
 """The largest seed that torch's generators take."""
@@ -128,8 +129,7 @@ class UpscaleSettings:
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
-        if self.steps < 1:
-            raise SettingError(f"Steps must be at least 1, got {self.steps}.")
+        check_range("Steps", self.steps, 1, MAX_STEPS)
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise SettingError(f"Guidance must be a finite number of at least 0, got {self.guidance}.")
         check_range("Noise (OP4KSR: 0, image to image: 1)", self.noise, 0, 1)

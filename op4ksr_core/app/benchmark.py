@@ -20,6 +20,7 @@ from ..testsets.make import MANIFEST, SCALE, differences, make, read_manifest
 from .batch import BatchSettings, Job, Result, run_jobs
 from .console import Display, picture_bar
 from .evaluate import metric_names
+from .numbers import SEED
 from .options import add_inputs, add_measures, add_method_options, add_model_options, make_upscaler, upscale_settings
 
 
@@ -29,7 +30,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     make.add_argument("kind", choices=("syn", "square", "vary", "div4k"), help="4KSR-Syn, RealSquare ...")
     add_inputs(make)
     make.add_argument("-o", "--output", required=True, metavar="DIR", help="folder to make it in")
-    make.add_argument("--seed", type=int, default=0, help="of the degradations (default 0)")
+    make.add_argument("--seed", type=SEED, default=0, help="of the degradations (default 0)")
     make.add_argument("--manifest", metavar="FILE", help="somebody's manifest: say what comes out otherwise")
     check = steps.add_parser("check", help="whether the files are as the manifest has them")
     check.add_argument("folder", help="a benchmark")

@@ -55,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Op4ksrError as error:
         complain(f"op4ksr: {error}")
         return 2
+    except SystemExit as stop:  # of the parser
+        return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt as stop:
         complain("op4ksr: stopped.")
         return exit_code(stop)
@@ -81,12 +83,13 @@ def _flush() -> None:
 
 def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """All commands, and the options of the one that `argv` names."""
-    parser = argparse.ArgumentParser(prog="op4ksr", description="One-step, patch-free 4K upscaling (OP4KSR).")
+    text = "One-step, patch-free 4K upscaling (OP4KSR)."
+    parser = argparse.ArgumentParser(prog="op4ksr", allow_abbrev=False, description=text)
     parser.add_argument("--version", action="version", version=f"op4ksr {__version__}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     asked = next((word for word in argv if not word.startswith("-")), "")
     for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
         if name == asked:
             module = _module(name)
             module.add_options(command)

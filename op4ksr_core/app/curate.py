@@ -14,8 +14,10 @@ from ..curate.models import PROMPT, Models
 from ..curate.report import as_page
 from ..curate.shards import SCORES_OF, Shard, read_scores, run_shards
 from ..errors import SettingError
-from ..files import check_folders, write_atomically, write_text
-from .console import picture_bar
+from ..files import check_folders, read_lines, write_atomically, write_text
+from .console import complain, picture_bar
+from .numbers import WORKERS, number, whole
+from .options import find_device
 
 _STAGES = (1, 2, 3)
 Scores = dict[int, dict[str, dict[str, Any]]]
@@ -28,16 +30,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--stage", type=int, nargs="+", choices=(1, 2, 3), default=[1], help="what to score (default 1)"
     )
     parser.add_argument("--decide-only", action="store_true", help="score nothing, decide again from the scores")
-    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--workers", type=WORKERS, default=1, help="processes (default 1)")
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="ray: over many machines")
-    parser.add_argument("--shard-size", type=int, default=256, help="pictures in a file of scores (default 256)")
+    parser.add_argument("--shard-size", type=whole(1), default=256, help="pictures in a file of scores (default 256)")
     rules = parser.add_argument_group("rules")
     rules.add_argument(
         "--keep", type=float, nargs="+", default=[0.5], metavar="SHARE", help="of stage 1, of stage 2 (default 0.5 0.5)"
     )
-    rules.add_argument("--vision-score", type=float, default=60, help="least score of stage 3, 0 to 100 (default 60)")
-    rules.add_argument("--side", type=int, default=1024, help="least px of the shorter side (default 1024)")
-    rules.add_argument("--duplicate-bits", type=int, default=4, help="of 64 bits of hash (default 4; -1: keep all)")
+    rules.add_argument(
+        "--vision-score", type=number(0, 100), default=60, help="least score of stage 3, 0 to 100 (default 60)"
+    )
+    rules.add_argument("--side", type=whole(1, 10**6), default=1024, help="least px of the shorter side (default 1024)")
+    rules.add_argument(
+        "--duplicate-bits", type=whole(-1, 64), default=4, help="of 64 bits of hash (default 4; -1: keep all)"
+    )
     rules.add_argument("--licences", metavar="A,B", help="only pictures of these licences")
     rules.add_argument("--allowed", metavar="FILE", help="only pictures of this list, such as one without watermarks")
     models = parser.add_argument_group("models of stages 2 and 3; none is downloaded")
@@ -59,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise SettingError(f"A shard holds one picture or more, got {arguments.shard_size}.")
     folder, rules = Path(arguments.output).expanduser(), _rules(arguments)
     check_folders([folder / "listing.parquet"])
-    rows = _listing(folder, arguments.inputs).to_pylist()
+    rows = _nameable(_listing(folder, arguments.inputs).to_pylist())
     for stage in () if arguments.decide_only else stages:
         paths = _candidates(rows, folder, rules, stage)
         shards = _shards(folder, stage, paths, models, arguments.shard_size)
@@ -74,6 +80,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+_BREAKS = frozenset("\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
+
+
+def _nameable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those whose path can stand in a list with a path per line; the others are left out and told of."""
+    for row in rows:
+        if _BREAKS & set(row["path"]):
+            complain(f"op4ksr: {row['path']} is left out: its name has a line break, and lists have a path per line.")
+    return [row for row in rows if not _BREAKS & set(row["path"])]
+
+
 def _models(arguments: argparse.Namespace) -> Models:
     prompt = PROMPT
     if arguments.vision_prompt:
@@ -81,7 +98,7 @@ def _models(arguments: argparse.Namespace) -> Models:
             prompt = Path(arguments.vision_prompt).expanduser().read_text("utf-8")
         except (OSError, ValueError) as error:
             raise SettingError(f"{arguments.vision_prompt}, which --vision-prompt names: {error}.") from error
-    device = arguments.device or "cpu"
+    device = str(find_device(arguments.device) or "cpu")
     return Models(arguments.degradation, arguments.clip, arguments.aesthetic, arguments.vision, prompt, device)
 
 
@@ -95,7 +112,7 @@ def _rules(arguments: argparse.Namespace) -> Rules:
         listed = Path(arguments.allowed).expanduser()
         if not listed.is_file():
             raise SettingError(f"There is no list {listed}, which --allowed names.")
-        lines = listed.read_text("utf-8").splitlines()
+        lines = read_lines(listed)
         allowed = frozenset(str(listed.parent / line.strip()) for line in lines if line.strip())
     return Rules(
         (keep[0], keep[1]), arguments.vision_score, arguments.side, arguments.duplicate_bits, licences, allowed

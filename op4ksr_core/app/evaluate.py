@@ -2,17 +2,15 @@
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 from ..errors import SettingError
 from ..evaluate.metrics import Tiles, find_metrics
 from ..evaluate.pairing import find_methods
 from ..evaluate.run import evaluate
 from ..evaluate.tables import as_csv, as_json, as_markdown, unavailable_sentences
-from ..files import check_targets, write_text
+from ..files import at_home, check_targets, write_text
 from ..optional import require
-from .console import picture_bar
+from .console import complain, picture_bar, say
 from .options import add_measures
 
 
@@ -38,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     methods = find_methods(arguments.folders, arguments.gt, arguments.pairs)
     tiles = Tiles(arguments.tile, arguments.stride, arguments.aggregate)
     asked = {kind: getattr(arguments, kind) for kind in ("json", "csv", "markdown", "html")}
-    places = {kind: Path(place).expanduser() for kind, place in asked.items() if place}
+    places = {kind: at_home(place) for kind, place in asked.items() if place}
     pictures = [path for method in methods for pair in method.pairs for path in (pair.picture, pair.truth) if path]
     check_targets(list(places.values()), pictures)
     first = next(iter(places.values()), None)
@@ -46,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if keep and arguments.overwrite:
         keep.unlink(missing_ok=True)
     for sentence in unavailable_sentences(unavailable):
-        print(f"op4ksr: {sentence}", file=sys.stderr)
+        complain(f"op4ksr: {sentence}")
     with picture_bar() as report:
         outcome = evaluate(methods, metrics, tiles, keep, arguments.workers, unavailable, report)
     contents = {"json": json.dumps(as_json(outcome), indent=1) + "\n", "csv": as_csv(outcome)}
@@ -57,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         contents["html"] = as_html(outcome, arguments.page_side)
     for kind, path in places.items():
         write_text(path, contents[kind])
-    print(contents["markdown"], end="")
+    say(contents["markdown"].rstrip("\n"))
     if keep:
         keep.unlink(missing_ok=True)
     return int(bool(outcome.failed))

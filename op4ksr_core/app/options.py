@@ -5,12 +5,14 @@ from dataclasses import fields, replace
 
 import torch
 
+from ..errors import SettingError
 from ..paths import EMBEDDED
 from ..pipeline.upscaler import Upscaler
 from ..settings import (
     ATTENTIONS,
     COLOUR_FIXES,
     HEADS,
+    MAX_STEPS,
     PASSES,
     PRESETS,
     SCHEMES,
@@ -21,6 +23,7 @@ from ..settings import (
     with_strength,
 )
 from ..weights.sources import Sources
+from .numbers import SEED, WORKERS, number, whole
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -72,7 +75,9 @@ def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     )
     model.add_argument("--head", choices=HEADS, default="centered", help="F16 decoder head")
     model.add_argument("--adapter", action="append", default=[], help="PEFT adapter folder or single file; repeatable")
-    model.add_argument("--adapter-scale", type=float, default=1.0, help="strength of the adapters (default 1)")
+    model.add_argument(
+        "--adapter-scale", type=number(-100, 100), default=1.0, help="strength of the adapters (default 1)"
+    )
     return model
 
 
@@ -82,11 +87,11 @@ def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> 
         method.add_argument("--theta", type=float, help="RoPE base, above 1 (OP4KSR 100, FLUX 10000)")
         method.add_argument("--sigma", type=float, help="mid-timestep, in (0, 1]")
     method.add_argument("--scheme", help=f"RoPE scheme: {', '.join(SCHEMES)}")
-    method.add_argument("--steps", type=int, help="transformer evaluations (OP4KSR: 1)")
+    method.add_argument("--steps", type=whole(1, MAX_STEPS), help="transformer evaluations (OP4KSR: 1)")
     method.add_argument("--guidance", type=float, help="distilled guidance of FLUX-dev models")
     method.add_argument("--noise", type=float, help="noise added at the start, 0 (OP4KSR) to 1 (image-to-image)")
-    method.add_argument("--seed", type=int, help="of the noise (default 0)")
-    method.add_argument("--posterior-seed", type=int, help="samples the encoder's posterior (default: takes its mode)")
+    method.add_argument("--seed", type=SEED, help="of the noise (default 0)")
+    method.add_argument("--posterior-seed", type=SEED, help="samples the encoder's posterior (default: takes its mode)")
     method.add_argument("--colour", "--color", help=f"colour fix: {', '.join(COLOUR_FIXES)}")
     method.add_argument("--fidelity", type=float, help="how far the input's own band is kept, 0 to 1")
     method.add_argument("--compensation", type=float, help="fine detail that 16x compression loses, 0 (none) to 2")
@@ -96,21 +101,45 @@ def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> 
 
 def add_measures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics", default="local", help="comma list, local (no download, the default) or all")
-    parser.add_argument("--tile", type=int, default=512, help="px of the tiles that deep metrics see (default 512)")
-    parser.add_argument("--stride", type=int, default=0, help="px from tile to tile (default: the tile)")
+    parser.add_argument(
+        "--tile", type=whole(16, 32768), default=512, help="px of the tiles that deep metrics see (default 512)"
+    )
+    parser.add_argument("--stride", type=whole(0, 32768), default=0, help="px from tile to tile (default: the tile)")
     parser.add_argument("--aggregate", default="mean", help="of the tiles: mean (default), median, min")
-    parser.add_argument("--workers", type=int, default=1, help="processes that share the pictures (default 1)")
-    parser.add_argument("--page-side", type=int, default=512, help="px of a picture on the page (default 512; 0: none)")
+    parser.add_argument("--workers", type=WORKERS, default=1, help="processes that share the pictures (default 1)")
+    parser.add_argument(
+        "--page-side", type=whole(0, 32768), default=512, help="px of a picture on the page (default 512; 0: none)"
+    )
 
 
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     """The preset with every option that was given put over it."""
-    preset = find_preset(arguments.preset or ("embedded" if arguments.model == "embedded" else "op4ksr"))
+    preset = find_preset(arguments.preset if arguments.preset is not None else _usual_preset(arguments.model))
     given = {k: v for k, v in vars(arguments).items() if v is not None}
     rope = replace(preset.rope or RopeSettings(), **{k: given[k] for k in ("theta", "scheme") if k in given})
     names = {one.name for one in fields(UpscaleSettings)} & given.keys()
     settings = replace(preset, rope=rope, **{name: given[name] for name in names})
     return with_strength(settings, given["strength"]) if "strength" in given else settings
+
+
+def _usual_preset(model: str) -> str:
+    return "embedded" if model == "embedded" else "op4ksr"
+
+
+def find_device(name: str | None) -> torch.device | None:
+    """The device of that name; None without one. Raises SettingError where there is none here."""
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device) if device.type != "meta" else None
+    except Exception as error:  # each backend that is not there fails in its own way
+        raise SettingError(
+            f"The device {name!r} cannot be used here. Use cpu, or cuda where there is a GPU."
+        ) from error
+    if device.type not in ("cpu", "cuda"):
+        raise SettingError(f"The device {name!r} is not supported; use cpu or cuda.")
+    return device
 
 
 def find_sources(arguments: argparse.Namespace) -> Sources:
@@ -139,4 +168,4 @@ def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> U
         vae_pass=None if arguments.vae_pass == "auto" else arguments.vae_pass,
         lean=not arguments.plain_layers,
     )
-    return Upscaler(sources, settings, arguments.device, dtype, check, execution)
+    return Upscaler(sources, settings, find_device(arguments.device), dtype, check, execution)

@@ -1,27 +1,27 @@
 """`op4ksr pairs`: a sheet of training pairs, the small picture above the large one."""
 
 import argparse
-from pathlib import Path
 
-from ..files import check_targets, find_pictures, write_atomically
+from ..files import at_home, check_targets, find_pictures, write_atomically
 from ..train.data import PairDataset, pair_sheet, usable
+from .numbers import SEED, whole
 from .options import add_inputs
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="PNG to write")
-    parser.add_argument("--crop", type=int, default=256, help="HR px (default 256)")
-    parser.add_argument("--count", type=int, default=8, help="pairs (default 8)")
+    parser.add_argument("--crop", type=whole(32, 32768), default=256, help="HR px (default 256)")
+    parser.add_argument("--count", type=whole(1, 1000), default=8, help="pairs (default 8)")
     parser.add_argument("--degradation", default="omgsr", help="omgsr (default), embedded")
-    parser.add_argument("--seed", type=int, default=0, help="of the crops and degradations")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the crops and degradations")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """A sheet of LR above HR: what a training would see."""
     paths = usable([found.path for found in find_pictures(arguments.inputs)], arguments.crop)
     data = PairDataset(paths, arguments.crop, 4, arguments.degradation, arguments.seed, arguments.count)
-    path = Path(arguments.output).expanduser()
+    path = at_home(arguments.output)
     check_targets([path], paths)
     sheet = pair_sheet(data, arguments.count)
     write_atomically(path, lambda file: sheet.save(file, "png"))

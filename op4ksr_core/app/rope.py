@@ -10,14 +10,19 @@ from ..files import check_targets, write_atomically
 from ..geometry import Size
 from ..picture.convert import as_picture
 from ..settings import RopeSettings
+from .numbers import whole
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--theta", type=float, nargs="+", default=[100, 10000], help="bases (default 100 10000)")
     parser.add_argument("--scheme", default="plain", help="plain (default), yarn, resonance-yarn")
     parser.add_argument("--size", default="4096x4096", metavar="WxH", help="picture size in px (default 4096x4096)")
-    parser.add_argument("--token-px", type=int, default=32, help="px a token covers: 32 behind F16 (default), 16 F8")
-    parser.add_argument("--base-tokens", type=int, default=64, help="trained tokens a side, for yarn (default 64)")
+    parser.add_argument(
+        "--token-px", type=whole(1, 1024), default=32, help="px a token covers: 32 behind F16 (default), 16 F8"
+    )
+    parser.add_argument(
+        "--base-tokens", type=whole(1, 10**6), default=64, help="trained tokens a side, for yarn (default 64)"
+    )
     parser.add_argument("-o", "--output", metavar="FILE", help="write the picture there, as PNG")
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of sentences")
 

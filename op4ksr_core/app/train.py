@@ -4,14 +4,15 @@ import argparse
 import json
 import os
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import SettingError
+from ..files import at_home
 from ..train.memory import GB, largest_crop, meta_model, plan_training
 from ..train.settings import PRESETS, LossWeights, TrainSettings
+from .numbers import number, whole
 from .options import add_sources, find_sources
 
 
@@ -23,15 +24,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", default="embedded", help=f"settings to start from: {', '.join(PRESETS)}")
     parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON and stop")
     parser.add_argument(
-        "--plan", type=float, nargs="?", const=0.0, metavar="GB", help="print the memory plan (for a card) and stop"
+        "--plan",
+        type=number(0, 1e6),
+        nargs="?",
+        const=0.0,
+        metavar="GB",
+        help="print the memory plan (for a card) and stop",
     )
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long; run again to resume")
-    parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop at this step; run again to resume")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read pictures (default 0: none)")
-    parser.add_argument("--save-every", type=int, default=100, help="steps between checkpoints (default 100)")
-    parser.add_argument("--picture-every", type=int, default=100, help="steps between logged pictures (default 100)")
+    parser.add_argument(
+        "--minutes", type=number(0, 1e7), default=float("inf"), help="stop after this long; run again to resume"
+    )
+    parser.add_argument("--stop-after", type=whole(1), metavar="STEP", help="stop at this step; run again to resume")
+    parser.add_argument(
+        "--workers", type=whole(0, 256), default=0, help="processes that read pictures (default 0: none)"
+    )
+    parser.add_argument("--save-every", type=whole(1), default=100, help="steps between checkpoints (default 100)")
+    parser.add_argument(
+        "--picture-every", type=whole(1), default=100, help="steps between logged pictures (default 100)"
+    )
     parser.add_argument("--shard", action="store_true", help="share the transformer out over the processes (FSDP)")
-    parser.add_argument("--processes", type=int, metavar="N", help="what --plan counts with (default: those launched)")
+    parser.add_argument(
+        "--processes", type=whole(1, 100_000), metavar="N", help="what --plan counts with (default: those launched)"
+    )
     parser.add_argument("--device", choices=("cpu",), help="cpu: do not use a GPU")
     group = parser.add_argument_group("settings (the preset's where not given)")
     for field in fields(TrainSettings):
@@ -81,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         settings,
         sources,
         arguments.inputs,
-        Path(arguments.output).expanduser(),
+        at_home(arguments.output),
         workers=arguments.workers,
         save_every=arguments.save_every,
         picture_every=arguments.picture_every,

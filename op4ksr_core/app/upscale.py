@@ -12,9 +12,10 @@ from ..geometry import FITS, Size, Sizing
 from ..picture.header import MAX_MEGAPIXELS
 from ..picture.write import SaveOptions
 from ..pipeline.upscaler import Upscaler
-from ..settings import UpscaleSettings, check_range
+from ..settings import UpscaleSettings
 from .batch import BatchSettings, Job, Result, plan_jobs, read_mask, run_jobs
 from .console import Display, exit_code, say
+from .numbers import WORKERS, number
 from .options import add_inputs, add_method_options, add_model_options, make_upscaler, upscale_settings
 
 
@@ -22,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     parser.add_argument("-o", "--output", required=True, help="output folder, or a file for a single picture")
     parser.add_argument("--engine", choices=("here", "ray"), default="here", help="ray: a model in each of --workers")
-    parser.add_argument("--workers", type=int, default=1, help="models at once with --engine ray (default 1)")
+    parser.add_argument("--workers", type=WORKERS, default=1, help="models at once with --engine ray (default 1)")
     add_model_options(parser)
     add_size_options(parser)
     add_method_options(parser)
@@ -39,7 +40,7 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
     )
     size.add_argument(
         "--max-megapixels",
-        type=float,
+        type=number(0.001, 1e6),
         default=MAX_MEGAPIXELS,
         help=f"larger inputs are refused by their header (default {MAX_MEGAPIXELS:g})",
     )
@@ -50,6 +51,10 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
 
 def sizing_of(arguments: argparse.Namespace) -> Sizing:
     """The size that the options ask for. Raises SettingError."""
+    if not hasattr(arguments, "exact"):  # the demo's size is its scale or long side
+        sizing = Sizing(arguments.scale, None if arguments.scale is not None else arguments.long_side)
+        sizing.check()
+        return sizing
     exact = Size.parse(arguments.exact) if arguments.exact is not None else None
     sizing = Sizing(
         arguments.scale, arguments.long_side, arguments.short_side, arguments.megapixels, exact, arguments.fit
@@ -81,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         save,
         arguments.overwrite,
         arguments.strip,
-        arguments.strength_mask,
-        check_range("--max-megapixels", arguments.max_megapixels, 0.001, 1e5),
+        getattr(arguments, "strength_mask", None),
+        getattr(arguments, "max_megapixels", MAX_MEGAPIXELS),
     )
     if batch.strength_mask:
         read_mask(batch.strength_mask)  # what is wrong with it is said now, not at each picture

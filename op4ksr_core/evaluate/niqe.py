@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ImageError
+from ..errors import NotMeasurable
 from ..paths import ASSETS
 from ..picture.convert import as_picture
 
@@ -25,7 +25,7 @@ _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 def niqe(picture: Tensor) -> float:
     """NIQE of a picture (1, 3, H, W) in [0, 1], on rounded BT.601 luma, without a border; lower is better.
 
-    Raises ImageError where the picture holds fewer than three blocks of 96 px with anything in them.
+    Raises NotMeasurable where the picture holds fewer than three blocks of 96 px with anything in them.
     """
     window, mean, covariance = _pristine()
     luma = _luma(picture)
@@ -33,7 +33,7 @@ def niqe(picture: Tensor) -> float:
     samples = samples[np.isfinite(samples).all(1)]
     if len(samples) < _LEAST_BLOCKS:
         height, width = picture.shape[-2:]
-        raise ImageError(
+        raise NotMeasurable(
             f"NIQE needs three blocks of {BLOCK} px that are not flat; this picture is {width}x{height} px."
         )
     difference = mean - samples.mean(0)

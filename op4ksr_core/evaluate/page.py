@@ -47,7 +47,9 @@ def as_html(outcome: Outcome, side: int = 512) -> str:
         "orders": [f"{first}: {m.title}, worst first" for m in outcome.metrics if m.kind != SET],
         "files": files,
     }
-    text = json.dumps(data, allow_nan=False).replace("</", "<\\/")
+    text = json.dumps(data, allow_nan=False)
+    for mark in "<>&":  # a file's name ends no script
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
     return _TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingError
-from ..files import READABLE, pictures_below
+from ..files import READABLE, pictures_below, read_lines
 
 BY_NAME, BY_ORDER = "name", "order"
 
@@ -101,7 +101,7 @@ def _from_list(path: Path, here: Path, there: Path) -> list[Pair]:
     if not path.is_file():
         raise SettingError(f"Pairs are made by name, by order, or from a text file; there is no file {path}.")
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         parts = [part.strip() for part in (line.split("\t") if "\t" in line else line.split())]
         if not any(parts):
             continue

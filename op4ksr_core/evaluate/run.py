@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ImageError, Op4ksrError
+from ..errors import ImageError, NotMeasurable, Op4ksrError
 from ..picture.read import Picture, read_picture
 from ..workers import spread
 from .measures import quantised
@@ -88,6 +88,8 @@ def judge(method: str, pair: Pair, metrics: Sequence[str], tiles: Tiles) -> Row:
         for metric in chosen:
             try:
                 values[metric.name] = metric(picture, truth, tiles)
+            except NotMeasurable as error:
+                notes = (*notes, f"{metric.title} left out: {error}")
             except (Op4ksrError, RuntimeError, ValueError) as error:
                 errors[metric.name] = str(error).splitlines()[0]
     size = f"{picture.shape[-1]}x{picture.shape[-2]}"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..files import printable
 from .metrics import SET, Metric
 from .run import Outcome
 from .statistics import CONFIDENCE, compare, interval
@@ -65,7 +66,8 @@ def as_csv(outcome: Outcome) -> str:
     writer.writerow(["method", "picture", "size", *names, "notes", "error"])
     for row in outcome.rows:
         values = [row.values.get(name, "") for name in names]
-        writer.writerow([row.method, row.name, row.size, *values, "; ".join(row.notes), "; ".join(row.problems)])
+        said = ["; ".join(row.notes), "; ".join(row.problems)]
+        writer.writerow([printable(row.method), printable(row.name), row.size, *values, *map(printable, said)])
     return text.getvalue()
 
 
@@ -87,12 +89,17 @@ def as_markdown(outcome: Outcome) -> str:
     places = {metric.name: ranks(outcome, metric) for metric in outcome.metrics}
     for method in outcome.methods:
         cells = [_cell(outcome, method.name, metric, places[metric.name]) for metric in outcome.metrics]
-        lines.append(f"| {method.name} | {_counted(outcome, method.name)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {_plain(method.name)} | {_counted(outcome, method.name)} | " + " | ".join(cells) + " |")
     notes = [f"- {sentence}" for sentence in unavailable_sentences(outcome.unavailable)]
     for row in outcome.failed:
-        notes += [f"- {row.method}, {row.name}: {problem}" for problem in row.problems]
+        notes += [_plain(f"- {row.method}, {row.name}: {problem}") for problem in row.problems]
     tests = _tests(outcome)
     return "\n".join([*lines, *(["", *tests] if tests else []), *(["", *notes] if notes else [])]) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that a table's cell can hold: no bar, no line break, no control character."""
+    return printable(text).replace("|", "\\|")
 
 
 def unavailable_sentences(unavailable: dict[str, str]) -> list[str]:
@@ -142,5 +149,6 @@ def _tests(outcome: Outcome) -> list[str]:
     titles = {metric.name: metric.title for metric in outcome.metrics}
     lines = ["| paired test (Wilcoxon) | metric | pictures | mean difference | p |", "|---|---|---|---|---|"]
     return lines + [
-        f"| {t.a} - {t.b} | {titles[t.metric]} | {t.count} | {shown(t.difference)} | {t.p:.2g} |" for t in tests
+        f"| {_plain(t.a)} - {_plain(t.b)} | {titles[t.metric]} | {t.count} | {shown(t.difference)} | {t.p:.2g} |"
+        for t in tests
     ]

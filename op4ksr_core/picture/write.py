@@ -85,7 +85,9 @@ def _encode(file: BinaryIO, picture: Picture, file_format: str, options: SaveOpt
         extra["pnginfo"] = PngInfo()
         extra["pnginfo"].add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
     if picture.xmp and file_format == "tiff":
-        extra["tiffinfo"] = {700: picture.xmp}
+        texts = _exif(picture.exif)
+        texts[700] = picture.xmp
+        extra["exif"] = texts
     if file_format == "jpg":
         extra |= {"quality": options.quality, "subsampling": 0}
     elif file_format == "webp":

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import SettingError
-from ..settings import RopeSettings, check_sigma
+from ..settings import RopeSettings, check_choice, check_range, check_seed, check_sigma
 
 TRANSFORMER_TARGETS = (
     "x_embedder attn.to_q attn.to_k attn.to_v attn.to_out.0 attn.add_q_proj attn.add_k_proj attn.add_v_proj "
@@ -13,6 +13,16 @@ TRANSFORMER_TARGETS = (
 ).split()
 ENCODER_TARGETS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_q to_k to_v to_out.0".split()
 """OMGSR's LoRA targets (arXiv 2508.08227)."""
+
+
+DEGRADATIONS = ("omgsr", "embedded")
+"""Names in train.data.DEGRADATIONS."""
+
+LARGEST = {
+    "rank": 4096, "alpha": 65_536, "steps": 10**8, "batch": 10**5, "per_device": 10**4, "crop": 32_768, "scale": 16,
+    "lpips_window": 32_768,
+}  # fmt: skip
+"""What counts is at least 1 and at most this."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +93,17 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
-        for name in ("rank", "alpha", "steps", "batch", "per_device", "crop", "scale", "learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name, most in LARGEST.items():
+            check_range(name, getattr(self, name), 1, most)
+        for name in ("learning_rate", "clip"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise SettingError(f"{name} must be a finite number above 0, got {getattr(self, name)}.")
         rates = ("gan_learning_rate", "regulariser_learning_rate")
-        for name in ("weight_decay", "guidance", "vsd_guidance", "seed", *rates):
-            if getattr(self, name) < 0:
-                raise SettingError(f"{name} must be at least 0, got {getattr(self, name)}.")
+        for name in ("weight_decay", "guidance", "vsd_guidance", *rates):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise SettingError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
+        check_seed("The seed", self.seed)
+        check_choice("degradation", self.degradation, DEGRADATIONS)
         for name, options in (("precision", ("bf16", "no")), ("gan", ("bce", "hinge"))):
             if getattr(self, name) not in options:
                 raise SettingError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}.")

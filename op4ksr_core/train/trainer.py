@@ -1,5 +1,6 @@
 """The training loop: one process or many (accelerate), resumable at any step, logged."""
 
+import contextlib
 import json
 import logging
 import math
@@ -82,7 +83,15 @@ class Trainer:
             self._prepare(sources, inputs, workers)
         except BaseException:
             self.close()
+            self._unclaim()
             raise
+
+    def _unclaim(self) -> None:
+        """A training that was refused leaves nothing behind."""
+        if self.is_main and self._made:
+            (self.run_folder / ".lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.run_folder.rmdir()
 
     def _claim(self) -> None:
         """One training per folder."""
@@ -92,6 +101,7 @@ class Trainer:
         if not self.is_main:
             return
         try:
+            self._made = not self.run_folder.exists()
             self.run_folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.run_folder / ".lock")
             self._lock.acquire(timeout=0)

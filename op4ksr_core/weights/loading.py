@@ -121,6 +121,12 @@ def load_vae(
 
 def _is_strided(files: WeightFiles, f16: bool | None) -> bool:
     if f16 is not None:
+        said = files.config.get("stride") if files.config else None
+        if said in (1, 2) and (said == 2) != f16:
+            raise SettingError(
+                f"{files.origin} compresses {8 * said}x by its config.json; {16 if f16 else 8}x was asked for. Leave "
+                "--vae-factor (f16=) out, or correct the config.json."
+            )
         return f16
     if files.config is None:
         raise SettingError(

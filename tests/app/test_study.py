@@ -35,7 +35,7 @@ def test_rope_tells_and_draws(tmp_path, capsys):
         (["--theta", "1"], "above 1.*got 1"),
         (["--scheme", "linear"], "got 'linear'"),
         (["--size", "4096"], "WIDTHxHEIGHT.*'4096'"),
-        (["--token-px", "0"], "at least 1 px"),
+        (["--token-px", "0"], "from 1 to 1024"),
     ],
 )
 def test_rope_refuses(options, message, capsys):

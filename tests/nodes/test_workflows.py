@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,3 +97,21 @@ def test_every_workflow_opens_and_runs(frontend, server, stand_ins, path):
     shown = saved(server, frontend.run())
     side = OTHER_SIDES.get(path.stem, 256)
     assert max(shown.shape[-2:]) == side and torch.isfinite(shown).all() and float(shown.std()) > 0.01
+
+
+FIRST = sorted((Path(__file__).parent / "first_release").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FIRST, ids=lambda p: p.stem)
+def test_graphs_of_the_first_release_open_and_run(frontend, server, path):
+    """Their widgets' values stand where they stood, and what was added since has its default."""
+    assert frontend.load(path) == []
+    saved_nodes = {n["id"]: n for n in json.loads(path.read_text())["nodes"] if n["type"].startswith("OP4KSR")}
+    shown = frontend.page.evaluate(
+        "() => Object.fromEntries(app.graph._nodes.map((n) => [n.id, (n.widgets ?? []).map((w) => w.value)]))"
+    )
+    for number, node in saved_nodes.items():
+        values = node.get("widgets_values", [])
+        assert shown[str(number)][: len(values)] == values
+    frontend.set_widgets(SMALL | {"image": "astronaut.png"})
+    assert max(saved(server, frontend.run()).shape[-2:]) == 256

@@ -1,0 +1,124 @@
+"""What each part of the bundled model does, on pairs of real photographs: the rows of docs/evaluation.md.
+
+    python benchmarks/honest_rows.py -o FOLDER [--pairs DIR] [--teacher FILE.param] [--sheet FILE.png] [--limit N]
+
+DIR holds lr/ and hr/ of equal names (default: the shared RealSR pairs). Writes every result below FOLDER, prints a
+Markdown table of medians with the seconds of a row's pictures, and a sheet of eight crops with --sheet.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from op4ksr_core.evaluate.metrics import METRICS, Tiles
+from op4ksr_core.geometry import Size
+from op4ksr_core.picture.before_after import detail_corner
+from op4ksr_core.picture.convert import as_picture
+from op4ksr_core.picture.read import Picture, read_picture
+from op4ksr_core.picture.resample import lanczos
+from op4ksr_core.picture.write import write_picture
+from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import PRESETS, RopeSettings
+from recipes.embedded.teacher import load_teacher, teach
+
+PAIRS = Path(__file__).parent.parent.parent / "shared" / "data" / "realsr"
+NAMES = ("psnr", "ssim", "gmsd", "detail", "right", "niqe", "periodicity")
+SHOWN = ("Lanczos", "the model", "teacher", "truth")
+Row = Callable[[Tensor, Tensor], Tensor]
+"""(small, truth) -> the row's picture."""
+
+
+def rows_of(teacher: Path | None) -> dict[str, Row]:
+    upscaler = Upscaler.from_embedded(check_memory=False)
+    usual, transform = PRESETS["embedded"], upscaler.host.transform
+
+    def restored(**changes: object) -> Row:
+        return lambda lr, hr: upscaler(lr, settings=replace(usual, **changes), target=Size(*hr.shape[-2:]))
+
+    def without_transformer(lr: Tensor, hr: Tensor) -> Tensor:
+        upscaler.host.transform = lambda z, *_: z  # velocity 0
+        try:
+            return restored()(lr, hr)
+        finally:
+            upscaler.host.transform = transform
+
+    def vae_alone(lr: Tensor, hr: Tensor) -> Tensor:
+        host, settings = upscaler.host, replace(usual, fidelity=0.0, colour="none", compensation=0.0)
+        host.transform = lambda z, *_: z
+        try:
+            return upscaler(hr, settings=settings, target=Size(*hr.shape[-2:]))
+        finally:
+            host.transform = transform
+
+    rows: dict[str, Row] = {
+        "Lanczos": lambda lr, hr: lanczos(lr, Size(*hr.shape[-2:])).clamp(0, 1),
+        "the model": restored(),
+        "transformer off": without_transformer,
+        "theta 10,000": restored(rope=RopeSettings(theta=10_000.0)),
+        "no compensation": restored(compensation=0.0),
+        "no fidelity": restored(fidelity=0.0),
+        "neither": restored(compensation=0.0, fidelity=0.0),
+        "VAE alone, of the truth": vae_alone,
+    }
+    if teacher:
+        network = load_teacher(teacher)
+        rows["teacher"] = lambda lr, hr: teach(network, lr)[..., : hr.shape[-2], : hr.shape[-1]]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, default=PAIRS)
+    parser.add_argument("--teacher", type=Path)
+    parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--limit", type=int, default=1000)
+    args = parser.parse_args()
+    pairs = list(zip(sorted((args.pairs / "lr").iterdir()), sorted((args.pairs / "hr").iterdir()), strict=True))
+    pairs = pairs[: args.limit]
+    print("| row | " + " | ".join(METRICS[name].heading for name in NAMES) + " | s |")
+    print("|---" * (2 + len(NAMES)) + "|")
+    for name, row in rows_of(args.teacher).items():
+        values, started = {metric: [] for metric in NAMES}, time.perf_counter()
+        for small, large in pairs:
+            made = row(read_picture(small).rgb, read_picture(large).rgb)
+            (args.output / name).mkdir(parents=True, exist_ok=True)
+            write_picture(args.output / name / f"{large.stem}.png", Picture(made))
+        seconds = time.perf_counter() - started
+        for _, large in pairs:
+            made = read_picture(args.output / name / f"{large.stem}.png").rgb
+            for metric in NAMES:
+                values[metric].append(METRICS[metric](made, read_picture(large).rgb, Tiles()))
+        shown = [f"{statistics.median(values[metric]):.4g}" for metric in NAMES]
+        print(f"| {name} | " + " | ".join(shown) + f" | {seconds:.0f} |", flush=True)
+    if args.sheet:
+        sheet(args.output, [large for _, large in pairs], args.sheet)
+
+
+def sheet(folder: Path, truths: list[Path], to: Path, side: int = 192, count: int = 8) -> None:
+    """Crops at 1:1, a picture per column: Lanczos, the model, the teacher, the truth."""
+    kinds = [name for name in SHOWN if name == "truth" or (folder / name).is_dir()]
+    chosen = truths[:: max(1, len(truths) // count)][:count]
+    image = Image.new("RGB", (90 + count * (side + 6), len(kinds) * (side + 6)), "white")
+    draw = ImageDraw.Draw(image)
+    for column, path in enumerate(chosen):
+        truth = as_picture(read_picture(path).rgb[0])
+        left, top = detail_corner(truth, side)
+        for line, kind in enumerate(kinds):
+            shown = truth if kind == "truth" else as_picture(read_picture(folder / kind / f"{path.stem}.png").rgb[0])
+            part = shown.crop((left, top, left + side, top + side))
+            image.paste(part, (90 + column * (side + 6), line * (side + 6)))
+            draw.text((4, line * (side + 6) + 4), kind, fill="black")
+    image.save(to)
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()
