@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import replace
+from typing import cast
 
 import comfy.model_management
 import torch
@@ -20,6 +21,7 @@ from ..op4ksr_core.settings import (
     MAX_STRENGTH,
     PRESET_FACTORS,
     PRESETS,
+    ColourFix,
     UpscaleSettings,
     find_preset,
     with_strength,
@@ -292,7 +294,7 @@ class UpscaleTo4K(io.ComfyNode):
             )
         settings = replace(settings, seed=seed, window=window)
         if colour != "as the preset":
-            settings = replace(settings, colour=colour)
+            settings = replace(settings, colour=cast(ColourFix, colour))
         if preset == "embedded" and model is not None:
             settings = replace(settings, rope=None)  # as the connected MODEL has it
         sizing = sizing_of(size_mode, size, width, height, size_like)

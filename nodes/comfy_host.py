@@ -60,7 +60,7 @@ class ComfyHost:
     model: Any = None
     conditioning: Any = None
     vae: Any = None
-    factor: int | None = None
+    factor: int = 16
     """What the VAE compresses, where there is none here."""
 
     @classmethod

@@ -1,7 +1,7 @@
 """Before and after side by side, for ComfyUI versions whose own node for it came later."""
 
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 import nodes
 
@@ -13,7 +13,7 @@ from .convert import to_bchw, to_image
 
 def is_missing() -> bool:
     """Whether this ComfyUI has no ImageCompare of its own (it came with 0.9)."""
-    return "ImageCompare" not in nodes.NODE_CLASS_MAPPINGS
+    return "ImageCompare" not in nodes.NODE_CLASS_MAPPINGS  # type: ignore[attr-defined]  # ComfyUI's, not ours
 
 
 class ImageCompare(io.ComfyNode):
@@ -45,4 +45,4 @@ class ImageCompare(io.ComfyNode):
         middle = left.shape[-1] // 2
         line = torch.ones_like(left[..., : 1 + left.shape[-1] // 500])
         shown = torch.cat([left[..., :middle], line, right[..., middle + line.shape[-1] :]], -1)
-        return io.NodeOutput(ui=nodes.PreviewImage().save_images(to_image(shown), "op4ksr.compare")["ui"])
+        return io.NodeOutput(ui=ui.PreviewImage(to_image(shown), cls=cls))

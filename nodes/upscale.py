@@ -147,7 +147,7 @@ class MidTimestepSampler(io.ComfyNode):
             raise SettingError("Windows are in px of the picture: encode with F16 Encode, or set window to 0.")
         settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, rope=rope_for(theta), window=window)
         preflight(f"{tokens} tokens", model.load_device, {"transform": transformer_phase(model, tokens)})
-        host = ComfyHost(model, conditioning, factor=plan and plan.token_px // 2)
+        host = ComfyHost(model, conditioning, factor=plan.token_px // 2 if plan else 16)
         samples = transform_latent(host, latent["samples"], settings, make_report())
         return io.NodeOutput(latent | {"samples": samples})
 

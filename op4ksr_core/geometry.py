@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 
 from .errors import SettingError
-from .settings import check_choice
 
 TOKEN_PX = 32
 """Picture pixels along one side of a token: F16 latents, packed 2x2."""
@@ -139,7 +138,7 @@ def frame(source: Size, box: Size, fit: str = "fit") -> Frame:
 
     The picture keeps its shape to a source px. Raises SettingError on another word, or over 16 times the source.
     """
-    check_choice("Fit", fit, FITS)
+    _check_fit(fit)
     across, down = box.width / source.width, box.height / source.height
     factor = max(across, down) if fit == "crop" else min(across, down)
     if factor > MAX_SCALE:
@@ -152,6 +151,11 @@ def frame(source: Size, box: Size, fit: str = "fit") -> Frame:
         *(min(m, max(1, math.floor(n * factor + 0.5))) for n, m in zip(_sides(source), _sides(box), strict=True))
     )
     return Frame(0, 0, source, inside, box if fit == "pad" else inside)
+
+
+def _check_fit(fit: str) -> None:
+    if fit not in FITS:
+        raise SettingError(f"Fit must be one of {', '.join(FITS)}, got {fit!r}.")
 
 
 def _sides(size: Size) -> tuple[int, int]:
@@ -174,7 +178,7 @@ class Sizing:
 
     def check(self) -> None:
         """Raises SettingError where no picture could be made so: several sizes, or one out of range."""
-        check_choice("Fit", self.fit, FITS)
+        _check_fit(self.fit)
         others = (self.scale, self.long_side, self.short_side, self.megapixels)
         if self.exact is not None and any(value is not None for value in others):
             raise SettingError(f"Give an exact size ({self.exact}) or a scale, side or megapixels, not both.")

@@ -18,7 +18,7 @@ from ..optional import require
 from ..testsets import published
 from ..testsets.make import MANIFEST, SCALE, differences, make, read_manifest
 from .batch import BatchSettings, Job, Result, run_jobs
-from .console import Display, picture_bar
+from .console import Display, picture_bar, say
 from .evaluate import metric_names
 from .numbers import SEED
 from .options import add_inputs, add_measures, add_method_options, add_model_options, make_upscaler, upscale_settings
@@ -53,7 +53,7 @@ def _make(arguments: argparse.Namespace) -> int:
     out = Path(arguments.output).expanduser()
     with picture_bar() as report:
         manifest = make(arguments.kind, arguments.inputs, out, arguments.seed, report)
-    print(f"{manifest['benchmark']}: {len(manifest['pictures'])} pictures, {out / MANIFEST}")
+    say(f"{manifest['benchmark']}: {len(manifest['pictures'])} pictures, {out / MANIFEST}")
     return _compared(out, read_manifest(Path(arguments.manifest).expanduser())) if arguments.manifest else 0
 
 
@@ -66,7 +66,7 @@ def _compared(folder: Path, manifest: dict[str, Any]) -> int:
     """Prints what differs; 1 if anything does."""
     found = list(differences(folder, manifest))
     count = len(manifest["pictures"])
-    print("\n".join(found) if found else f"{folder}: all {count} pictures are as the manifest has them.")
+    say("\n".join(found) if found else f"{folder}: all {count} pictures are as the manifest has them.")
     return int(bool(found))
 
 
@@ -100,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for name, content in contents.items():
         write_text(out / name, content)
     (out / ".rows").unlink(missing_ok=True)
-    print(text, end="")
+    say(text.rstrip("\n"))
     return int(bool(outcome.failed) or any(result.status == "failed" for result in results))
 
 

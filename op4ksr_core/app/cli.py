@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import Op4ksrError
+from ..files import printable
 from ..optional import require
 from .console import PlainFormatter, complain, exit_code, stopped_by_signals
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logging.getLogger("op4ksr").setLevel(level)
             return arguments.run(arguments)
     except Op4ksrError as error:
-        complain(f"op4ksr: {error}")
+        complain(printable(f"op4ksr: {error}"))
         return 2
     except SystemExit as stop:  # of the parser
         return stop.code if isinstance(stop.code, int) else 0
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in words:
             raise
-        complain(f"op4ksr: unexpected {type(error).__name__}: {error} (--debug shows where)")
+        complain(printable(f"op4ksr: unexpected {type(error).__name__}: {error} (--debug shows where)"))
         return 2
     finally:
         _flush()
@@ -81,10 +82,17 @@ def _flush() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose errors hold nothing that a terminal obeys."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
 def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """All commands, and the options of the one that `argv` names."""
     text = "One-step, patch-free 4K upscaling (OP4KSR)."
-    parser = argparse.ArgumentParser(prog="op4ksr", allow_abbrev=False, description=text)
+    parser = Parser(prog="op4ksr", allow_abbrev=False, description=text)
     parser.add_argument("--version", action="version", version=f"op4ksr {__version__}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     asked = next((word for word in argv if not word.startswith("-")), "")

@@ -123,5 +123,5 @@ class Display:
         sizes = f" {result.source_size} -> {result.target_size}" if result.target_size else ""
         line = f"{result.status} {result.source} -> {result.output}{sizes} {result.seconds:.1f} s"
         self.pictures.clear()
-        say(f"{line}: {detail}" if detail else line)
+        say(printable(f"{line}: {detail}" if detail else line))
         self.pictures.update()

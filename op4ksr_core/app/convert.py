@@ -3,6 +3,7 @@
 import argparse
 
 from ..weights.convert import convert
+from .console import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -14,5 +15,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """An adapter in another form."""
     convert(arguments.adapter, arguments.output, arguments.to)
-    print(f"{arguments.adapter} -> {arguments.output} ({arguments.to})")
+    say(f"{arguments.adapter} -> {arguments.output} ({arguments.to})")
     return 0

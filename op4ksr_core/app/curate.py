@@ -15,7 +15,7 @@ from ..curate.report import as_page
 from ..curate.shards import SCORES_OF, Shard, read_scores, run_shards
 from ..errors import SettingError
 from ..files import check_folders, read_lines, write_atomically, write_text
-from .console import complain, picture_bar
+from .console import complain, picture_bar, say
 from .numbers import WORKERS, number, whole
 from .options import find_device
 
@@ -71,12 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
         shards = _shards(folder, stage, paths, models, arguments.shard_size)
         with picture_bar(f"stage {stage}") as report:
             count, fresh = run_shards(shards, arguments.engine, arguments.workers, report)
-        print(f"stage {stage}: {count} pictures, {fresh} scored now", flush=True)
+        say(f"stage {stage}: {count} pictures, {fresh} scored now")
     scores = {stage: read_scores(folder / "scores" / f"stage{stage}") for stage in _STAGES}
     found = decide(rows, scores, rules)
     _write(folder, rows, scores, found)
-    print("\n".join(f"{count:8d} {reason}" for reason, count in found.counts.items()))
-    print(f"{len(found.kept)} of {len(rows)} pictures are kept: {folder / 'kept.txt'}, {folder / 'report.html'}")
+    say("\n".join(f"{count:8d} {reason}" for reason, count in found.counts.items()))
+    say(f"{len(found.kept)} of {len(rows)} pictures are kept: {folder / 'kept.txt'}, {folder / 'report.html'}")
     return 0
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from ..settings import POSITIVE_PROMPT
 from ..weights.prompt import embed_prompt
+from .console import say
 from .numbers import whole
 
 
@@ -17,5 +18,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes a prompt file."""
     text = POSITIVE_PROMPT if arguments.text is None else arguments.text
-    print(embed_prompt(arguments.folder, arguments.output, text, arguments.tokens))
+    say(str(embed_prompt(arguments.folder, arguments.output, text, arguments.tokens)))
     return 0

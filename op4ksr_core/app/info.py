@@ -7,6 +7,7 @@ import torch
 
 from .. import __version__
 from ..geometry import Size
+from .console import say
 from .options import add_method_options, add_model_options, make_upscaler, upscale_settings
 
 
@@ -26,12 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     footprint = upscaler.host.footprint
     name = torch.cuda.get_device_name(upscaler.device) if upscaler.device.type == "cuda" else platform.processor()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__}
-    print(f"op4ksr {__version__}, " + ", ".join(f"{name} {version}" for name, version in versions.items()))
-    print(f"device {upscaler.device} {name or platform.machine()}, {str(upscaler.dtype).removeprefix('torch.')}")
-    print(
-        f"model {arguments.model}: {footprint.parameters / 1e6:.1f} M parameters, VAE factor {upscaler.latent_factor}"
-    )
-    print(f"settings {settings}")
-    print(plan)
-    print(upscaler.memory_plan(plan))
+    say(f"op4ksr {__version__}, " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    say(f"device {upscaler.device} {name or platform.machine()}, {str(upscaler.dtype).removeprefix('torch.')}")
+    say(f"model {arguments.model}: {footprint.parameters / 1e6:.1f} M parameters, VAE factor {upscaler.latent_factor}")
+    say(f"settings {settings}")
+    say(str(plan))
+    say(str(upscaler.memory_plan(plan)))
     return 0

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..errors import Op4ksrError
-from ..files import check_targets, json_text, write_atomically
+from ..files import check_targets, json_text, printable, write_atomically
 from ..lattice.inspector import Inspection, inspect
 from ..lattice.report import draw_report, sentences
 from ..lattice.suppress import dithered, suppress
@@ -79,8 +79,8 @@ def table_of(rows: list[dict]) -> str:
         if "error" not in row:
             grid = "grid" if row["jpeg_grid"] else ""
             numbers = f"{row['score']:6.2f} {row['period_px']:7.4g} {row['amplitude']:6.2f}"
-            lines.append(f"{numbers} {row['verdict']:<8} {grid:<5} {row['file']}")
-    return "\n".join(lines + [f"failed {row['file']}: {row['error']}" for row in rows if "error" in row])
+            lines.append(f"{numbers} {row['verdict']:<8} {grid:<5} {printable(row['file'])}")
+    return "\n".join(lines + [printable(f"failed {row['file']}: {row['error']}") for row in rows if "error" in row])
 
 
 def _write_cleaned(path: Path, picture: Picture, found: Inspection) -> None:

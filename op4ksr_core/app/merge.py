@@ -5,6 +5,7 @@ import argparse
 import torch
 
 from ..weights.convert import merge
+from .console import say
 from .options import DTYPES, add_sources, find_sources
 
 
@@ -17,5 +18,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """A model with its adapters in its weights."""
     merge(find_sources(arguments), arguments.output, getattr(torch, arguments.dtype) if arguments.dtype else None)
-    print(f"{arguments.output}: merged")
+    say(f"{arguments.output}: merged")
     return 0

@@ -4,6 +4,7 @@ import argparse
 
 from ..files import at_home, check_targets, find_pictures, write_atomically
 from ..train.data import PairDataset, pair_sheet, usable
+from .console import say
 from .numbers import SEED, whole
 from .options import add_inputs
 
@@ -25,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
     check_targets([path], paths)
     sheet = pair_sheet(data, arguments.count)
     write_atomically(path, lambda file: sheet.save(file, "png"))
-    print(f"{min(arguments.count, len(data))} pairs of {len(paths)} pictures: {path}")
+    say(f"{min(arguments.count, len(data))} pairs of {len(paths)} pictures: {path}")
     return 0

@@ -1,15 +1,15 @@
 """`op4ksr rope`: what RoPE bases do to token positions, as numbers and a picture."""
 
 import argparse
-import json
 from pathlib import Path
 
 from ..diagnostics import rope_phases
 from ..diagnostics.rope_report import draw_analyses
-from ..files import check_targets, write_atomically
+from ..files import check_targets, json_text, write_atomically
 from ..geometry import Size
 from ..picture.convert import as_picture
 from ..settings import RopeSettings
+from .console import say
 from .numbers import whole
 
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         picture = as_picture(draw_analyses(analyses))
         write_atomically(path, lambda file: picture.save(file, "png"))
     if arguments.json:
-        print(json.dumps([one.as_dict() for one in analyses], indent=2))
+        say(json_text([one.as_dict() for one in analyses]).rstrip())
     else:
-        print("\n".join(rope_phases.compare(analyses)))
+        say("\n".join(rope_phases.compare(analyses)))
     return 0

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import Op4ksrError
-from ..files import check_folders, json_text, write_atomically, write_text
+from ..files import check_folders, json_text, printable, write_atomically, write_text
 from ..picture.read import Picture, read_picture
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
@@ -29,13 +29,13 @@ def run_study(arguments: argparse.Namespace, settings: UpscaleSettings, study: S
                 study(upscaler, job, read_picture(job.source), display.start(job))
             except Op4ksrError as error:
                 failed = True
-                complain(f"failed {job.source}: {error}")
+                complain(printable(f"failed {job.source}: {error}"))
             display.pictures.update()
     return int(failed)
 
 
 def tell(job: Job, lines: list[str]) -> None:
-    say("\n  ".join([f"{job.source}:", *lines]))
+    say("\n  ".join([printable(f"{job.source}:"), *lines]))
 
 
 def write_png(path: Path, image) -> None:

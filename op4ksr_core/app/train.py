@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from ..errors import SettingError
-from ..files import at_home
+from ..files import at_home, json_text
 from ..train.memory import GB, largest_crop, meta_model, plan_training
 from ..train.settings import PRESETS, LossWeights, TrainSettings
+from .console import say
 from .numbers import number, whole
 from .options import add_sources, find_sources
 
@@ -80,12 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = train_settings(arguments)
     if arguments.print_settings:
-        print(json.dumps(settings.as_dict(), indent=2))
+        say(json_text(settings.as_dict()).rstrip())
         return 0
     sources = find_sources(arguments)
     first = _is_first()
     if first:
-        print(f"settings: {json.dumps(settings.as_dict())}")
+        say(f"settings: {json.dumps(settings.as_dict())}")
         _print_plan(settings, sources, arguments.plan, _shards(arguments))
     if arguments.plan is not None:
         return 0
@@ -105,13 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
     start = trainer.step
     if first:
         count = trainer.accelerator.num_processes
-        print(f"{count} process{'es' if count > 1 else ''} on {trainer.accelerator.device.type}", flush=True)
+        say(f"{count} process{'es' if count > 1 else ''} on {trainer.accelerator.device.type}")
     try:
         step = trainer.run(arguments.minutes, arguments.stop_after)
     finally:
         trainer.close()
     if first:
-        print(f"trained from step {start} to {step} of {settings.steps}: {trainer.run_folder / 'checkpoints'}")
+        say(f"trained from step {start} to {step} of {settings.steps}: {trainer.run_folder / 'checkpoints'}")
     return 0
 
 
@@ -127,10 +128,10 @@ def _shards(arguments: argparse.Namespace) -> int:
 def _print_plan(settings: TrainSettings, sources: Any, card: float | None, shards: int) -> None:
     model = meta_model(sources, settings)
     plan = plan_training(model, settings, shards=shards)
-    print(f"memory plan per GPU, computed: {plan}", flush=True)
+    say(f"memory plan per GPU, computed: {plan}")
     if card:
         crop = largest_crop(model, settings, card * GB, shards=shards)
-        print(f"on a card of {card:g} GB: " + (f"crops up to {crop} px" if crop else "not even a crop of 256 px fits"))
+        say(f"on a card of {card:g} GB: " + (f"crops up to {crop} px" if crop else "not even a crop of 256 px fits"))
     elif torch.cuda.is_available():
         held = torch.cuda.get_device_properties(0).total_memory
         if plan.total > held:

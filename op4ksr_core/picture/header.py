@@ -7,19 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..files import READABLE
 from ..geometry import Size
+from .orientation import ORIENTATION, upright, valid_orientation
 
 MAX_MEGAPIXELS = 100.0
 """Larger pictures are refused unless the caller raises the limit: a small file can claim any size."""
 
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB")
-ORIENTATION = 0x0112
 
 _PNG, _TIFFS = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
@@ -99,14 +99,6 @@ def orientation_of(image: Image.Image) -> int:
         return valid_orientation(image.getexif().get(ORIENTATION))
     except Exception:  # damaged EXIF can fail in any way
         return 1
-
-
-def valid_orientation(value: Any) -> int:
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def upright(size: Size, orientation: int) -> Size:
-    return Size(size.width, size.height) if orientation >= 5 else size
 
 
 def _png_header(path: Path, start: bytes) -> Header:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..errors import ImageError
 from .deep import png_module
-from .header import MAX_MEGAPIXELS, ORIENTATION, check_png_data, opened, orientation_of, read_header, readable
-from .tiff import orient, read_tiff
+from .header import MAX_MEGAPIXELS, check_png_data, opened, orientation_of, read_header, readable
+from .orientation import ORIENTATION, orient
+from .tiff import read_tiff
 
 _PROFILE_MARK = slice(36, 40)
 
@@ -137,7 +138,8 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
 def _deep_png(path: Path) -> Picture:
     """16 bits through pypng, a transparent colour as alpha; EXIF, profile and XMP through Pillow."""
     with opened(path) as image:
-        orientation, notes = orientation_of(image), []
+        orientation = orientation_of(image)
+        notes: list[str] = []
         exif, icc, xmp = _kept(image, notes)
     width, height, rows, info = png_module().Reader(filename=str(path)).asDirect()
     planes = info["planes"]

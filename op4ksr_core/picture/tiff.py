@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import ImageError
 from .deep import tifffile_module
-from .header import valid_orientation
+from .orientation import orient, valid_orientation
 
 _WHITE, _BLACK, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 TEXT_TAGS = (270, 271, 272, 305, 306, 315, 33432)
@@ -141,12 +141,3 @@ def _described(page: Any, notes: list[str]) -> tuple[bytes | None, dict[int, str
     texts = {code: value for code, value in values.items() if code in TEXT_TAGS and isinstance(value, str)}
     xmp = values.get(700)
     return icc, texts, bytes(xmp) if isinstance(xmp, (bytes, bytearray)) else None
-
-
-def orient(array: np.ndarray, orientation: int) -> np.ndarray:
-    """Turns an array (H, W, ...) as EXIF's orientation 1..8 asks."""
-    if orientation in (5, 6, 7, 8):
-        array = np.swapaxes(array, 0, 1)
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array[::-1] if orientation in (3, 4, 7, 8) else array

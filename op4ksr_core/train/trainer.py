@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 from ..errors import OutputError, SettingError, TrainingError
 from ..files import find_pictures
 from ..geometry import Size
+from ..model.precision import half_is_fast
 from ..weights.sources import Sources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, usable
-from .device import half_is_fast
 from .losses.adversarial import diff_augment, discriminator_loss, generator_loss
 from .losses.perceptual import PerceptualLoss
 from .networks import load_discriminator, load_lpips

@@ -29,13 +29,13 @@ from torch.nn import functional as F
 from op4ksr_core.geometry import Size
 from op4ksr_core.lattice.autocorrelation import autocorrelation_loss
 from op4ksr_core.model import flow
+from op4ksr_core.model.precision import half_is_fast
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.vae import decode, encode, make_f16
 from op4ksr_core.picture.colour import back_project
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.settings import RopeSettings
 from op4ksr_core.train.degradation import EMBEDDED, degrade
-from op4ksr_core.train.device import half_is_fast
 from op4ksr_core.train.losses.lrr import latent_refinement_loss
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 from recipes.pictures import HELD_OUT, PicturePool, photo
