@@ -4,7 +4,9 @@ The command line, the nodes, the configuration files and the help texts take the
 here.
 """
 
+import difflib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -36,8 +38,14 @@ POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus
 def check_choice(what: str, value: str, choices: tuple[str, ...]) -> str:
     """Returns the value if it is one of the choices, else raises SettingError."""
     if value not in choices:
-        raise SettingError(f"{what} must be one of {', '.join(choices)}, got {value!r}.")
+        raise SettingError(f"{what} must be one of {', '.join(choices)}, got {value!r}.{near(value, choices)}")
     return value
+
+
+def near(value: str, choices: Iterable[str]) -> str:
+    """`Did you mean ...?` where a choice is spelled alike, else nothing."""
+    found = difflib.get_close_matches(str(value), list(choices), 1)
+    return f" Did you mean {found[0]}?" if found else ""
 
 
 def check_range(what: str, value: float, low: float, high: float) -> float:
@@ -213,5 +221,5 @@ def with_strength(settings: UpscaleSettings, strength: float) -> UpscaleSettings
 def find_preset(name: str) -> UpscaleSettings:
     """The preset of that name. Raises SettingError."""
     if name not in PRESETS:
-        raise SettingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
+        raise SettingError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.{near(name, PRESETS)}")
     return PRESETS[name]

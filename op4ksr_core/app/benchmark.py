@@ -12,13 +12,13 @@ from ..evaluate.page import as_html
 from ..evaluate.pairing import Method, Pair
 from ..evaluate.run import Outcome, evaluate
 from ..evaluate.tables import as_csv, as_json, as_markdown, mean_of, shown
-from ..files import check_folders, write_text
+from ..files import at_home, check_folders, write_text
 from ..geometry import Sizing
 from ..optional import require
 from ..testsets import published
 from ..testsets.make import MANIFEST, SCALE, differences, make, read_manifest
 from .batch import BatchSettings, Job, Result, run_jobs
-from .console import Display, picture_bar, say
+from .console import Display, complain, picture_bar, say
 from .evaluate import metric_names
 from .numbers import SEED
 from .options import add_inputs, add_measures, add_method_options, add_model_options, make_upscaler, upscale_settings
@@ -50,16 +50,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _make(arguments: argparse.Namespace) -> int:
-    out = Path(arguments.output).expanduser()
+    out = at_home(arguments.output)
     with picture_bar() as report:
         manifest = make(arguments.kind, arguments.inputs, out, arguments.seed, report)
     say(f"{manifest['benchmark']}: {len(manifest['pictures'])} pictures, {out / MANIFEST}")
-    return _compared(out, read_manifest(Path(arguments.manifest).expanduser())) if arguments.manifest else 0
+    left_out = manifest.get("left_out", [])
+    for problem in left_out:
+        complain(f"left out: {problem}")
+    differs = _compared(out, read_manifest(at_home(arguments.manifest))) if arguments.manifest else 0
+    return differs or int(bool(left_out))
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    folder = Path(arguments.folder).expanduser()
-    return _compared(folder, read_manifest(Path(arguments.manifest).expanduser() if arguments.manifest else folder))
+    folder = at_home(arguments.folder)
+    return _compared(folder, read_manifest(at_home(arguments.manifest) if arguments.manifest else folder))
 
 
 def _compared(folder: Path, manifest: dict[str, Any]) -> int:
@@ -73,7 +77,7 @@ def _compared(folder: Path, manifest: dict[str, Any]) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     """Enlarges, evaluates, writes; 1 if a picture failed or could not be judged. Raises Op4ksrError before any work."""
     require("evaluate")
-    folder, out = Path(arguments.folder).expanduser(), Path(arguments.output).expanduser()
+    folder, out = at_home(arguments.folder), at_home(arguments.output)
     manifest = read_manifest(folder)
     wrong = list(differences(folder, manifest))
     if wrong:

@@ -14,7 +14,7 @@ from ..curate.models import PROMPT, Models
 from ..curate.report import as_page
 from ..curate.shards import SCORES_OF, Shard, read_scores, run_shards
 from ..errors import SettingError
-from ..files import check_folders, read_lines, write_atomically, write_text
+from ..files import at_home, check_folders, read_lines, write_atomically, write_text
 from .console import complain, picture_bar, say
 from .numbers import WORKERS, number, whole
 from .options import find_device
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         models.check(stage)
     if arguments.shard_size < 1:
         raise SettingError(f"A shard holds one picture or more, got {arguments.shard_size}.")
-    folder, rules = Path(arguments.output).expanduser(), _rules(arguments)
+    folder, rules = at_home(arguments.output), _rules(arguments)
     check_folders([folder / "listing.parquet"])
     rows = _nameable(_listing(folder, arguments.inputs).to_pylist())
     for stage in () if arguments.decide_only else stages:
@@ -95,7 +95,7 @@ def _models(arguments: argparse.Namespace) -> Models:
     prompt = PROMPT
     if arguments.vision_prompt:
         try:
-            prompt = Path(arguments.vision_prompt).expanduser().read_text("utf-8")
+            prompt = at_home(arguments.vision_prompt).read_text("utf-8")
         except (OSError, ValueError) as error:
             raise SettingError(f"{arguments.vision_prompt}, which --vision-prompt names: {error}.") from error
     device = str(find_device(arguments.device) or "cpu")
@@ -109,7 +109,7 @@ def _rules(arguments: argparse.Namespace) -> Rules:
     licences = tuple(arguments.licences.split(",")) if arguments.licences else None
     allowed = None
     if arguments.allowed:
-        listed = Path(arguments.allowed).expanduser()
+        listed = at_home(arguments.allowed)
         if not listed.is_file():
             raise SettingError(f"There is no list {listed}, which --allowed names.")
         lines = read_lines(listed)

@@ -1,11 +1,10 @@
 """`op4ksr rope`: what RoPE bases do to token positions, as numbers and a picture."""
 
 import argparse
-from pathlib import Path
 
 from ..diagnostics import rope_phases
 from ..diagnostics.rope_report import draw_analyses
-from ..files import check_targets, json_text, write_atomically
+from ..files import at_home, check_targets, json_text, write_atomically
 from ..geometry import Size
 from ..picture.convert import as_picture
 from ..settings import RopeSettings
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = [RopeSettings(theta, arguments.scheme, base_tokens=arguments.base_tokens) for theta in arguments.theta]
     analyses = [rope_phases.analyse(one, size, arguments.token_px) for one in settings]
     if arguments.output:
-        path = Path(arguments.output).expanduser()
+        path = at_home(arguments.output)
         check_targets([path])
         picture = as_picture(draw_analyses(analyses))
         write_atomically(path, lambda file: picture.save(file, "png"))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SettingError
-from ..files import READABLE, find_pictures
+from ..files import READABLE, at_home, find_pictures
 
 TABLES = (".csv", ".jsonl", ".parquet")
 
@@ -23,7 +23,7 @@ def list_pictures(inputs: Sequence[str]) -> pa.Table:
     """
     rows: list[dict[str, Any]] = []
     for text in inputs:
-        path = Path(text).expanduser()
+        path = at_home(text)
         if path.suffix.lower() in TABLES and path.is_file():
             rows += [{**row, "path": str(_placed(path, row))} for row in _read_table(path)]
         else:
@@ -42,9 +42,13 @@ def list_pictures(inputs: Sequence[str]) -> pa.Table:
 
 def _read_table(path: Path) -> list[dict[str, Any]]:
     try:
-        return list(_table_rows(path))
-    except (OSError, ValueError, csv.Error) as error:
+        rows = list(_table_rows(path))
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         raise SettingError(f"{path} cannot be read as a table: {error}.") from error
+    strange = next((row for row in rows if not isinstance(row, dict)), None)
+    if strange is not None:
+        raise SettingError(f"{path} has a row that is no object with a `path`: {strange!r}.")
+    return rows
 
 
 def _table_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import WeightsError
+from ..files import at_home
 from ..geometry import Size
 from ..picture.convert import as_picture
 from ..picture.read import read_picture
@@ -54,7 +55,7 @@ class Models:
         for option, path in wanted.items():
             if path is None:
                 raise WeightsError(f"Stage {stage} wants a model: name it with {option}.")
-            if not Path(path).expanduser().exists():
+            if not at_home(path).exists():
                 raise WeightsError(f"There is no {path}, which {option} names.")
 
 
@@ -70,7 +71,7 @@ def judge_by_models(path: Path, models: Models) -> dict[str, float]:
 def _program(path: str, device: str) -> Any:
     """A program from torch.export: (1, 3, H, W) in [0, 1] -> numbers whose mean grows with the degradation."""
     try:
-        return torch.export.load(Path(path).expanduser()).module().to(device)
+        return torch.export.load(at_home(path)).module().to(device)
     except Exception as error:  # a foreign or damaged file can fail in any way
         raise WeightsError(f"{path} is no program of torch.export ({type(error).__name__}: {error}).") from error
 
@@ -111,7 +112,7 @@ def _layers(path: str, device: str) -> list[tuple[Tensor, Tensor | None]]:
     from safetensors.torch import load_file
 
     try:
-        state = load_file(Path(path).expanduser(), device)
+        state = load_file(at_home(path), device)
     except Exception as error:  # a foreign or damaged file can fail in any way
         raise WeightsError(f"{path} is no safetensors file ({error}). Convert LAION's .pth once.") from error
     names = sorted(

@@ -45,7 +45,7 @@ def schema_of(stage: int) -> pa.Schema:
 
 def score_shard(shard: Shard) -> tuple[int, int]:
     """Scores what the shard's file lacks and writes it, whole or not at all; (pictures, of them computed now)."""
-    known = {row["path"]: row for row in pq.read_table(shard.file).to_pylist()} if shard.file.exists() else {}
+    known = {row["path"]: row for row in _rows(shard.file)} if shard.file.exists() else {}
     rows, fresh = [], 0
     for path in shard.paths:
         state = _state(Path(path))
@@ -58,6 +58,14 @@ def score_shard(shard: Shard) -> tuple[int, int]:
         table = pa.Table.from_pylist(rows, schema_of(shard.stage))
         write_atomically(shard.file, lambda file: pq.write_table(table, file))
     return len(shard.paths), fresh
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        rows = pq.read_table(file).to_pylist()
+        return [row for row in rows if row["path"]]
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise SettingError(f"{file} is damaged ({error}). Remove it: its scores are then computed again.") from error
 
 
 def _state(path: Path) -> tuple[int, int]:
@@ -122,5 +130,5 @@ def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
     """All rows of a stage by path."""
     rows: dict[str, dict[str, Any]] = {}
     for file in sorted(folder.glob("*.parquet")):
-        rows |= {row["path"]: row for row in pq.read_table(file).to_pylist()}
+        rows |= {row["path"]: row for row in _rows(file)}
     return rows

@@ -27,18 +27,22 @@ def niqe(picture: Tensor) -> float:
 
     Raises NotMeasurable where the picture holds fewer than three blocks of 96 px with anything in them.
     """
+    height, width = picture.shape[-2:]
+    if (height // BLOCK) * (width // BLOCK) < _LEAST_BLOCKS:
+        raise NotMeasurable(_too_little(height, width))
     window, mean, covariance = _pristine()
     luma = _luma(picture)
     samples = np.concatenate([_features(luma, window, BLOCK), _features(_halved(luma), window, BLOCK // 2)], 1)
     samples = samples[np.isfinite(samples).all(1)]
     if len(samples) < _LEAST_BLOCKS:
-        height, width = picture.shape[-2:]
-        raise NotMeasurable(
-            f"NIQE needs three blocks of {BLOCK} px that are not flat; this picture is {width}x{height} px."
-        )
+        raise NotMeasurable(_too_little(height, width))
     difference = mean - samples.mean(0)
     pooled = np.linalg.pinv((covariance + np.cov(samples, rowvar=False)) / 2)
     return float(np.sqrt(difference @ pooled @ difference))
+
+
+def _too_little(height: int, width: int) -> str:
+    return f"NIQE needs three blocks of {BLOCK} px that are not flat; this picture is {width}x{height} px."
 
 
 @cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingError
-from ..files import READABLE, pictures_below, read_lines
+from ..files import READABLE, at_home, pictures_below, read_lines
 
 BY_NAME, BY_ORDER = "name", "order"
 
@@ -30,7 +30,7 @@ class Method:
 
 def pictures_in(folder: str | Path) -> list[Path]:
     """All pictures below a folder (or that one file), in order. Raises SettingError where there is none."""
-    path = Path(folder).expanduser()
+    path = at_home(folder)
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -50,17 +50,17 @@ def pair_up(folder: str | Path, truth: str | Path | None, how: str = BY_NAME) ->
     SettingError that names what has no partner: nothing is left out.
     """
     if truth is None:
-        root = Path(folder).expanduser()
+        root = at_home(folder)
         return [Pair(_name(path, root), path, None) for path in pictures_in(folder)]
     if how not in (BY_NAME, BY_ORDER):
-        return _from_list(Path(how).expanduser(), Path(folder).expanduser(), Path(truth).expanduser())
+        return _from_list(at_home(how), at_home(folder), at_home(truth))
     pictures, truths = pictures_in(folder), pictures_in(truth)
-    root = Path(truth).expanduser()
+    root = at_home(truth)
     if how == BY_ORDER:
         if len(pictures) != len(truths):
             raise SettingError(f"{folder} has {len(pictures)} pictures and {truth} {len(truths)}: no pairs by order.")
         return [Pair(_name(t, root), p, t) for p, t in zip(pictures, truths, strict=True)]
-    return _by_name(pictures, truths, Path(folder).expanduser(), root)
+    return _by_name(pictures, truths, at_home(folder), root)
 
 
 def _by_name(pictures: Sequence[Path], truths: Sequence[Path], here: Path, there: Path) -> list[Pair]:
@@ -132,7 +132,7 @@ def find_methods(folders: Sequence[str], truth: str | None, how: str = BY_NAME) 
     methods = []
     for text in folders:
         name, _, folder = text.rpartition("=")
-        path = Path(folder).expanduser()
+        path = at_home(folder)
         methods.append(Method(name or path.resolve().name, path, tuple(pair_up(path, truth, how))))
     names = [method.name for method in methods]
     twice = {name for name in names if names.count(name) > 1}

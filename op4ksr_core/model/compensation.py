@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import ImageError, WeightsError
+from ..files import at_home
 from ..geometry import Size
 from ..paths import COMPENSATION
 from ..picture.resample import channels_last, crop, pad_reflect, resize
@@ -63,7 +64,7 @@ def load_compensation(path: str | Path = COMPENSATION) -> HighFrequencyCompensat
     """The network of a safetensors file, float32. Raises WeightsError where it is missing or is something else."""
     from safetensors.torch import load_file
 
-    path = Path(path).expanduser()
+    path = at_home(path)
     if not path.is_file():
         raise WeightsError(f"The compensation weights {path} are missing.")
     try:

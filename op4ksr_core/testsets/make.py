@@ -107,8 +107,8 @@ def make(
     """Writes `lr`, `hr` where there is a ground truth, and the manifest, which is returned.
 
     Files from an earlier, stopped run with the same seed are not made again, unless their picture is newer. Raises
-    SettingError on a wrong number of pictures, two of one name or a folder made otherwise; ImageError that lists every
-    picture that will not do.
+    SettingError on a wrong number of pictures, two of one name or a folder made otherwise; ImageError where none will
+    do, or one of a benchmark that has a fixed number. Others are left out and listed in the manifest, by reason.
     """
     chosen, paths = KINDS[kind], [found.path for found in find_pictures(inputs)]
     names = [path.stem for path in paths]
@@ -127,7 +127,7 @@ def make(
             problems.append(str(error))
         if progress:
             progress(n + 1, len(paths))
-    if problems:
+    if problems and (not entries or chosen.count):
         raise ImageError(
             f"{len(problems)} of {len(paths)} pictures will not do; no manifest was written. " + " ".join(problems)
         )
@@ -139,6 +139,8 @@ def make(
         "made_by": _makers(),
         "pictures": entries,
     }
+    if problems:
+        manifest["left_out"] = problems
     write_text(out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     (out / ".making").unlink(missing_ok=True)
     return manifest
@@ -154,8 +156,8 @@ def _same_making(out: Path, kind: str, seed: int) -> None:
     """A folder is made in one way only."""
     note, text = out / ".making", f"{kind} {seed}"
     if (out / MANIFEST).exists():
-        found = json.loads((out / MANIFEST).read_text("utf-8"))
-        there = f"{found['kind']} {found['seed']}"
+        found = read_manifest(out)
+        there = f"{found['kind']} {found.get('seed')}"
     else:
         there = note.read_text("utf-8") if note.exists() else text
     if there != text:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import WeightsError
+from ..files import at_home
 from .losses.adversarial import Discriminator
 
 
@@ -16,7 +17,7 @@ def load_lpips(weights: str | Path) -> nn.Module:
     Raises WeightsError where the file is not given, missing or another network's, or where `lpips` is not installed.
     """
     wanted = "LPIPS wants torchvision's VGG-16 weights, vgg16-397923af.pth (--lpips-weights FILE)"
-    path = Path(weights).expanduser() if weights else None
+    path = at_home(weights) if weights else None
     if path is None or not path.is_file():
         raise WeightsError(f"{wanted}; got {str(path) if path else 'no file'}. Or set the weight of lpips to 0.")
     try:
@@ -55,7 +56,7 @@ def load_discriminator(folder: str | Path) -> Discriminator:
     Raises WeightsError where the folder is not given, is missing, or holds no network with feature maps.
     """
     wanted = "The adversarial loss wants a ConvNeXt folder of transformers, such as DINOv3's (--features FOLDER)"
-    path = Path(folder).expanduser() if folder else None
+    path = at_home(folder) if folder else None
     if path is None or not (path / "config.json").is_file():
         raise WeightsError(f"{wanted}; got {str(path) if path else 'none'}. Or set the weight of adversarial to 0.")
     from transformers import AutoModel

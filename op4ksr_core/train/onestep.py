@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import WeightsError
+from ..files import at_home
 from ..geometry import Size
 from ..lattice.autocorrelation import autocorrelation_loss
 from ..model import flow
@@ -153,7 +153,7 @@ def load_negative(settings: TrainSettings) -> tuple[Tensor, Tensor] | None:
     """VSD's unconditional prompt. Raises WeightsError where VSD has a weight and there is no such file."""
     if not settings.losses.vsd:
         return None
-    path = Path(settings.negative).expanduser() if settings.negative else None
+    path = at_home(settings.negative) if settings.negative else None
     if path is None or not path.is_file():
         raise WeightsError(
             "VSD wants a prompt file for its unconditional prior (--negative FILE; `op4ksr embed-prompt --text ''` "

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import OutputError, SettingError, WeightsError
+from ..files import at_home
 from ..model.vae import is_f16
 from ..weights.sources import Sources
 from .files import find_weights
@@ -35,7 +36,7 @@ _SEGMENTS = (
 
 def read_adapters(path: str | Path) -> dict[str, Adapter]:
     """The adapters in any of the three forms. Raises WeightsError."""
-    path = Path(path).expanduser()
+    path = at_home(path)
     if path.is_file() and any(k.startswith(tuple(_KOHYA.values())) for k in find_weights(path).shapes()):
         return _read_kohya(path)
     return find_adapters(path)
@@ -49,7 +50,7 @@ def convert(source: str | Path, to: str | Path, form: str) -> None:
     """
     if form not in FORMS:
         raise SettingError(f"The form is one of {', '.join(FORMS)}, got {form!r}.")
-    to = Path(to).expanduser()
+    to = at_home(to)
     if form != "folder" and to.suffix != ".safetensors":
         raise SettingError(f"The form {form} is one file: give it a name that ends in .safetensors, not {to.name}.")
     adapters = read_adapters(source)
@@ -149,7 +150,7 @@ def merge(sources: Sources, to: str | Path, dtype: torch.dtype | None = None) ->
     Merged in float32, written in `dtype`, by default that of the weights merged into. Whole or not at all. Raises
     WeightsError, SettingError where there is no adapter, OutputError where `to` is there already.
     """
-    to = Path(to).expanduser()
+    to = at_home(to)
     if not sources.adapters:
         raise SettingError("There is nothing to merge: name at least one --adapter.")
     with _whole(to) as part:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from ..errors import WeightsError
+from ..files import at_home
 from ..settings import POSITIVE_PROMPT
 
 
@@ -17,7 +18,7 @@ def embed_prompt(folder: str | Path, to: str | Path, prompt: str = POSITIVE_PROM
     from diffusers import FluxPipeline
     from safetensors.torch import save_file
 
-    folder, to = Path(folder).expanduser(), Path(to).expanduser()
+    folder, to = at_home(folder), at_home(to)
     wanted = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "model_index.json")
     missing = [name for name in wanted if not (folder / name).exists()]
     if missing:

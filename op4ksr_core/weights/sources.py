@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..files import at_home
 from .loading import Adapter, find_adapters, load_prompt, load_transformer, load_vae, merge_adapter
 
 
@@ -45,15 +46,15 @@ class Sources:
 
         def part(given: str | Path | None, name: str) -> Path:
             if given is not None:
-                return Path(given).expanduser()
+                return at_home(given)
             if folder is None:
                 raise WeightsError(f"No {name} was given: name a model folder, or the {name} itself.")
-            return Path(folder).expanduser() / name
+            return at_home(folder) / name
 
         prompt_path = part(prompt, "prompt.safetensors")
         if not prompt_path.exists():
             raise WeightsError(f"{prompt_path} is missing. `op4ksr embed-prompt` makes it from the text encoders.")
-        places = tuple(Path(a).expanduser() for a in adapters)
+        places = tuple(at_home(a) for a in adapters)
         return cls(part(transformer, "transformer"), part(vae, "vae"), prompt_path, f16, head, places, adapter_scale)
 
     @cached_property
