@@ -75,3 +75,12 @@ def test_help_pages_name_every_input_with_its_range(described, server, name):
         assert options["tooltip"] in rows[key]
         if kind in ("INT", "FLOAT"):
             assert f"{options['min']:g} to " in rows[key] and f"default {options['default']:g}" in rows[key]
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+@pytest.mark.parametrize("name", NODES)
+def test_help_pages_in_other_languages_are_as_the_nodes_are_now(name, language):
+    """`python -m recipes.help_pages` makes them."""
+    from recipes.help_pages import page
+
+    assert (PAGES / name / f"{language}.md").read_text() == page(name, language)
