@@ -12,7 +12,7 @@ from .options import add_inputs
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="PNG to write")
-    parser.add_argument("--crop", type=whole(32, 32768), default=256, help="HR px (default 256)")
+    parser.add_argument("--crop", type=whole(8, 32768), default=256, help="HR px (default 256)")
     parser.add_argument("--count", type=whole(1, 1000), default=8, help="pairs (default 8)")
     parser.add_argument("--degradation", default="omgsr", help="omgsr (default), embedded")
     parser.add_argument("--seed", type=SEED, default=0, help="of the crops and degradations")

@@ -144,7 +144,14 @@ def test_bfloat16_on_the_cpu_is_close(tmp_path, small):
     for dtype in ("float32", "bfloat16"):
         assert run("upscale", small, "-o", tmp_path / f"{dtype}.png", "--dtype", dtype, "--scale", "2") == 0
     a, b = (read_picture(tmp_path / f"{d}.png").rgb for d in ("float32", "bfloat16"))
-    assert 0 < float((a - b).abs().max()) < 0.1
+    assert 0 < float((a - b).abs().max()) < 0.1 and float((a - b).abs().mean()) < 1 / 255
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bfloat16_is_chosen_where_the_cpu_has_it(tmp_path, small, monkeypatch, has_it):
+    monkeypatch.setattr("op4ksr_core.app.options.half_is_fast", lambda device: has_it)
+    assert run("upscale", small, "-o", tmp_path / "o.png", "--device", "cpu", "--json", tmp_path / "s.json") == 0
+    assert json.loads((tmp_path / "s.json").read_text())["dtype"] == ("bfloat16" if has_it else "float32")
 
 
 @pytest.mark.parametrize(
@@ -160,8 +167,10 @@ def test_bfloat16_on_the_cpu_is_close(tmp_path, small):
 def test_ways_to_run_change_next_to_nothing_and_the_summary_names_them(tmp_path, small, options):
     flags = [f"--{name.replace('_', '-')}" for name in options]
     values = [value for value in options.values() if value is not True]
-    assert run("upscale", small, "-o", tmp_path / "plain.png") == 0
-    assert run("upscale", small, "-o", tmp_path / "o.png", *flags, *values, "--json", tmp_path / "run.json") == 0
+    flags += ["--dtype", "float32"]
+    assert run("upscale", small, "-o", tmp_path / "plain.png", "--dtype", "float32") == 0
+    options_too = [*values, *flags] if not values else [*flags[:1], *values, *flags[1:]]
+    assert run("upscale", small, "-o", tmp_path / "o.png", *options_too, "--json", tmp_path / "run.json") == 0
     pictures = [read_picture(tmp_path / name).rgb for name in ("plain.png", "o.png")]
     assert 255 * float((pictures[0] - pictures[1]).abs().max()) <= 1.01  # a rounding to the next byte
     told = json.loads((tmp_path / "run.json").read_text())["execution"]

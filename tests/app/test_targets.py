@@ -73,10 +73,10 @@ def test_an_unforeseen_error_stops_one_picture_only(folder, monkeypatch, capsys)
 
     real = batch.read_picture
 
-    def failing(path):
+    def failing(path, *rest):
         if path.name == "1.png":
             raise ZeroDivisionError("nobody foresaw this")
-        return real(path)
+        return real(path, *rest)
 
     monkeypatch.setattr(batch, "read_picture", failing)
     assert run("upscale", folder / "in", "-o", folder / "out") == 1
