@@ -8,6 +8,7 @@ Markdown table of medians with the seconds of a row's pictures, and a sheet of e
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,9 @@ from op4ksr_core.picture.resample import lanczos
 from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS, RopeSettings
-from recipes.embedded.teacher import load_teacher, teach
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from recipes.embedded.teacher import load_teacher, teach  # noqa: E402
 
 PAIRS = Path(__file__).parent.parent.parent / "shared" / "data" / "realsr"
 NAMES = ("psnr", "ssim", "gmsd", "detail", "right", "niqe", "periodicity")

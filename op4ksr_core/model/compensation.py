@@ -16,6 +16,7 @@ from ..errors import ImageError, WeightsError
 from ..files import at_home
 from ..geometry import Size
 from ..paths import COMPENSATION
+from ..picture.colour import low_band
 from ..picture.resample import channels_last, crop, pad_reflect, resize
 from ..progress import Progress
 from ..settings import MAX_COMPENSATION, check_range
@@ -85,7 +86,8 @@ def compensate(
     module: HighFrequencyCompensation | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The picture (B, 3, H, W) in [0, 1] with `strength` in [0, 2] times the missing detail, clamped to [0, 1].
+    """The picture (B, 3, H, W) in [0, 1] with `strength` in [0, 2] times the missing detail and its own low band,
+    clamped to [0, 1].
 
     lr (B, 3, h, w) is the picture that it was made from; it is resampled to a quarter of H and W, what the network was
     trained for. Each layer works in strips of rows on the whole map; two maps live at once, 32 bytes per px of picture
@@ -108,7 +110,9 @@ def compensate(
     picture, lr = _mirrored(picture, FACTOR * _BORDER), _mirrored(lr, _BORDER)
     made = _with_detail(module, lr, picture, strength, progress or (lambda *_: None))
     inner = slice(FACTOR * _BORDER, None)
-    return crop(made[..., inner, inner], size)
+    made = crop(made[..., inner, inner], size)
+    # What is added is detail: the picture keeps its low band, from which clamping near black and white took its share.
+    return (made + low_band(picture_bchw.float() - made)).clamp_(0, 1)
 
 
 def _mirrored(x: Tensor, border: int) -> Tensor:

@@ -28,7 +28,9 @@ def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: 
     image = fix_colour(image, reference, fix)
     if fidelity > 0:
         image = fade_edges(image, reference, min(1.0, 2 * fidelity))
-    return back_project(image, lr_bchw, fidelity).clamp_(0, 1)
+    image = back_project(image, lr_bchw, fidelity).clamp_(0, 1)
+    # Clamping takes more from one side of the low band than from the other, near white above all.
+    return wavelet_fix(image, reference.clamp(0, 1)).clamp_(0, 1) if fix == "wavelet" and fidelity > 0 else image
 
 
 def fade_edges(image_bchw: Tensor, reference_bchw: Tensor, share: float) -> Tensor:
