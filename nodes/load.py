@@ -112,9 +112,9 @@ class SamplePhoto(io.ComfyNode):
         return node_schema(
             "SamplePhoto",
             "Sample photo (OP4KSR)",
-            ["test image", "example picture", "astronaut"],
-            description="A public-domain NASA portrait, 512x512, to try the other nodes on.",
-            outputs=[io.Image.Output(tooltip="512x512.")],
+            ["test image", "example picture", "demo"],
+            description="A CC0 photograph of the Colosseum, 1024x576, to try the other nodes on.",
+            outputs=[io.Image.Output(tooltip="1024x576.")],
         )
 
     @classmethod

@@ -129,4 +129,4 @@ def test_the_archive_runs_in_comfyui(comfyui, archive, tmp_path):
             "2": {"class_type": "OP4KSR_Upscale", "inputs": inputs | {"compensation": 1.0}},
             "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "a"}},
         }
-        assert Image.open(server.picture(server.run(graph), "3")).size == (256, 256)
+        assert Image.open(server.picture(server.run(graph), "3")).size == (256, 144)

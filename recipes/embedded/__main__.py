@@ -11,6 +11,7 @@ Stages in order:
   export          the averaged weights as float16 safetensors, into --to
 detail-start and texture-start train the detail network before there is a decoder, behind a stand-in; --start names the
 weights that texture, texture-start or detail begin with. average mixes two networks: --start A --with B --share S.
+scale makes a network's detail stronger: --start A --luma 1.75 --chroma 1.
 
 Every stage resumes from its checkpoint in --run, also after a kill; --minutes is its whole budget of processor time.
 """
@@ -25,7 +26,7 @@ from .pictures import Pictures
 
 STAGES = (
     "vae", "pairs", "latents", "transformer", "together", "detail-start", "texture-start", "crops", "detail", "texture",
-    "average", "export", "export-detail",
+    "average", "scale", "export", "export-detail",
 )  # fmt: skip
 
 
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument(
         "--behind", choices=("run", "bundled"), default="run", help="whose pictures crops and detail see"
     )
+    parser.add_argument("--luma", type=float, default=1.75, help="scale: factor of the detail's brightness")
+    parser.add_argument("--chroma", type=float, default=1.0, help="scale: factor of the detail's colour")
     parser.add_argument("--count", type=int, default=1200, help="crops")
     parser.add_argument("--to", type=Path, help="what export and average write")
     args = parser.parse_args()
@@ -63,6 +66,8 @@ def main() -> None:
         transformer.train_together(run, photos, minutes)
     elif args.stage == "average":
         detail.average(args.start, args.other, args.share, args.to)
+    elif args.stage == "scale":
+        detail.scale(args.start, args.to, args.luma, args.chroma)
     elif args.stage == "export":
         export.export_model(run, photos, args.to)
     elif args.stage == "export-detail":

@@ -121,3 +121,21 @@ def test_a_new_network_is_about_nothing_and_average_lies_between(tmp_path):
     detail.average(tmp_path / "0.pt", tmp_path / "1.pt", 0.3, tmp_path / "mixed.pt")
     for value in torch.load(tmp_path / "mixed.pt", weights_only=True).values():
         torch.testing.assert_close(value, torch.full_like(value, 0.3))
+
+
+def test_scaling_makes_brightness_stronger_and_leaves_flat_pictures_alone(tmp_path):
+    network = detail.new_network()
+    torch.save(network.state_dict(), tmp_path / "a.pt")
+    detail.scale(tmp_path / "a.pt", tmp_path / "b.pt", 2.0, 1.0)
+    scaled = detail.new_network(tmp_path / "b.pt")
+    lr, picture = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64)
+    weights = torch.tensor(figures.LUMA)[None, :, None, None]
+    with torch.no_grad():
+        before, after = network(lr, picture), scaled(lr, picture)
+    luma, luma_after = (x.mul(weights).sum(1, keepdim=True) for x in (before, after))
+    shift = nn.functional.pixel_unshuffle(luma_after - 2 * luma, 4)  # a constant for each of the 16 places
+    assert float(shift.std((2, 3)).max()) < 1e-5
+    greys = torch.linspace(0.05, 0.95, 19)[:, None, None, None].expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        added = scaled(greys.expand(-1, -1, 40, 40), greys.expand(-1, -1, 160, 160))
+    assert float(added[..., 80:84, 80:84].mean(0).abs().max()) < 1e-5
