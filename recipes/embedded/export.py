@@ -1,6 +1,7 @@
 """The trained stages as the files that the package reads."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .calm import calm
 from .networks import DIT_CONFIG, VAE_CONFIG
+from .pictures import Pictures
 from .transformer import trained
 
 
@@ -16,6 +19,8 @@ def export_model(run: Path, photos: Path, to: Path) -> None:
     """`transformer`, `vae` and `prompt.safetensors` of a diffusers folder, in float16."""
     frozen, restorer = trained(run, photos)
     vae = frozen.vae
+    with torch.no_grad():
+        calm(vae, Pictures.load(photos, held_out=True).batch(random.Random(1), 4, 512))
     statistics = {"shift_factor": vae.config.shift_factor, "scaling_factor": vae.config.scaling_factor}
     _write(to / "vae", {"_class_name": "AutoencoderKL"} | VAE_CONFIG | statistics | {"stride": 2}, vae.state_dict())
     _write(to / "transformer", {"_class_name": "FluxTransformer2DModel"} | DIT_CONFIG, restorer.dit.state_dict())

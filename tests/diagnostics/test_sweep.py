@@ -105,7 +105,7 @@ def test_variants_are_encoded_once_and_equal_single_calls(embedded, photo):
     assert phases == ["encode", "transform", "decode", "transform", "decode"]
     for one, variant in zip(settings, variants, strict=True):
         assert torch.equal(variant.picture, embedded(x, long_side=256, settings=one))
-        assert variant.before.shape == variant.after.shape == (1, 16, 16, 16)
+        assert variant.before.shape == variant.after.shape == (1, 64, 16, 16)
     assert not torch.equal(variants[0].after, variants[1].after)
     [latents] = embedded.variants(x, settings[:1], long_side=256, decode=False)
     assert torch.equal(latents.after, variants[0].after) and latents.picture.numel() == 0
