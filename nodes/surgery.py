@@ -254,15 +254,13 @@ def _small_autoencoder(state: dict[str, Tensor], config: dict) -> VAE:
     state |= {"post_quant_conv.weight": identity[:latent, :latent].clone(), "post_quant_conv.bias": torch.zeros(latent)}
     if not config["mid_block_add_attention"]:
         state |= _zero_attention(widths[-1])
-    vae = VAE(sd=dict(state), config={"params": {"ddconfig": shape, "embed_dim": latent}}, dtype=torch.float32)
+    with versions.group_norms(config["norm_num_groups"]):
+        vae = VAE(sd=dict(state), config={"params": {"ddconfig": shape, "embed_dim": latent}}, dtype=torch.float32)
     stage = vae.first_stage_model
     versions.load_weights(stage, state, "The VAE", versions.is_dynamic(vae.patcher))  # ComfyUI's loader only logs
     for half in (stage.encoder, stage.decoder):
         if not config["mid_block_add_attention"]:
             half.mid.attn_1 = nn.Identity()
-    for module in stage.modules():
-        if isinstance(module, nn.GroupNorm):
-            module.num_groups = config["norm_num_groups"]
     vae.latent_channels = latent
     _tell_memory(vae, vae.downscale_ratio)
     return vae

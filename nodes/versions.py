@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from typing import Any
 
+import comfy.ldm.modules.diffusionmodules.model as autoencoder_blocks
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
@@ -194,6 +195,22 @@ def _oom_of_comfyui() -> tuple[type[BaseException], ...]:
     """ComfyUI's own class; plain `Exception` on builds of torch without one, which says nothing."""
     kind = comfy.model_management.OOM_EXCEPTION
     return () if kind is Exception else (kind,)
+
+
+@contextmanager
+def group_norms(groups: int) -> Iterator[None]:
+    """Inside, ComfyUI makes autoencoders whose group norms have that many groups: its own 32 do not divide 24 channels.
+
+    Raises ComfyVersionError where its norms are made in another way than in the tested versions.
+    """
+    maker: Any = getattr(autoencoder_blocks, "Normalize", None)
+    if getattr(maker, "__defaults__", None) != (32,):
+        raise changed("ComfyUI's autoencoders make their norms in another way.")
+    maker.__defaults__ = (groups,)  # the blocks hold the function itself as their default
+    try:
+        yield
+    finally:
+        maker.__defaults__ = (32,)
 
 
 def tell_node(text: str) -> None:
