@@ -26,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON and stop")
     parser.add_argument(
         "--plan",
-        type=number(0, 1e6),
+        type=_card,
         nargs="?",
         const=0.0,
         metavar="GB",
@@ -61,6 +61,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--scheme")
     for field in fields(LossWeights):
         group.add_argument(f"--loss-{field.name}", type=float, help=f"weight of the {field.name} loss")
+
+
+def _card(text: str) -> float:
+    """GB of a card, 0 for none, for argparse."""
+    value = number(0, 1e6)(text)
+    if 0 < value < 0.1:
+        raise argparse.ArgumentTypeError(f"must be 0 or a number from 0.1 to 1e+06, got {text}")
+    return value
 
 
 def train_settings(arguments: argparse.Namespace) -> TrainSettings:
