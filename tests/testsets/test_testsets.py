@@ -84,10 +84,17 @@ def test_div4k_wants_its_fifty(photos, tmp_path, capsys, monkeypatch):
 def test_what_will_not_do_is_named_and_nothing_is_half_made(small, photos, tmp_path, capsys):
     picture(photos / "c.png", 60, 60)
     (photos / "d.png").write_bytes(b"no")
-    assert make("syn", photos, tmp_path / "out") == 2
+    assert make("syn", photos, tmp_path / "out") == 1
     told = capsys.readouterr().err
-    assert "2 of 4" in told and "c.png is 60x60" in told and "d.png" in told
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert "c.png is 60x60" in told and "d.png" in told
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert len(manifest["pictures"]) == 2 == len(manifest["left_out"])
+    for name in ("a.png", "b.png"):
+        (photos / name).rename(tmp_path / name)
+    assert make("syn", photos, tmp_path / "none") == 2 and "2 of 2" in capsys.readouterr().err
+    assert not (tmp_path / "none" / "manifest.json").exists()
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).rename(photos / name)
     shutil.copy(photos / "a.png", photos / "sub.png")
     (photos / "x").mkdir()
     shutil.copy(photos / "a.png", photos / "x" / "a.png")

@@ -93,7 +93,7 @@ def test_a_run_learns_and_says_what_it_did(whole):
     state, settings = load_checkpoint(kept[-1])
     assert state["step"] == 4 and settings == SMALL
     ups = [value for name, value in state["trainable"].items() if "lora_B" in name]
-    assert all(float(value.abs().max()) > 0 for value in ups) and len(ups) > 50  # every LoRA has moved
+    assert all(float(value.abs().max()) > 0 for value in ups) and len(ups) > 30  # every LoRA has moved
 
 
 def test_what_was_trained_is_what_the_upscaler_runs(whole, photo):
@@ -267,7 +267,7 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
         ({"losses": LossWeights(lpips=1.0)}, "vgg16-397923af.pth"),
         ({"losses": LossWeights(adversarial=1.0)}, "--features FOLDER"),
         ({"losses": LossWeights(vsd=1.0)}, "--negative FILE"),
-        ({"degradation": "none"}, "no degradation 'none'"),
+        ({"degradation": "none"}, "degradation must be one of omgsr, embedded, got 'none'"),
         ({"crop": 512}, "5 are smaller than the crop of 512 px"),
     ],
 )
@@ -320,7 +320,7 @@ def test_vsd_teaches_model_and_regulariser_and_resumes(photos, whole, negative, 
 def test_wearing_nothing_is_the_prior(photos, negative):
     """The passes of VSD use the transformer as it was, and leave everything as they found it."""
     settings = replace(SMALL, losses=replace(SMALL.losses, vsd=0.5), negative=str(negative))
-    model, z, sigma = OneStep.load(Sources.find(EMBEDDED), settings), torch.randn(1, 16, 6, 6), torch.tensor([0.4])
+    model, z, sigma = OneStep.load(Sources.find(EMBEDDED), settings), torch.randn(1, 64, 6, 6), torch.tensor([0.4])
     prior = Sources.find(EMBEDDED).load_transformer(torch.float32)
     prior.pos_embed = model.transformer.pos_embed
     with torch.no_grad():
@@ -358,12 +358,12 @@ def test_settings_survive_json_and_refuse_nonsense():
         assert TrainSettings.from_dict(json.loads(json.dumps(preset.as_dict()))) == preset
     for change, message in (
         ({"sigma": 0.0}, "above 0"),
-        ({"rank": 0}, "rank must be above 0"),
+        ({"rank": 0}, r"rank must lie in \[1, 4096\], got 0"),
         ({"gan": "wgan"}, "one of bce, hinge"),
         ({"precision": "fp8"}, "one of bf16, no"),
         ({"crop": 30}, "multiple of the scale"),
         ({"fidelity": 2.0}, r"\[0, 1\]"),
-        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0, got nan"),
     ):
         with pytest.raises(SettingError, match=message):
             replace(PRESETS["embedded"], **change)
