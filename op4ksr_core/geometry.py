@@ -127,11 +127,6 @@ class Frame:
     target: Size
     canvas: Size
 
-    @property
-    def is_whole(self) -> bool:
-        """Nothing is cut off and nothing is added."""
-        return (self.top, self.left) == (0, 0) and self.target == self.canvas
-
 
 def frame(source: Size, box: Size, fit: str = "fit") -> Frame:
     """A picture of `source` px in a box: `fit` inside it, `crop` so that it fills it, `pad` with bars around.

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
@@ -225,23 +226,8 @@ def _lacks_strip(job: Job, settings: BatchSettings) -> bool:
 
 
 def _leftovers(output: Path) -> list[Path]:
-    """Half-written files of a killed run."""
-    start = glob.escape(beside(output, "").name)
-    return [part for part in output.parent.glob(f"{start}.*.part") if not is_running(part)]
-
-
-def is_running(part: Path) -> bool:
-    """Whether the process whose number is in the name of a half-written file is there."""
-    number = part.suffixes[-2].lstrip(".") if len(part.suffixes) > 1 else ""
-    if not number.isdecimal():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return int(number) != os.getpid()
+    """Half-written files; under the lock they belong to no run that goes on."""
+    return list(output.parent.glob(f"{glob.escape(beside(output, '').name)}.*.part"))
 
 
 def _remove_lock(path: Path) -> None:
@@ -283,6 +269,7 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     return Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost)
 
 
+@lru_cache(maxsize=1)
 def read_mask(path: str) -> Tensor:
-    """A strength mask (1, 1, H, W) in [0, 1] from a picture: its brightness. Raises ImageError."""
+    """A strength mask (1, 1, H, W) in [0, 1] from a picture: its brightness; read once a run. Raises ImageError."""
     return read_picture(path).rgb.mean(1, keepdim=True)

@@ -58,7 +58,7 @@ def main() -> None:
     elif args.stage == "transformer":
         transformer.train_transformer(run, photos, teacher, minutes, args.start)
     elif args.stage == "latents":
-        transformer.keep_latents(run, photos, variants=3)
+        transformer.keep_latents(run, photos)
     elif args.stage == "pairs":
         for name, count, side in (("pairs.pt", args.count, 256), ("pairs-large.pt", args.count // 6, 512)):
             crops.keep_pairs(run / name, Pictures.load(photos), teacher, count, side)

@@ -22,7 +22,7 @@ from .networks import SIGMA_MID, THETA, Restorer, new_vae
 from .pictures import Pictures
 from .teacher import load_teacher, sharp_target
 
-VARIANTS = ((0, False), (0, True), (1, False), (3, True))
+VARIANTS = ((0, False), (0, True), (1, False))
 """(quarter turns, flipped): the forms of each crop whose latents are kept."""
 
 LARGE = 0.25
@@ -73,7 +73,7 @@ def enlarged(lr: Tensor) -> Tensor:
     return resize(lr, Size(4 * lr.shape[-2], 4 * lr.shape[-1])).clamp(0, 1)
 
 
-def keep_latents(run: Path, photos: Path, variants: int) -> None:
+def keep_latents(run: Path, photos: Path) -> None:
     """Latents of every pair, before (the enlarged small picture) and wanted (the sharp target), as float16.
 
     Encoding is most of a step's work, and the encoder is frozen: so the transformer sees twenty times the tokens.
@@ -81,7 +81,7 @@ def keep_latents(run: Path, photos: Path, variants: int) -> None:
     frozen = Frozen.load(run, photos)
     for name in ("pairs", "pairs-large"):
         pairs, rows = crops.Kept.load(run / f"{name}.pt"), []
-        for turn, flip in VARIANTS[:variants]:
+        for turn, flip in VARIANTS:
             for first in range(0, len(pairs.parts["lr"]), 10):
                 part = {key: value[first : first + 10].float() / 255 for key, value in pairs.parts.items()}
                 part = {key: torch.rot90(value, turn, (2, 3)) for key, value in part.items()}
