@@ -1,6 +1,9 @@
-"""Which loss pulls a lattice out of a picture, and how hard: the slope of each along a woven 32-px lattice.
+"""Which loss pulls a lattice out of a picture, and how hard: the slope of each along a 32-px lattice.
 
-    python benchmarks/lattice_slopes.py PICTURES [--side 384]
+    python benchmarks/lattice_slopes.py PICTURES [--side 384] [--lattice woven|cells]
+
+`woven` is a smooth wave in both directions; `cells` repeats one random cell of 32x32 px, as tokens that are unpacked
+alike leave it.
 
 A lattice of a given RMS is laid over the middle crop of each picture: once over the picture itself, once over its
 bicubic enlargement from a quarter of its side, which is as smooth as a regression leaves it. Prints the mean slope of
@@ -29,14 +32,20 @@ TERMS: dict[str, Loss] = {
     "L1": F.l1_loss,
     "0.25 wavelet": lambda x, y: 0.25 * wavelet_loss(x, y),
     "1000 L_AP": lambda x, y: 1000 * autocorrelation_loss(x, y),
-    "L_AP normalised": lambda x, y: autocorrelation_loss(x, y, normalise=True),
+    "L_AP / variance": lambda x, y: autocorrelation_loss(x, y, normalise="variance"),
+    "L_AP, box / variance": lambda x, y: autocorrelation_loss(x, y, normalise="variance", highpassed="box"),
+    "L_AP, binomial / variance": lambda x, y: autocorrelation_loss(x, y, normalise="variance", highpassed="binomial"),
 }
 
 
-def lattice(side: int, period: int = 32) -> Tensor:
-    """A woven pattern of RMS 1, (1, 1, side, side)."""
-    wave = torch.cos(2 * math.pi * torch.arange(side) / period)
-    pattern = wave[:, None] * wave + wave[:, None] + wave
+def lattice(side: int, kind: str = "woven", period: int = 32) -> Tensor:
+    """A pattern of RMS 1, (1, 1, side, side); side is a multiple of the period."""
+    if kind == "cells":
+        cell = torch.randn(period, period, generator=torch.Generator().manual_seed(0))
+        pattern = (cell - cell.mean()).repeat(side // period, side // period)
+    else:
+        wave = torch.cos(2 * math.pi * torch.arange(side) / period)
+        pattern = wave[:, None] * wave + wave[:, None] + wave
     return (pattern / pattern.std())[None, None]
 
 
@@ -52,8 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--side", type=int, default=384)
+    parser.add_argument("--lattice", choices=("woven", "cells"), default="woven")
     arguments = parser.parse_args()
-    side, pattern = arguments.side, lattice(arguments.side)
+    side, pattern = arguments.side, lattice(arguments.side, arguments.lattice)
     truths = []
     for path in sorted(arguments.pictures.iterdir()):
         whole = read_picture(path).rgb

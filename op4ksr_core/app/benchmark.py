@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingError
-from ..evaluate.metrics import METRICS, Metric, Tiles, find_metrics
+from ..evaluate import published
+from ..evaluate.metrics import Tiles, find_metrics
 from ..evaluate.page import as_html
 from ..evaluate.pairing import Method, Pair
 from ..evaluate.run import Outcome, evaluate
-from ..evaluate.tables import as_csv, as_json, as_markdown, mean_of, shown
+from ..evaluate.tables import as_csv, as_json, as_markdown, shown
 from ..files import at_home, check_folders, write_text
 from ..geometry import Sizing
 from ..optional import require
-from ..testsets import published
 from ..testsets.make import MANIFEST, SCALE, differences, make, read_manifest
 from .batch import BatchSettings, Job, Result, run_jobs
 from .console import Display, complain, picture_bar, say
-from .evaluate import metric_names
+from .evaluate import compared, metric_names
 from .numbers import SEED
 from .options import add_inputs, add_measures, add_method_options, add_model_options, make_upscaler, upscale_settings
 
@@ -119,40 +119,21 @@ def _enlarged(arguments: argparse.Namespace, jobs: Sequence[Job]) -> list[Result
     return results
 
 
+TABLES = {"syn": "4KSR-Syn", "square": "4KSR-RealSquare", "vary": "4KSR-RealVary", "div4k": "DIV4K-50"}
+"""The papers' name of each kind's data."""
+
+
 def report_of(outcome: Outcome, manifest: dict[str, Any], results: Sequence[Result]) -> str:
-    """The paper's tables with our row: quality (tables 3 and 4), and seconds (table 5); its rows are marked."""
-    method = outcome.methods[0].name
-    is_syn = manifest["kind"] == "syn"
-    lines = [f"# {manifest['benchmark']}, {len(manifest['pictures'])} pictures", ""]
-    lines += _quality(outcome, published.SYN if is_syn else {})
-    if is_syn:
-        lines += ["", "Ablation:", "", *_quality(outcome, published.ABLATION, ("psnr", "lpips", "musiq"))]
+    """Our row, then the papers' tables on the benchmark of that name: quality, ablation and seconds."""
+    data = TABLES[manifest["kind"]]
+    lines = [f"# {manifest['benchmark']}, {len(manifest['pictures'])} pictures", "", as_markdown(outcome)]
+    lines += [compared(outcome, data), ""]
     timed = [result.seconds for result in results if result.status == "done"]
-    lines += ["", "| one picture | seconds | GB | machine |", "|---|---|---|---|"]
+    lines += ["| one picture | seconds | GB | machine |", "|---|---|---|---|"]
     if timed:
-        lines.append(f"| {method} | {shown(sorted(timed)[len(timed) // 2])} | | this one, median of {len(timed)} |")
-    for name, (seconds, memory) in published.SECONDS.items():
-        lines.append(f"| {name} (published) | {seconds} | {memory or ''} | H20, 4096x4096 px |")
-    lines += ["", "Published rows are OP4KSR's (arXiv 2605.13457), on pictures of its own: compare with care.", ""]
-    return "\n".join(lines) + "\nOur row with intervals:\n\n" + as_markdown(outcome)
-
-
-def _quality(outcome: Outcome, rows: dict[str, dict[str, float]], only: Sequence[str] = ()) -> list[str]:
-    """A table of means: the published rows, and ours."""
-    metrics = [metric for metric in METRICS.values() if _belongs(metric, outcome, rows, only)]
-    lines = ["| method | " + " | ".join(m.heading for m in metrics) + " |"]
-    lines.append("|---" * (1 + len(metrics)) + "|")
-    for name, values in rows.items():
-        cells = [shown(values[m.name]) if m.name in values else "" for m in metrics]
-        lines.append(f"| {name} (published) | " + " | ".join(cells) + " |")
-    method = outcome.methods[0].name
-    ran = {metric.name for metric in outcome.metrics}
-    means = [mean_of(outcome, method, m) if m.name in ran else None for m in metrics]
-    lines.append(f"| {method} | " + " | ".join("" if mean is None else shown(mean) for mean in means) + " |")
-    return lines
-
-
-def _belongs(metric: Metric, outcome: Outcome, rows: dict[str, dict[str, float]], only: Sequence[str]) -> bool:
-    if only:
-        return metric.name in only
-    return metric in outcome.metrics or any(metric.name in row for row in rows.values())
+        row = f"| {outcome.methods[0].name} | {shown(sorted(timed)[len(timed) // 2])} |"
+        lines.append(f"{row} | this one, median of {len(timed)} |")
+    for row in published.table("OP4KSR", "5", "1024 to 4096 px on an H20"):
+        seconds, memory = (row.values.get(name, "") for name in ("seconds", "gigabytes"))
+        lines.append(f"| {row.method} (published) | {seconds} | {memory} | H20, 4096x4096 px |")
+    return "\n".join(lines) + "\n"

@@ -34,8 +34,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="ray: over many machines")
     parser.add_argument("--shard-size", type=whole(1), default=256, help="pictures in a file of scores (default 256)")
     rules = parser.add_argument_group("rules")
+    rules.add_argument("--keep", type=float, default=0.5, metavar="SHARE", help="of stage 1, by texture (default 0.5)")
+    for name, default, text in (
+        ("laplacian", 20.0, "variance; below it a picture is blurred"),
+        ("sobel", 1.0, "mean gradient; below it a picture is flat"),
+        ("aesthetic", 5.0, "LAION score of stage 2"),
+    ):
+        option = f"--least-{name}"
+        rules.add_argument(option, type=number(0, 1e9), default=default, help=f"{text} (default {default:g})")
     rules.add_argument(
-        "--keep", type=float, nargs="+", default=[0.5], metavar="SHARE", help="of stage 1, of stage 2 (default 0.5 0.5)"
+        "--most-degradation", type=number(-1e9, 1e9), help="of stage 2 (default: the median of those scored)"
     )
     rules.add_argument(
         "--vision-score", type=number(0, 100), default=60, help="least score of stage 3, 0 to 100 (default 60)"
@@ -50,7 +58,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--degradation", metavar="FILE", help="torch.export program: picture to degradation")
     models.add_argument("--clip", metavar="DIR", help="transformers CLIP folder (LAION's scores want ViT-L/14)")
     models.add_argument("--aesthetic", metavar="FILE", help="LAION's aesthetic layers, as safetensors")
-    models.add_argument("--vision", metavar="DIR", help="transformers chat model with pictures, such as Qwen3-VL")
+    models.add_argument(
+        "--vision",
+        metavar="DIR|URL",
+        help="transformers chat model with pictures, such as Qwen3-VL, or an OpenAI-compatible address (http://.../v1)",
+    )
+    models.add_argument("--vision-model", metavar="NAME", help="the model's name at that address")
     models.add_argument("--vision-prompt", metavar="FILE", help="text instead of the built-in question")
     models.add_argument("--device", help="cpu (default), cuda ...")
 
@@ -99,13 +112,18 @@ def _models(arguments: argparse.Namespace) -> Models:
         except (OSError, ValueError) as error:
             raise SettingError(f"{arguments.vision_prompt}, which --vision-prompt names: {error}.") from error
     device = str(find_device(arguments.device) or "cpu")
-    return Models(arguments.degradation, arguments.clip, arguments.aesthetic, arguments.vision, prompt, device)
+    return Models(
+        arguments.degradation,
+        arguments.clip,
+        arguments.aesthetic,
+        arguments.vision,
+        arguments.vision_model,
+        prompt,
+        device,
+    )
 
 
 def _rules(arguments: argparse.Namespace) -> Rules:
-    keep = arguments.keep if len(arguments.keep) == 2 else [*arguments.keep, 0.5]
-    if len(keep) != 2:
-        raise SettingError(f"--keep takes the shares of stages 1 and 2, got {arguments.keep}.")
     licences = tuple(arguments.licences.split(",")) if arguments.licences else None
     allowed = None
     if arguments.allowed:
@@ -115,7 +133,16 @@ def _rules(arguments: argparse.Namespace) -> Rules:
         lines = read_lines(listed)
         allowed = frozenset(str(listed.parent / line.strip()) for line in lines if line.strip())
     return Rules(
-        (keep[0], keep[1]), arguments.vision_score, arguments.side, arguments.duplicate_bits, licences, allowed
+        keep=arguments.keep,
+        laplacian=arguments.least_laplacian,
+        sobel=arguments.least_sobel,
+        degradation=arguments.most_degradation,
+        aesthetic=arguments.least_aesthetic,
+        vision=arguments.vision_score,
+        side=arguments.side,
+        bits=arguments.duplicate_bits,
+        licences=licences,
+        allowed=allowed,
     )
 
 
@@ -163,11 +190,11 @@ def _write(folder: Path, rows: list[dict[str, Any]], scores: Scores, found: Deci
         line = row | {"kept": path in kept, "decision": found.reasons[path]}
         for stage in _STAGES:
             line |= {name: scores[stage].get(path, {}).get(name) for name in SCORES_OF[stage]}
-            line |= {f"aggregate_{stage}": found.aggregates.get(stage, {}).get(path)} if stage < 3 else {}
+        line["aggregate_1"] = found.aggregates.get(1, {}).get(path)
         columns.append(line)
     table = pa.Table.from_pylist(columns)
     write_atomically(folder / "decisions.parquet", lambda file: pq.write_table(table, file))
-    summary = {"pictures": len(rows), "kept": len(kept), "reasons": found.counts, "cuts": found.cuts}
+    summary = {"pictures": len(rows), "kept": len(kept), "reasons": found.counts, "cuts": found.cuts, "gates": found.gates}
     for name, text in (
         ("kept.txt", "".join(f"{path}\n" for path in found.kept)),
         ("summary.json", json.dumps(summary, indent=1) + "\n"),

@@ -4,9 +4,10 @@ import argparse
 import json
 
 from ..errors import SettingError
-from ..evaluate.metrics import Tiles, find_metrics
+from ..evaluate import published
+from ..evaluate.metrics import METRICS, Tiles, find_metrics
 from ..evaluate.pairing import find_methods
-from ..evaluate.run import evaluate
+from ..evaluate.run import Outcome, evaluate
 from ..evaluate.tables import as_csv, as_json, as_markdown, unavailable_sentences
 from ..files import at_home, check_targets, write_text
 from ..optional import require
@@ -26,6 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{kind}", metavar="FILE", help=text)
     add_measures(parser)
+    parser.add_argument(
+        "--compare", metavar="DATA", help="also print the papers' tables on this data, such as 4KSR-Syn or RealSR"
+    )
     parser.add_argument("--overwrite", action="store_true", help="start over instead of resuming")
 
 
@@ -33,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the Markdown table and writes what was asked for; 1 if a picture could not be judged, else 0."""
     require("evaluate")
     metrics, unavailable = find_metrics(metric_names(arguments.metrics), arguments.gt is not None)
+    if arguments.compare:
+        published.tables(arguments.compare)  # a wrong name is refused before the work
     methods = find_methods(arguments.folders, arguments.gt, arguments.pairs)
     tiles = Tiles(arguments.tile, arguments.stride, arguments.aggregate)
     asked = {kind: getattr(arguments, kind) for kind in ("json", "csv", "markdown", "html")}
@@ -49,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
         outcome = evaluate(methods, metrics, tiles, keep, arguments.workers, unavailable, report)
     contents = {"json": json.dumps(as_json(outcome), indent=1) + "\n", "csv": as_csv(outcome)}
     contents["markdown"] = as_markdown(outcome)
+    if arguments.compare:
+        contents["markdown"] += "\n" + compared(outcome, arguments.compare)
     if "html" in places:
         from ..evaluate.page import as_html
 
@@ -59,6 +67,20 @@ def run(arguments: argparse.Namespace) -> int:
     if keep:
         keep.unlink(missing_ok=True)
     return int(bool(outcome.failed))
+
+
+def compared(outcome: Outcome, data: str) -> str:
+    """The papers' tables on `data`, each under a heading that says whose it is, in the order of our columns.
+
+    Our means are not put among them: these pictures are yours, and those the papers'.
+    """
+    ours = [metric.name for metric in outcome.metrics]
+    names = [*ours, *(name for name in METRICS if name not in ours)]
+    parts = [f"Above: {len(outcome.methods[0].pairs)} pictures of yours. Published on {data}, for comparison with care:\n"]
+    for rows in published.tables(data):
+        parts.append(f"**{rows[0].paper}, table {rows[0].table}, on {rows[0].data}**\n")
+        parts.append(published.as_markdown(rows, names) + "\n")
+    return "\n".join(parts)
 
 
 def metric_names(text: str) -> list[str]:

@@ -1,9 +1,10 @@
-"""`op4ksr pairs`: a sheet of training pairs, the small picture above the large one."""
+"""`op4ksr pairs`: a sheet of training pairs, or of the steps that a degradation takes."""
 
 import argparse
 
 from ..files import at_home, check_targets, find_pictures, write_atomically
-from ..train.data import PairDataset, pair_sheet, usable
+from ..train.data import PairDataset, pair_sheet, step_sheet, usable
+from ..train.degradation import DEGRADATIONS
 from .console import say
 from .numbers import SEED, whole
 from .options import add_inputs
@@ -14,7 +15,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="PNG to write")
     parser.add_argument("--crop", type=whole(8, 32768), default=256, help="HR px (default 256)")
     parser.add_argument("--count", type=whole(1, 1000), default=8, help="pairs (default 8)")
-    parser.add_argument("--degradation", default="omgsr", help="omgsr (default), embedded")
+    parser.add_argument("--degradation", default="omgsr", help=f"{', '.join(DEGRADATIONS)} (default omgsr)")
+    parser.add_argument("--steps", action="store_true", help="a row per picture: each step of its degradation")
     parser.add_argument("--seed", type=SEED, default=0, help="of the crops and degradations")
 
 
@@ -24,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     data = PairDataset(paths, arguments.crop, 4, arguments.degradation, arguments.seed, arguments.count)
     path = at_home(arguments.output)
     check_targets([path], paths)
-    sheet = pair_sheet(data, arguments.count)
+    sheet = (step_sheet if arguments.steps else pair_sheet)(data, arguments.count)
     write_atomically(path, lambda file: sheet.save(file, "png"))
     say(f"{min(arguments.count, len(data))} pairs of {len(paths)} pictures: {path}")
     return 0

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
-from ..errors import SettingError
+from ..errors import SettingError, TrainingError
 from ..files import at_home, json_text
+from ..model.precision import half_is_fast
+from ..train.cost import cost_of
 from ..train.memory import GB, largest_crop, meta_model, plan_training
 from ..train.settings import PRESETS, LossWeights, TrainSettings
 from .console import say
@@ -50,15 +52,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu",), help="cpu: do not use a GPU")
     group = parser.add_argument_group("settings (the preset's where not given)")
     for field in fields(TrainSettings):
-        if field.name in ("rope", "losses"):
+        if field.name in ("rope", "prior_rope", "losses"):
             continue
         name = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):
             group.add_argument(name, action=argparse.BooleanOptionalAction, default=None)
         else:
             group.add_argument(name, type=type(field.default))
-    group.add_argument("--theta", type=float)
-    group.add_argument("--scheme")
+    for prefix in ("", "prior-"):
+        group.add_argument(f"--{prefix}theta", type=float)
+        group.add_argument(f"--{prefix}scheme")
     for field in fields(LossWeights):
         group.add_argument(f"--loss-{field.name}", type=float, help=f"weight of the {field.name} loss")
 
@@ -76,11 +79,14 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
     if arguments.preset not in PRESETS:
         raise SettingError(f"There is no training preset {arguments.preset!r}; there are {', '.join(PRESETS)}.")
     preset, given = PRESETS[arguments.preset], {k: v for k, v in vars(arguments).items() if v is not None}
-    rope = replace(preset.rope, **{k: given[k] for k in ("theta", "scheme") if k in given})
+    ropes = {
+        name: replace(getattr(preset, name), **{k: given[p + k] for k in ("theta", "scheme") if p + k in given})
+        for name, p in (("rope", ""), ("prior_rope", "prior_"))
+    }
     weights = {f.name: given[f"loss_{f.name}"] for f in fields(LossWeights) if f"loss_{f.name}" in given}
-    names = [f.name for f in fields(TrainSettings) if f.name not in ("rope", "losses")]
+    names = [f.name for f in fields(TrainSettings) if f.name not in ("rope", "prior_rope", "losses")]
     own = {name: given[name] for name in names if name in given}
-    return replace(preset, rope=rope, losses=replace(preset.losses, **weights), **own)
+    return replace(preset, losses=replace(preset.losses, **weights), **ropes, **own)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -95,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     first = _is_first()
     if first:
         say(f"settings: {json.dumps(settings.as_dict())}")
-        _print_plan(settings, sources, arguments.plan, _shards(arguments))
+        _print_plan(settings, sources, arguments)
     if arguments.plan is not None:
         return 0
     if not arguments.inputs or not arguments.output:
@@ -117,6 +123,10 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{count} process{'es' if count > 1 else ''} on {trainer.accelerator.device.type}")
     try:
         step = trainer.run(arguments.minutes, arguments.stop_after)
+    except TrainingError:
+        if first:
+            raise
+        return 1  # all processes stop; one says why
     finally:
         trainer.close()
     if first:
@@ -133,8 +143,12 @@ def _shards(arguments: argparse.Namespace) -> int:
     return int(arguments.processes or os.environ.get("WORLD_SIZE", "1")) if arguments.shard else 1
 
 
-def _print_plan(settings: TrainSettings, sources: Any, card: float | None, shards: int) -> None:
-    model = meta_model(sources, settings)
+def _print_plan(settings: TrainSettings, sources: Any, arguments: argparse.Namespace) -> None:
+    model, card, shards = meta_model(sources, settings), arguments.plan, _shards(arguments)
+    processes = int(arguments.processes or os.environ.get("WORLD_SIZE", "1"))
+    cuda = torch.cuda.is_available() and arguments.device != "cpu"
+    if settings.precision == "no" or half_is_fast(torch.device("cuda" if cuda else "cpu")):
+        say(f"computing: {cost_of(model, settings, torch.device('cuda' if cuda else 'cpu'), processes)}")
     plan = plan_training(model, settings, shards=shards)
     say(f"memory plan per GPU, computed: {plan}")
     if card:

@@ -10,9 +10,14 @@ from ..errors import ImageError
 from ..picture.convert import as_picture
 from ..picture.read import read_picture
 
-SCORES = {"laplacian": 1.0, "sobel": 1.0, "contrast": 1.0, "correlation": -1.0, "entropy": 1.0}
-"""The scores of stage 1 and which way is better. The paper does not say which way GLCM correlation counts; we take
-smooth pictures, whose neighbours agree, for the poorer ones."""
+GATES = {"laplacian": 1.0, "sobel": 1.0}
+"""Scores of stage 1 that only eliminate: blurred pictures and flat ones."""
+
+RANKED = {"contrast": 1.0, "correlation": -1.0, "entropy": 1.0}
+"""Scores of stage 1 that pictures are ranked by, and which way is better. The paper does not say which way GLCM
+correlation counts; we take smooth pictures, whose neighbours agree, for the poorer ones."""
+
+SCORES = GATES | RANKED
 
 _GREYS = 64
 """Grey levels of the co-occurrence matrix."""

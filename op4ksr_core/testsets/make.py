@@ -1,7 +1,7 @@
 """Benchmarks from pictures that the user has: 4KSR-Syn, RealSquare, RealVary, DIV4K-50 (OP4KSR, arXiv 2605.13457).
 
-The paper's own pictures are not published; these are made as it describes them. What it leaves open is ours: Lanczos
-for reducing to size, a centred crop, and a seed per picture from the file's name. The manifest
+The paper's own pictures are not published; these are made as it describes them. What it leaves open is ours: centred
+crops (HR is never resized), Lanczos for LR pictures that have no ground truth, and a seed per picture from the file's name. The manifest
 holds the hashes of the pixels, which everybody must get, and of the files, which follow Pillow's compression.
 """
 
@@ -41,13 +41,13 @@ class Kind:
 
 
 def _syn(path: Path, rgb: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Longest side 4096, sides multiples of 4; LR by Real-ESRGAN's two stages."""
+    """The middle of the picture, cut to a longest side of 4096 and multiples of 4; LR by Real-ESRGAN's two stages."""
     height, width = rgb.shape[-2:]
-    ratio = LONG_SIDE / max(height, width)
-    if ratio > 1:
+    if max(height, width) < LONG_SIDE:
         raise ImageError(f"{path} is {width}x{height} px; 4KSR-Syn wants a longest side of {LONG_SIDE} px or more.")
-    size = [round(side * ratio) // SCALE * SCALE for side in (width, height)]
-    hr = _reduced(rgb, size[0], size[1])
+    tall, wide = (min(side, LONG_SIDE) // SCALE * SCALE for side in (height, width))
+    top, left = (height - tall) // 2, (width - wide) // 2
+    hr = rgb[..., top : top + tall, left : left + wide]
     return hr, _degraded(hr, generator)
 
 

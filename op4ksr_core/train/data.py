@@ -13,15 +13,19 @@ from torch.utils.data import Dataset
 
 from ..errors import ImageError, SettingError
 from ..picture.read import read_picture
-from .degradation import EMBEDDED, OMGSR, degrade
+from .degradation import DEGRADATIONS, apply, degrade, draw
 
 log = logging.getLogger("op4ksr")
 
-DEGRADATIONS = {"omgsr": OMGSR, "embedded": EMBEDDED}
+MULTIPLE = 64
+"""Sides of crops that are not square are multiples of this, which every family of models takes."""
 
 
 def usable(paths: Sequence[Path], crop: int) -> list[Path]:
-    """The pictures that open and hold a crop; what is left out is logged. Raises SettingError where nothing is left."""
+    """The pictures that open and have `crop` px on both sides; what is left out is logged.
+
+    Grey pictures are used, as three equal channels. Raises SettingError where nothing is left.
+    """
     kept: list[Path] = []
     small: list[Path] = []
     broken: list[Path] = []
@@ -51,13 +55,25 @@ class PairDataset(Dataset):
 
     Which picture, crop, flip, degradation and noise: all follow from (seed, n) alone, so that samples are equal over
     any number of workers and processes. Every picture comes once before any comes again. A picture that turns out to
-    be broken is logged and replaced by the next one.
+    be broken is logged and replaced by the next one. With `least_crop`, sample n has its own size: the longest side is
+    drawn from least_crop, twice that, ... up to crop, and a picture with a shorter side gives a rectangle.
     """
 
-    def __init__(self, paths: Sequence[Path], crop: int, scale: int, degradation: str, seed: int, length: int):
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        crop: int,
+        scale: int,
+        degradation: str,
+        seed: int,
+        length: int,
+        least_crop: int = 0,
+    ):
         if degradation not in DEGRADATIONS:
             raise SettingError(f"There is no degradation {degradation!r}; there are {', '.join(DEGRADATIONS)}.")
         self.paths, self.crop, self.seed, self.length = list(paths), crop, seed, length
+        self.least = least_crop or crop
+        self.sides = [crop] if not least_crop else _ladder(least_crop, crop)
         self.degradation = DEGRADATIONS[degradation]
         if self.degradation.scale != scale:
             raise SettingError(f"The degradation {degradation} makes 1/{self.degradation.scale}, not 1/{scale}.")
@@ -66,11 +82,16 @@ class PairDataset(Dataset):
         return self.length
 
     def __getitem__(self, number: int) -> dict[str, Tensor | int]:
-        own = self.seed * 1_000_003 + number
-        rng = random.Random(own)
-        hr = self._crop(self._picture(number), rng)
-        generator = torch.Generator().manual_seed(own)
-        return {"hr": hr, "lr": degrade(hr, generator, self.degradation), "seed": own}
+        hr, dice = self.crop_of(number)
+        return {"hr": hr, "lr": degrade(hr, dice, self.degradation), "seed": self._seed_of(number)}
+
+    def crop_of(self, number: int) -> tuple[Tensor, torch.Generator]:
+        """The HR crop of a sample, and the dice for its degradation."""
+        own = self._seed_of(number)
+        return self._crop(self._picture(number), random.Random(own)), torch.Generator().manual_seed(own)
+
+    def _seed_of(self, number: int) -> int:
+        return self.seed * 1_000_003 + number
 
     def _picture(self, number: int) -> Tensor:
         epoch, place = divmod(number, len(self.paths))
@@ -79,17 +100,28 @@ class PairDataset(Dataset):
             path = self.paths[order[(place + shift) % len(order)]]
             try:
                 rgb = read_picture(path).rgb[0]
-                if min(rgb.shape[-2:]) >= self.crop:
+                if min(rgb.shape[-2:]) >= self.least:
                     return rgb
-                log.warning("%s is smaller than the crop of %d px; the next picture takes its place.", path, self.crop)
+                log.warning("%s is smaller than the crop of %d px; the next picture takes its place.", path, self.least)
             except ImageError as error:
                 log.warning("%s; the next picture takes its place.", error)
         raise ImageError(f"None of the {len(order)} pictures can be read any more.")
 
     def _crop(self, rgb: Tensor, rng: random.Random) -> Tensor:
-        top, left = (rng.randint(0, side - self.crop) for side in rgb.shape[-2:])
-        x = torch.rot90(rgb[:, top : top + self.crop, left : left + self.crop], rng.randrange(4), (1, 2))
+        most = rng.choice(self.sides) if len(self.sides) > 1 else self.crop
+        height, width = (min(most, side // MULTIPLE * MULTIPLE or side) for side in rgb.shape[-2:])
+        if self.least == self.crop:
+            height = width = self.crop
+        top, left = (rng.randint(0, side - cut) for side, cut in zip(rgb.shape[-2:], (height, width), strict=True))
+        x = torch.rot90(rgb[:, top : top + height, left : left + width], rng.randrange(4), (1, 2))
         return (x.flip(2) if rng.random() < 0.5 else x).contiguous()
+
+
+def _ladder(least: int, most: int) -> list[int]:
+    sides = [least]
+    while 2 * sides[-1] < most:
+        sides.append(2 * sides[-1])
+    return sides if least == most else [*sides, most]
 
 
 @lru_cache(maxsize=2)
@@ -112,4 +144,31 @@ def pair_sheet(dataset: PairDataset, count: int = 8, panel: int = 256) -> Image.
             picture = as_picture(pair[name])  # type: ignore[arg-type]
             kind = Image.Resampling.NEAREST if row == 0 else Image.Resampling.LANCZOS
             sheet.paste(picture.resize((panel, panel), kind), (8 + n * (panel + 8), 8 + row * (panel + 8)))
+    return sheet
+
+
+def step_sheet(dataset: PairDataset, count: int = 4, panel: int = 192) -> Image.Image:
+    """A row per sample: its HR crop and the picture after every step of its degradation, each with what was done."""
+    from PIL import ImageDraw
+
+    from ..geometry import Size
+    from ..picture.charts import INK, font
+    from ..picture.convert import as_picture
+
+    rows = []
+    for n in range(min(count, len(dataset))):
+        hr, dice = dataset.crop_of(n)
+        x, row = hr[None], [("HR", hr)]
+        for step in draw(Size(*hr.shape[-2:]), dice, dataset.degradation):
+            x = apply(step, x, dice)
+            row.append((str(step), x[0]))
+        rows.append(row)
+    cell = panel + 8
+    sheet = Image.new("RGB", (max(map(len, rows)) * cell + 8, len(rows) * (cell + 20) + 8), "white")
+    for i, row in enumerate(rows):
+        for j, (words, picture) in enumerate(row):
+            left, top = 8 + j * cell, 8 + i * (cell + 20)
+            shown = as_picture(picture).resize((panel, panel), Image.Resampling.NEAREST)
+            ImageDraw.Draw(sheet).text((left, top), words, fill=INK, font=font(13))
+            sheet.paste(shown, (left, top + 20))
     return sheet

@@ -1,11 +1,13 @@
-"""Two-stage degradation after Real-ESRGAN (arXiv 2107.10833): blur, resize, noise, JPEG, twice.
+"""Real-ESRGAN's degradation (arXiv 2107.10833, section 3): blur, resize, noise and JPEG, twice, with sinc filters.
 
-Runs on any device; every random number comes from one CPU generator, so a seed gives the same
-choices everywhere. Pictures are (3, H, W) in [0, 1].
+`draw` chooses every step and its parameters, `apply` carries them out: so that what a setting does can be counted and
+shown. All random numbers come from one CPU generator: a seed gives the same choices on every device. Pictures are
+(3, H, W) in [0, 1]. Left out is nothing that the paper names; Poisson noise is drawn in its Gaussian limit.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 from einops import rearrange
@@ -16,47 +18,82 @@ from ..geometry import Size
 from ..picture.resample import resize
 
 Range = tuple[float, float]
+Kernel = Literal["isotropic", "anisotropic", "generalised", "generalised-aniso", "plateau", "plateau-aniso"]
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One pass. Ranges are (low, high); sigma in px, noise in 1/255, JPEG in quality 1..100."""
+    """One pass. Ranges are (low, high); sigma in px, noise in 1/255, JPEG in quality 1 to 100.
+
+    kernel: sides of the kernels in px. kernel_odds: of KERNELS, in that order. generalised, plateau: ranges of the
+    exponent beta of those. sinc: probability of a sinc filter in a kernel's place. resize: the smallest and the largest
+    factor. resize_odds: of larger, smaller, and equal; None draws one factor from all of `resize`. gaussian, poisson:
+    one of the two, equally often. grey: probability that noise is the same in all channels.
+    """
 
     blur_sigma: Range = (0.2, 3.0)
     blur_probability: float = 1.0
     kernel: tuple[int, int] = (7, 21)
-    resize: Range = (0.3, 1.5)
-    gaussian: Range = (1.0, 15.0)
-    poisson: Range = (0.05, 2.0)
+    kernel_odds: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+    generalised: Range = (0.5, 4.0)
+    plateau: Range = (1.0, 2.0)
+    sinc: float = 0.1
+    resize: Range = (0.15, 1.5)
+    resize_odds: tuple[float, float, float] | None = (0.2, 0.7, 0.1)
+    gaussian: Range = (1.0, 30.0)
+    poisson: Range = (0.05, 3.0)
+    grey: float = 0.4
     noise_probability: float = 1.0
-    jpeg: Range = (60.0, 95.0)
+    jpeg: Range = (30.0, 95.0)
     jpeg_probability: float = 1.0
 
 
 @dataclass(frozen=True)
 class Degradation:
-    """Two stages, then a final resize to 1/scale."""
+    """Two stages, then 1/scale. final_sinc: probability of the last sinc filter, which comes before or after the last
+    JPEG equally often. resizers: names that every resize draws from: area, bilinear and bicubic are torch's, without
+    a filter against aliasing, as in Real-ESRGAN; lanczos has one."""
 
     first: Stage = Stage()
     second: Stage = Stage(
         blur_sigma=(0.2, 1.5),
+        blur_probability=0.8,
+        resize=(0.3, 1.2),
+        resize_odds=(0.3, 0.4, 0.3),
+        gaussian=(1.0, 25.0),
+        poisson=(0.05, 2.5),
+    )
+    scale: int = 4
+    final_sinc: float = 0.8
+    resizers: tuple[str, ...] = ("area", "bilinear", "bicubic")
+
+
+REAL_ESRGAN = Degradation()
+"""Real-ESRGAN's own numbers, which OSEDiff (arXiv 2406.08177) trains with."""
+
+MILD = Degradation(
+    first=Stage(resize=(0.3, 1.5), gaussian=(1.0, 15.0), poisson=(0.05, 2.0), jpeg=(60.0, 95.0)),
+    second=replace(
+        REAL_ESRGAN.second,
         blur_probability=0.5,
         resize=(0.6, 1.2),
         gaussian=(1.0, 12.0),
         poisson=(0.05, 1.0),
         jpeg=(60.0, 100.0),
-    )
-    scale: int = 4
+    ),
+)
+"""The milder numbers of S3Diff (arXiv 2409.17058) and OMGSR (2508.08227)."""
 
-
-OMGSR = Degradation()
-"""The milder numbers of OMGSR and S3Diff (arXiv 2508.08227, 2409.17058)."""
+OMGSR = MILD
 
 EMBEDDED = Degradation(
     first=Stage(
         blur_sigma=(0.2, 2.4),
         blur_probability=0.9,
+        sinc=0.0,
         resize=(0.8, 1.1),
+        resize_odds=None,
         gaussian=(0.0, 3.0),
         poisson=(0.0, 0.2),
         noise_probability=0.3,
@@ -66,15 +103,49 @@ EMBEDDED = Degradation(
     second=Stage(
         blur_sigma=(0.2, 0.8),
         blur_probability=0.2,
+        sinc=0.0,
         resize=(0.9, 1.1),
+        resize_odds=None,
         gaussian=(0.0, 3.0),
         poisson=(0.0, 0.2),
         noise_probability=0.3,
         jpeg=(85.0, 100.0),
         jpeg_probability=0.3,
     ),
+    final_sinc=0.0,
+    resizers=("lanczos",),
 )
 """What a camera or a good web picture has been through; the embedded model keeps the LR's own band."""
+
+DEGRADATIONS = {
+    "omgsr": OMGSR,
+    "s3diff": MILD,
+    "osediff": REAL_ESRGAN,
+    "real-esrgan": REAL_ESRGAN,
+    "embedded": EMBEDDED,
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing done to a picture. kind: blur, sinc, resize, noise or jpeg.
+
+    name: the kernel's, the resizer's or the noise's. size: of a resize, in px. strength: the largest sigma in px, the
+    cut-off in radians per px, the noise's (gaussian in 1/255), or JPEG's quality.
+    """
+
+    kind: str
+    name: str = ""
+    strength: float = 0.0
+    size: Size | None = None
+    grey: bool = False
+    kernel: Tensor | None = None
+
+    def __str__(self) -> str:
+        if self.size:
+            return f"{self.name} {self.size.width}x{self.size.height}"
+        words = [self.kind if self.kind in ("jpeg", "sinc") else self.name, f"{self.strength:.2g}"]
+        return " ".join([*words, "grey"] if self.grey else words)
 
 
 class _Dice:
@@ -89,46 +160,134 @@ class _Dice:
     def chance(self, probability: float) -> bool:
         return self.uniform() < probability
 
-    def normal_like(self, x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=self.generator).to(x)
+    def place(self, odds: tuple[float, ...]) -> int:
+        """A place drawn by its odds, which need not add up to 1."""
+        left = self.uniform((0.0, sum(odds)))
+        for n, share in enumerate(odds[:-1]):
+            left -= share
+            if left < 0:
+                return n
+        return len(odds) - 1
 
 
 def degrade(picture_chw: Tensor, generator: torch.Generator, degradation: Degradation = OMGSR) -> Tensor:
     """(3, H, W) -> (3, H // scale, W // scale), both in [0, 1]."""
-    dice = _Dice(generator)
-    final = Size(*(side // degradation.scale for side in picture_chw.shape[-2:]))
-    full = Size(*picture_chw.shape[-2:])
-    x = _stage(picture_chw[None], dice, degradation.first, full, jpeg_last=True)
-    # The second stage's resize is relative to the final size, and the final size is reached before its JPEG.
-    x = _stage(x, dice, degradation.second, final, jpeg_last=False)
-    x = resize(x, final).clamp(0, 1)
-    if dice.chance(degradation.second.jpeg_probability):
-        x = jpeg(x, dice.uniform(degradation.second.jpeg))
-    return x[0].clamp(0, 1)
+    x = picture_chw[None]
+    for step in draw(Size(*picture_chw.shape[-2:]), generator, degradation):
+        x = apply(step, x, generator)
+    return x[0]
 
 
-def _stage(x: Tensor, dice: _Dice, stage: Stage, base: Size, jpeg_last: bool) -> Tensor:
+def draw(size: Size, generator: torch.Generator, degradation: Degradation = OMGSR) -> list[Step]:
+    """The steps that a picture of `size` goes through, in their order."""
+    dice, second = _Dice(generator), degradation.second
+    final = Size(size.height // degradation.scale, size.width // degradation.scale)
+    steps = _draw_stage(dice, degradation, degradation.first, size)
+    if dice.chance(degradation.first.jpeg_probability):
+        steps.append(Step("jpeg", strength=dice.uniform(degradation.first.jpeg)))
+    # The second stage's factor is of the final size, as in Real-ESRGAN.
+    steps += _draw_stage(dice, degradation, second, final)
+    last = [Step("resize", _resizer(dice, degradation), size=final)]
+    if dice.chance(degradation.final_sinc):
+        last.append(_draw_sinc(dice, second))
+    squeezed = [Step("jpeg", strength=dice.uniform(second.jpeg))] if dice.chance(second.jpeg_probability) else []
+    return steps + (last + squeezed if dice.chance(0.5) or not degradation.final_sinc else squeezed + last)
+
+
+def _draw_stage(dice: _Dice, degradation: Degradation, stage: Stage, base: Size) -> list[Step]:
+    """Blur, resize and noise."""
+    steps = []
     if dice.chance(stage.blur_probability):
-        x = blur(x, _kernel(dice, stage).to(x))
-    factor = dice.uniform(stage.resize)
-    x = resize(x, Size(max(8, round(base.height * factor)), max(8, round(base.width * factor))))
+        steps.append(_draw_sinc(dice, stage) if dice.chance(stage.sinc) else _draw_blur(dice, stage))
+    factor = _draw_factor(dice, stage)
+    sides = (max(8, round(side * factor)) for side in (base.height, base.width))
+    steps.append(Step("resize", _resizer(dice, degradation), factor, Size(*sides)))
     if dice.chance(stage.noise_probability):
-        x = _noise(x, dice, stage)
-    x = x.clamp(0, 1)
-    return jpeg(x, dice.uniform(stage.jpeg)) if jpeg_last and dice.chance(stage.jpeg_probability) else x
+        kind = "gaussian" if dice.chance(0.5) else "poisson"
+        steps.append(Step("noise", kind, dice.uniform(getattr(stage, kind)), grey=dice.chance(stage.grey)))
+    return steps
 
 
-def _kernel(dice: _Dice, stage: Stage) -> Tensor:
-    """A (possibly oriented) generalised Gaussian, odd side, sum 1."""
-    side = int(dice.uniform((stage.kernel[0], stage.kernel[1] + 0.99))) // 2 * 2 + 1
-    sx, angle = dice.uniform(stage.blur_sigma), dice.uniform((0, math.pi))
-    sy = dice.uniform(stage.blur_sigma) if dice.chance(0.4) else sx
-    power = dice.uniform((0.5, 2.0)) if dice.chance(0.3) else 1.0
+def _draw_factor(dice: _Dice, stage: Stage) -> float:
+    low, high = stage.resize
+    if stage.resize_odds is None:
+        return dice.uniform(stage.resize)
+    return (dice.uniform((1.0, high)), dice.uniform((low, 1.0)), 1.0)[dice.place(stage.resize_odds)]
+
+
+def _resizer(dice: _Dice, degradation: Degradation) -> str:
+    names = degradation.resizers
+    return names[dice.place((1.0,) * len(names))]
+
+
+def _side(dice: _Dice, stage: Stage) -> int:
+    """An odd side of the kernel."""
+    low, high = (side // 2 for side in stage.kernel)
+    return 2 * int(dice.uniform((low, high + 0.999))) + 1
+
+
+def _draw_blur(dice: _Dice, stage: Stage) -> Step:
+    """A Gaussian kernel, or a generalised or plateau-shaped one; sum 1."""
+    name, side = KERNELS[dice.place(stage.kernel_odds)], _side(dice, stage)
+    sx, sy, angle = dice.uniform(stage.blur_sigma), dice.uniform(stage.blur_sigma), dice.uniform((0, math.pi))
+    if name in ("isotropic", "generalised", "plateau"):
+        sy = sx
+    beta = dice.uniform(stage.plateau if name.startswith("plateau") else stage.generalised)
     axis = torch.arange(side) - side // 2
     v, u = torch.meshgrid(axis.float(), axis.float(), indexing="ij")
     a, b = u * math.cos(angle) + v * math.sin(angle), v * math.cos(angle) - u * math.sin(angle)
-    kernel = torch.exp(-0.5 * ((a / sx) ** 2 + (b / sy) ** 2) ** power)
-    return kernel / kernel.sum()
+    distance = (a / sx) ** 2 + (b / sy) ** 2
+    if name.startswith("plateau"):
+        kernel = 1 / (1 + distance**beta)
+    else:
+        kernel = torch.exp(-0.5 * distance ** (beta if name.startswith("generalised") else 1.0))
+    return Step("blur", name, max(sx, sy), kernel=kernel / kernel.sum())
+
+
+def _draw_sinc(dice: _Dice, stage: Stage) -> Step:
+    side = _side(dice, stage)
+    cutoff = dice.uniform((math.pi / (3 if side < 13 else 5), math.pi))
+    return Step("sinc", strength=cutoff, kernel=sinc(cutoff, side))
+
+
+def sinc(cutoff: float, side: int) -> Tensor:
+    """(side, side): the circular low-pass filter of a cut-off in radians per px, sum 1; it rings as resampling does."""
+    axis = torch.arange(side, dtype=torch.float64) - side // 2
+    distance = torch.hypot(axis[:, None], axis)
+    kernel = cutoff * torch.special.bessel_j1(cutoff * distance) / (2 * math.pi * distance.clamp(min=1e-9))
+    kernel[side // 2, side // 2] = cutoff**2 / (4 * math.pi)
+    return (kernel / kernel.sum()).float()
+
+
+def apply(step: Step, x_bchw: Tensor, generator: torch.Generator) -> Tensor:
+    """One step done to pictures (B, 3, H, W) in [0, 1]; noise is drawn from the generator."""
+    if step.kernel is not None:
+        x = blur(x_bchw, step.kernel.to(x_bchw))
+    elif step.size is not None:
+        x = _resized(x_bchw, step.size, step.name)
+    elif step.kind == "jpeg":
+        x = jpeg(x_bchw, step.strength)
+    else:
+        x = _noisy(x_bchw, step, generator)
+    return x.clamp(0, 1)
+
+
+def _resized(x: Tensor, size: Size, name: str) -> Tensor:
+    if name == "lanczos":
+        return resize(x, size)
+    corners = {} if name == "area" else {"align_corners": False}
+    return F.interpolate(x, size=(size.height, size.width), mode=name, **corners)
+
+
+def _noisy(x: Tensor, step: Step, generator: torch.Generator) -> Tensor:
+    """Gaussian noise, or Poisson noise of 255 photons in its Gaussian limit, whose variance goes with the signal."""
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    if step.grey:
+        noise = noise[:, :1]
+    if step.name == "gaussian":
+        return x + noise * step.strength / 255
+    signal = x.mean(1, keepdim=True) if step.grey else x
+    return x + noise * (signal.clamp(min=0) / 255).sqrt() * step.strength
 
 
 def blur(x_bchw: Tensor, kernel: Tensor) -> Tensor:
@@ -136,17 +295,6 @@ def blur(x_bchw: Tensor, kernel: Tensor) -> Tensor:
     half = kernel.shape[-1] // 2
     padded = F.pad(x_bchw, (half,) * 4, mode="reflect" if half < min(x_bchw.shape[-2:]) else "replicate")
     return F.conv2d(padded, kernel.expand(x_bchw.shape[1], 1, -1, -1), groups=x_bchw.shape[1])
-
-
-def _noise(x: Tensor, dice: _Dice, stage: Stage) -> Tensor:
-    """Gaussian or signal-dependent noise, grey in two cases of five."""
-    noise = dice.normal_like(x)
-    if dice.chance(0.4):
-        noise = noise[:, :1]
-    if dice.chance(0.5):
-        return x + noise * dice.uniform(stage.gaussian) / 255
-    # Poisson noise of a photon count in its Gaussian limit: variance proportional to the signal.
-    return x + noise * (x.clamp(min=0) / 255).sqrt() * dice.uniform(stage.poisson)
 
 
 _LUMA_STEPS = (

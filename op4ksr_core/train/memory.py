@@ -95,6 +95,7 @@ def meta_model(sources: Sources, settings: TrainSettings) -> OneStep:
 def without_positions(model: OneStep) -> OneStep:
     """On the meta device, with position embeddings that have only a shape."""
     model.transformer.pos_embed = _Shapes(sum(model.transformer.config.axes_dims_rope))
+    model.prior_positions = model.transformer.pos_embed
     return model.to("meta")
 
 

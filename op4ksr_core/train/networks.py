@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..files import at_home
-from .losses.adversarial import Discriminator
+from .losses.adversarial import LEVELS, Discriminator
 
 
 def load_lpips(weights: str | Path) -> nn.Module:
@@ -47,7 +47,7 @@ class _Stages(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         states = self.network(pixel_values=x, output_hidden_states=True).hidden_states
-        return [state for state in states[1:] if state.ndim == 4]
+        return [state for state in states[1:] if state.ndim == 4][:LEVELS]
 
 
 def load_discriminator(folder: str | Path) -> Discriminator:

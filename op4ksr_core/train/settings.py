@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import SettingError
+from ..lattice.autocorrelation import HIGHPASSES, NORMALISATIONS, Highpass, Normalise
 from ..settings import RopeSettings, check_choice, check_range, check_seed, check_sigma
 
 TRANSFORMER_TARGETS = (
@@ -15,8 +16,8 @@ ENCODER_TARGETS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_q to_k to_
 """OMGSR's LoRA targets (arXiv 2508.08227)."""
 
 
-DEGRADATIONS = ("omgsr", "embedded")
-"""Names in train.data.DEGRADATIONS."""
+DEGRADATIONS = ("omgsr", "s3diff", "osediff", "real-esrgan", "embedded")
+"""Names in train.degradation.DEGRADATIONS."""
 
 LARGEST = {
     "rank": 4096, "alpha": 65_536, "steps": 10**8, "batch": 10**5, "per_device": 10**4, "crop": 32_768, "scale": 16,
@@ -31,9 +32,13 @@ class LossWeights:
 
     mse, l1, lpips, wavelet: the picture against the HR picture. periodicity: L_AP. refinement: L_vae.
     adversarial: the generator's share of the GAN loss. vsd: variational score distillation on the latent.
+
+    They are for pictures in [0, 1]. Papers that train on [-1, 1] publish an MSE weight that is 4 times as large here,
+    and an L1 weight twice as large (OMGSR's MSE 2 is 8); LPIPS looks at [-1, 1] in either case, and the losses on
+    latents and logits do not change.
     """
 
-    mse: float = 2.0
+    mse: float = 8.0
     l1: float = 0.0
     lpips: float = 0.0
     wavelet: float = 0.0
@@ -55,11 +60,15 @@ class TrainSettings:
     """One training; saved with every checkpoint.
 
     batch: pictures per optimizer step over all processes; per_device: of those, pictures at once on one device.
-    crop: HR px, a multiple of 32 (F16) or 16 (F8). scale: of the LR picture, 1/scale. degradation: a name in
-    training.data.DEGRADATIONS. fidelity: of the back-projection before the losses, 0 (OP4KSR) to 1.
-    normalise_periodicity: L_AP over the truth's variance. lpips_weights, features: the files of those two networks.
-    negative: prompt file of the unconditional prior that VSD guides away from; its regulariser is a second LoRA.
-    precision: `bf16` or `no` (float32). Steps, rates and rank must be positive. Raises SettingError.
+    crop: HR px of a side, a multiple of 32 (F16) or 16 (F8). least_crop: 0, or the least side: then each sample draws
+    its longest side from least_crop, twice that, ... up to crop, pictures that are narrower give rectangles, and
+    per_device is 1. scale: of the LR picture, 1/scale. degradation: a name in degradation.DEGRADATIONS. fidelity: of
+    the back-projection before the losses, 0 (OP4KSR) to 1. lap_highpass, lap_normalise: the form of L_AP, see
+    `autocorrelation_loss`. lpips_weights, features: the files of those two networks. lpips_draw: LPIPS windows drawn
+    for each picture, 0 for all. negative: prompt file of the unconditional prior that VSD guides away from; its
+    regulariser is a second LoRA. prior_rope: the positions under which the frozen prior was trained, at which VSD runs
+    it and the regulariser. precision: `bf16` or `no` (float32). Steps, rates and rank must be positive. Raises
+    SettingError.
     """
 
     sigma: float = 0.3
@@ -74,18 +83,22 @@ class TrainSettings:
     batch: int = 16
     per_device: int = 1
     crop: int = 1024
+    least_crop: int = 0
     scale: int = 4
     degradation: str = "omgsr"
     fidelity: float = 0.0
     losses: LossWeights = field(default_factory=LossWeights)
-    normalise_periodicity: bool = False
+    lap_highpass: Highpass = "none"
+    lap_normalise: Normalise = "none"
     lpips_weights: str = ""
     lpips_window: int = 256
+    lpips_draw: int = 0
     features: str = ""
     gan: str = "bce"
     gan_learning_rate: float = 5e-5
     negative: str = ""
     vsd_guidance: float = 7.5
+    prior_rope: RopeSettings = field(default_factory=lambda: RopeSettings(theta=10_000.0))
     regulariser_learning_rate: float = 2.5e-5
     precision: str = "bf16"
     checkpointing: bool = True
@@ -104,6 +117,13 @@ class TrainSettings:
                 raise SettingError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
         check_seed("The seed", self.seed)
         check_choice("degradation", self.degradation, DEGRADATIONS)
+        check_choice("lap_highpass", self.lap_highpass, HIGHPASSES)
+        check_choice("lap_normalise", self.lap_normalise, NORMALISATIONS)
+        check_range("lpips_draw", self.lpips_draw, 0, LARGEST["lpips_window"])
+        if self.least_crop:
+            check_range("least_crop", self.least_crop, 8 * self.scale, self.crop)
+            if self.per_device != 1:
+                raise SettingError(f"least_crop gives pictures of several sizes: per_device is 1, got {self.per_device}.")
         for name, options in (("precision", ("bf16", "no")), ("gan", ("bce", "hinge"))):
             if getattr(self, name) not in options:
                 raise SettingError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}.")
@@ -119,8 +139,8 @@ class TrainSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
         """The inverse of `as_dict`."""
-        rope, losses = RopeSettings(**values["rope"]), LossWeights(**values["losses"])
-        return cls(**values | {"rope": rope, "losses": losses})
+        ropes = {name: RopeSettings(**values[name]) for name in ("rope", "prior_rope")}
+        return cls(**values | ropes | {"losses": LossWeights(**values["losses"])})
 
 
 MAY_CHANGE = frozenset({"steps", "per_device", "checkpointing"})
@@ -133,20 +153,39 @@ def changed(old: TrainSettings, new: TrainSettings) -> list[str]:
     return [f"{k}: {before[k]} -> {after[k]}" for k in before if k not in MAY_CHANGE and before[k] != after[k]]
 
 
-_PAPER = TrainSettings(losses=LossWeights(lpips=5.0, adversarial=0.5, wavelet=1.0, periodicity=1000.0))
+_ULTRAFLUX = RopeSettings(theta=10_000.0, scheme="resonance-yarn")
+_PAPER = TrainSettings(
+    crop=4096,
+    least_crop=1024,
+    losses=LossWeights(lpips=5.0, adversarial=0.5, wavelet=1.0, periodicity=1000.0),
+    prior_rope=_ULTRAFLUX,
+)
 
 PRESETS = {
-    # OP4KSR (arXiv 2605.13457): LoRA 64 on encoder and transformer, lr 2.5e-5, batch 16, 2,000 iterations, theta 100.
-    # Its loss weights and crop are not published: the weights are OMGSR's, with the wavelet loss at 1. L_AP of pictures
-    # in [0, 1] is small (1e-7 to 1e-6 in trainings of the embedded model, where MSE is 1e-3; a lattice of 4/255 alone
-    # is 1.5e-9), so that it takes a weight of 1000 to matter.
+    # OP4KSR (arXiv 2605.13457): LoRA 64 on encoder and transformer, lr 2.5e-5, batch 16, 2,000 iterations, theta 100,
+    # L_AP as the paper writes it. The weights of its losses and its crop are not published. Two days on eight cards are
+    # 86 s for an iteration of 16, about what 3 to 4K crops take, and positions above a crop's tokens are never seen: so
+    # 4096 px, in a mix down to 1024. The loss weights are OMGSR's: MSE 2, LPIPS 5, GAN 0.5 and L_vae 5 on pictures in
+    # [-1, 1], where 2 of MSE is 8 of ours. L_AP of pictures in [0, 1] is 1e-7 to 1e-6, a lattice of 4/255 alone 1.5e-9.
     "op4ksr-paper": _PAPER,
-    # OMGSR-F (arXiv 2508.08227): FLUX.1-dev, its own VAE at 8x, theta 10,000.
+    # What the slopes along a lattice ask for (docs/ablation.md): as the paper writes it, 1000 L_AP pulls at a lattice
+    # of 1/255 with 2e-6, MSE with 300e-6, L1 with 3300e-6. Without the mean of a 33-px box and over the variance, L_AP
+    # pulls with 18,000e-6 at weight 1; 0.3 of it is stronger than the other losses together from 1/255 on.
+    "op4ksr": replace(
+        _PAPER, losses=replace(_PAPER.losses, periodicity=0.3), lap_highpass="box", lap_normalise="variance"
+    ),
+    # OMGSR-F (arXiv 2508.08227): FLUX.1-dev, its own VAE at 8x, theta 10,000; crops of 1024 px.
     "omgsr-f": replace(
         _PAPER,
         sigma=0.5051,
         rope=RopeSettings(theta=10_000.0),
+        learning_rate=5e-5,
+        batch=8,
+        steps=6000,
+        crop=1024,
+        least_crop=0,
         losses=LossWeights(lpips=5.0, adversarial=0.5, periodicity=0.0),
+        prior_rope=RopeSettings(theta=10_000.0),
     ),
     # Fine-tunes the embedded model on any machine, on what it is judged by: the picture after back-projection.
     "embedded": TrainSettings(
@@ -159,7 +198,10 @@ PRESETS = {
         crop=256,
         degradation="embedded",
         fidelity=0.8,
-        losses=LossWeights(mse=10.0, l1=1.0, wavelet=0.25, periodicity=10.0, refinement=0.02),
+        losses=LossWeights(mse=10.0, l1=1.0, wavelet=0.25, periodicity=0.1, refinement=0.02),
+        lap_highpass="box",
+        lap_normalise="variance",
+        prior_rope=RopeSettings(),
         precision="no",
         checkpointing=False,
     ),

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -123,13 +124,20 @@ class Trainer:
         settings = self.settings
         state = self._resume_from()
         self.step = state["step"] if state else 0
-        paths = usable([found.path for found in find_pictures(inputs)], settings.crop)
+        paths = usable([found.path for found in find_pictures(inputs)], settings.least_crop or settings.crop)
         self.data = PairDataset(
-            paths, settings.crop, settings.scale, settings.degradation, settings.seed, settings.steps * settings.batch
+            paths,
+            settings.crop,
+            settings.scale,
+            settings.degradation,
+            settings.seed,
+            settings.steps * settings.batch,
+            settings.least_crop,
         )
         perceptual = None
         if settings.losses.lpips:
-            perceptual = PerceptualLoss(load_lpips(settings.lpips_weights), settings.lpips_window)
+            network = load_lpips(settings.lpips_weights)
+            perceptual = PerceptualLoss(network, settings.lpips_window, draw=settings.lpips_draw)
         torch.manual_seed(settings.seed)  # the heads begin by chance
         critic = load_discriminator(settings.features) if settings.losses.adversarial else None
         model = OneStep.load(sources, settings)
@@ -164,8 +172,20 @@ class Trainer:
         left = range(self.step * settings.batch, settings.steps * settings.batch)
         loader = DataLoader(self.data, settings.per_device, sampler=left, num_workers=workers)  # type: ignore[arg-type]
         self.loader = self.accelerator.prepare(loader)
+        self._check_space()
         if self.is_main:
             self._rewind_log()
+
+    def _check_space(self) -> None:
+        """A checkpoint that would not fit is said before the first step. Raises OutputError."""
+        learned = [*self.trainable.values(), *self.regulariser.values()]
+        needed = 20 * sum(p.numel() for p in learned)  # weights, two moments, and the adapters twice; float32
+        free = shutil.disk_usage(self.run_folder).free if self.is_main else needed
+        if free < needed:
+            raise OutputError(
+                f"A checkpoint takes about {needed / 1e6:.0f} MB and {self.run_folder} has {free / 1e6:.0f} MB left. "
+                "Make room, or give a folder on another disk with -o."
+            )
 
     def _resume_from(self) -> dict[str, Any] | None:
         """The last checkpoint's state. Raises SettingError where it belongs to other settings."""
@@ -231,7 +251,7 @@ class Trainer:
                 outputs = self.model(batch["lr"], Size(*batch["hr"].shape[-2:]))
             losses, shown = picture_losses(accelerator.unwrap_model(self.model), batch, outputs)
             if self.perceptual is not None:
-                losses["lpips"] = self.perceptual(shown, batch["hr"])
+                losses["lpips"] = self.perceptual(shown, batch["hr"], int(batch["seed"][0]))
             if self.critic is not None:
                 losses["adversarial"] = self._fool(shown, batch["seed"])
             if self.regulariser:
@@ -272,6 +292,9 @@ class Trainer:
         logits = [level.chunk(2) for level in self.critic(both)]
         loss = discriminator_loss([real for real, _ in logits], [fake for _, fake in logits], self.settings.gan)
         self.accelerator.backward(loss)
+        if self.accelerator.sync_gradients:
+            heads = [p for p in self.critic.parameters() if p.requires_grad]
+            torch.nn.utils.clip_grad_norm_(heads, self.settings.clip)
         self.critic_optimizer.step()
         self.critic_optimizer.zero_grad()
         return loss
@@ -285,6 +308,7 @@ class Trainer:
             (loss / self.accumulation).backward()
         if self.accelerator.sync_gradients:
             average_gradients(list(self.regulariser.values()), self._average)
+            clip_gradients(list(self.regulariser.values()), self.settings.clip)
             self.regulariser_optimizer.step()
             self.regulariser_optimizer.zero_grad()
         return loss
@@ -293,9 +317,15 @@ class Trainer:
         return self.accelerator.reduce(x, "mean")
 
     def _check(self, losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            if not math.isfinite(value.item()):
-                raise self._failure(f"the {name} loss", value.item())
+        """Stops all processes where one has a loss that is not a number; each knows which, and the first one says it."""
+        values = torch.stack([value.detach().float() for value in losses.values()])[None]
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.gather(values)
+        bad = (~values.isfinite()).nonzero().tolist()
+        if bad:
+            process, place = bad[0]
+            where = f" in process {process}" if len(values) > 1 else ""
+            raise self._failure(f"the {list(losses)[place]} loss{where}", float(values[process, place]))
 
     def _failure(self, what: str, value: float) -> TrainingError:
         found = checkpoints(self.run_folder)

@@ -16,7 +16,7 @@ from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 from .figures import detail_and_right, psnr
 from .loop import Figures, Loop
-from .networks import VAE_CONFIG, new_vae
+from .networks import VAE_CONFIG, half_where_fast, new_vae
 from .pictures import Pictures, degraded
 
 CROPS = ((128, 8), (192, 4), (384, 1))
@@ -45,7 +45,7 @@ def train(run: Path, photos: Path, minutes: float) -> None:
         blurred = count // 4
         if blurred:
             hr[:blurred] = resize(degraded(hr[:blurred], rng), Size(side, side))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_where_fast():
             mean, log_variance = vae.encoder(hr * 2 - 1).float().chunk(2, dim=1)
             z = mean + torch.randn_like(mean) * NOISE * mean.std().detach()
             made = vae.decoder(z).float() * 0.5 + 0.5
@@ -60,7 +60,7 @@ def held_out_figures(photos: Path) -> Callable[[Any], Figures]:
     hr = Pictures.load(photos, held_out=True).batch(random.Random(7), 24, 256)
 
     def figures(vae: nn.Module) -> Figures:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), half_where_fast():
             made = torch.cat([decode(vae, encode(vae, part)).float() for part in hr.split(4)])
         detail, right = detail_and_right(made, hr)
         value = psnr(made, hr)

@@ -21,6 +21,7 @@ from op4ksr_core.picture.resample import resize
 from .crops import Restorer, Source
 from .figures import LUMA, detail_and_right, lattice, psnr
 from .loop import Figures, Loop, write
+from .networks import half_where_fast
 from .pictures import Pictures
 from .teacher import low
 
@@ -62,7 +63,7 @@ def new_network(start: Path | None = None) -> HighFrequencyCompensation:
 
 def forward(module: nn.Module, lr: Tensor, picture: Tensor) -> Tensor:
     """The picture with its detail, in bfloat16 where a CPU has it."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_where_fast():
         return picture + module(lr, picture.contiguous(memory_format=torch.channels_last)).float()
 
 
@@ -158,14 +159,14 @@ def train_textured(
         batch = source(rng, 6)
         up = resize(batch.lr, Size(*batch.hr.shape[-2:]))
         made = forward(loop.module, batch.lr, batch.picture)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_where_fast():
             real, fake = critic(batch.hr, up), critic(made.detach(), up)
         judged = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         against.zero_grad()
         judged.backward()
         against.step()
         critic.requires_grad_(False)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_where_fast():
             opinion = critic(made, up).mean()
         critic.requires_grad_(True)
         guard = (correlations(made) - correlations(batch.hr)).square().mean()

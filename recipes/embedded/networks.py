@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from op4ksr_core.model import flow
+from op4ksr_core.model.precision import half_is_fast
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.vae import make_f16
 from op4ksr_core.settings import RopeSettings
@@ -38,6 +39,11 @@ DIT_CONFIG: dict[str, Any] = {
 }
 PROMPT_TOKENS = 4
 SIGMA_MID, THETA = 0.3, 100.0
+
+
+def half_where_fast() -> torch.autocast:
+    """bfloat16 autocast on a CPU that has bfloat16; on others, which only emulate it, nothing."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=half_is_fast(torch.device("cpu")))
 
 
 def new_vae() -> Any:

@@ -18,7 +18,7 @@ from op4ksr_core.train.losses.wavelet import wavelet_loss
 from . import crops
 from .figures import detail_and_right, lattice, psnr
 from .loop import Figures, Loop, write
-from .networks import SIGMA_MID, THETA, Restorer, new_vae
+from .networks import SIGMA_MID, THETA, Restorer, half_where_fast, new_vae
 from .pictures import Pictures
 from .teacher import load_teacher, sharp_target
 
@@ -56,16 +56,16 @@ class Frozen:
         return cls(vae)
 
     def encoded(self, picture: Tensor) -> Tensor:
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), half_where_fast():
             return encode(self.vae, picture).float()
 
     def decoded(self, z: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_where_fast():
             return decode(self.vae, z).float()
 
 
 def restored(restorer: nn.Module, z: Tensor) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_where_fast():
         return restorer(z).float()
 
 
@@ -168,7 +168,7 @@ def train_together(run: Path, photos: Path, minutes: float) -> None:
         settings = frozen.vae.config
 
         def shown(z: Tensor) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16):
+            with half_where_fast():
                 scaled = z / settings.scaling_factor + settings.shift_factor
                 return average["decoder"](scaled).float() * 0.5 + 0.5
 

@@ -18,7 +18,7 @@ from op4ksr_core.curate import shards
 from op4ksr_core.curate.decide import Rules, aggregate, decide
 from op4ksr_core.curate.features import SCORES, measure
 from op4ksr_core.curate.listing import list_pictures
-from op4ksr_core.curate.models import clip_input, score_in
+from op4ksr_core.curate.models import clip_input, native_crops, score_in
 from op4ksr_core.errors import SettingError, WeightsError
 
 
@@ -40,7 +40,8 @@ def folder(tmp_path):
 
 def curate(folder, *options, inputs=("in",)):
     places = [str(folder / name) for name in inputs]
-    return main(["curate", *places, "-o", str(folder / "out"), "--side", "32", *options])
+    gates = ["--least-laplacian", "0", "--least-sobel", "0"]
+    return main(["curate", *places, "-o", str(folder / "out"), "--side", "32", *gates, *options])
 
 
 def kept(folder):
@@ -59,6 +60,18 @@ def test_the_sharper_half_is_kept_and_everything_is_told(folder, capsys):
     page = (folder / "out" / "report.html").read_text()
     assert page.count("<svg") == 6 and page.count("data:image/jpeg") == 8 and "http" not in page
     assert "8 scored now" in capsys.readouterr().out
+
+
+def test_blurred_and_flat_pictures_are_eliminated_before_the_ranking(folder):
+    rows = {row["path"]: row for row in map(lambda n: {"path": f"{n}.png"} | measure(folder / "in" / f"{n}.png"), range(8))}
+    cut = sorted(row["laplacian"] for row in rows.values())[2] + 1e-6
+    assert curate(folder, "--keep", "1", "--least-laplacian", str(cut)) == 0
+    decisions = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
+    blurred = {Path(row["path"]).name for row in decisions if row["decision"].startswith("blurred (Laplacian")}
+    assert blurred == {name for name, row in rows.items() if row["laplacian"] < cut} and len(blurred) == 3
+    assert len(kept(folder)) == 5
+    assert curate(folder, "--decide-only", "--keep", "1", "--least-sobel", "1e9", inputs=()) == 0
+    assert kept(folder) == []
 
 
 def test_decisions_are_made_anew_from_the_scores(folder, capsys, monkeypatch):
@@ -222,7 +235,7 @@ def test_duplicates_are_found_as_by_comparing_all(bits):
     near = [h ^ sum(1 << int(b) for b in rng.choice(64, k, replace=False)) for h in hashes for k in (0, 2, 3, 6, 9)]
     scores = dict(row(f"{n:03}", value) for n, value in enumerate(hashes + near))
     listing = [{"path": path, "licence": ""} for path in scores]
-    found = decide(listing, {1: scores}, Rules((1.0, 1.0), side=1, bits=bits))
+    found = decide(listing, {1: scores}, Rules(1.0, 0, 0, side=1, bits=bits))
     originals: list[int] = []
     for path in scores:
         value = int(scores[path]["phash"], 16)
@@ -266,16 +279,28 @@ def models(tmp_path):
 
 
 def test_stage_2_scores_what_stage_1_let_through(folder, models, capsys):
-    assert curate(folder, "--stage", "1", "2", "--keep", "0.5", "0.5", *models) == 0
-    assert "stage 2: 4 pictures, 4 scored now" in capsys.readouterr().out and len(kept(folder)) == 2
+    gates = ["--least-aesthetic", "0", "--most-degradation", "1e9"]
+    assert curate(folder, "--stage", "1", "2", "--keep", "0.5", *models, *gates) == 0
+    assert "stage 2: 4 pictures, 4 scored now" in capsys.readouterr().out
     rows = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
     first = rows[0]
     x = torch.from_numpy(np.asarray(Image.open(first["path"]))).permute(2, 0, 1)[None] / 255
     assert first["degradation"] == pytest.approx(float(Blur()(x)), abs=1e-5)
     assert np.isfinite(first["aesthetic"]) and rows[7]["aesthetic"] is None
+    scored = rows[:4]
+    for row in scored:
+        wanted = "kept" if row["aesthetic"] >= 0 else "below the least aesthetic score"
+        assert row["decision"].startswith(wanted)
+    # Without a limit the less degraded half goes through, and the gates are written down.
+    assert curate(folder, "--decide-only", "--least-aesthetic", "0", inputs=()) == 0
+    rows = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()[:4]
+    gate = json.loads((folder / "out" / "summary.json").read_text())["gates"]["degradation"]
+    assert gate == pytest.approx(float(np.median([row["degradation"] for row in rows])))
+    assert {row["degradation"] > gate for row in rows if row["decision"].startswith("too degraded")} == {True}
+    capsys.readouterr()
     # A laxer stage 1 lets more through: only they are scored.
-    assert curate(folder, "--stage", "2", "--keep", "1", "0.5", *models) == 0
-    assert "stage 2: 8 pictures, 4 scored now" in capsys.readouterr().out and len(kept(folder)) == 4
+    assert curate(folder, "--stage", "2", "--keep", "1", *models) == 0
+    assert "stage 2: 8 pictures, 4 scored now" in capsys.readouterr().out
 
 
 def test_stage_2_alone_wants_stage_1(folder, models, capsys):
@@ -317,7 +342,7 @@ def test_pictures_without_a_vision_score_are_told():
         name: {"error": None, "vision": value} for name, value in zip("abc", (80.0, 10.0, float("nan")), strict=True)
     }
     listing = [{"path": path, "licence": ""} for path in scores]
-    found = decide(listing, {1: scores, 3: third}, Rules((1.0, 1.0), side=1, bits=-1))
+    found = decide(listing, {1: scores, 3: third}, Rules(1.0, 0, 0, side=1, bits=-1))
     assert list(found.reasons.values()) == [
         "kept",
         "below the least score of stage 3",
@@ -363,12 +388,66 @@ def vision(tmp_path):
 
 def test_stage_3_asks_a_vision_model(folder, vision, capsys):
     """A model of random weights gives no score, which is told and not guessed."""
-    assert curate(folder, "--stage", "1", "3", "--keep", "0.25", "1", "--vision", str(vision)) == 0
+    assert curate(folder, "--stage", "1", "3", "--keep", "0.25", "--vision", str(vision)) == 0
     assert "stage 3: 2 pictures, 2 scored now" in capsys.readouterr().out and kept(folder) == []
     rows = pq.read_table(folder / "out" / "scores" / "stage3" / "000000.parquet").to_pylist()
     assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png"] and all(row["error"] is None for row in rows)
     decisions = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
     assert decisions[0]["decision"] == "no score in the vision model's answer"
+
+
+@pytest.fixture
+def address():
+    """A server that speaks chat completions: it says 90 of the first picture it sees and 10 of all others."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((self.path, self.headers["Authorization"], body))
+            words = json.dumps({"choices": [{"message": {"content": f"Score: {90 if len(asked) == 1 else 10}"}}]})
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(words.encode())
+
+        def log_message(self, *words):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1", asked
+    server.shutdown()
+
+
+def test_stage_3_asks_an_address_with_native_crops(folder, address, capsys, monkeypatch):
+    url, asked = address
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    options = ("--stage", "1", "3", "--keep", "0.25", "--vision", url)
+    assert curate(folder, *options) == 2 and "--vision-model" in capsys.readouterr().err and not asked
+    assert curate(folder, *options, "--vision-model", "seer") == 0 and kept(folder) == ["0"]
+    path, key, body = asked[0]
+    assert (path, key, body["model"], len(asked)) == ("/v1/chat/completions", "Bearer key", "seer", 2)
+    *pictures, words = body["messages"][0]["content"]
+    assert words["type"] == "text" and all(part["image_url"]["url"].startswith("data:image/png") for part in pictures)
+    assert curate(folder, *options, "--vision-model", "seer") == 0 and len(asked) == 2  # answers are kept
+
+
+def test_an_address_that_does_not_answer_is_an_error(folder, capsys):
+    options = ("--stage", "1", "3", "--vision", "http://127.0.0.1:9/v1", "--vision-model", "x")
+    assert curate(folder, *options) == 2 and "gave no answer" in capsys.readouterr().err
+
+
+def test_native_crops_are_the_pictures_own_pixels():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 9, (1100, 1700, 3), np.uint8))
+    image.paste(Image.fromarray(np.random.default_rng(1).integers(0, 256, (512, 512, 3), np.uint8)), (1024, 512))
+    crops = native_crops(image)
+    assert [crop.size for crop in crops] == [(512, 512)] * 3
+    assert crops[0].tobytes() == image.crop((594, 294, 1106, 806)).tobytes()
+    assert crops[1].tobytes() == image.crop((1024, 512, 1536, 1024)).tobytes()
+    assert [crop.size for crop in native_crops(image.crop((0, 0, 90, 40)))] == [(40, 40)] * 3
 
 
 def test_a_folder_that_is_no_vision_model_is_an_error(folder, capsys):

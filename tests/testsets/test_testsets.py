@@ -41,7 +41,10 @@ def sizes(folder, part):
 def test_syn_has_the_papers_sizes_and_is_the_same_again(small, photos, tmp_path, capsys):
     one, two = tmp_path / "one", tmp_path / "two"
     assert make("syn", photos, one) == 0
-    assert sizes(one, "hr") == {"a": (128, 80), "b": (64, 128)} and sizes(one, "lr") == {"a": (32, 20), "b": (16, 32)}
+    assert sizes(one, "hr") == {"a": (128, 100), "b": (100, 128)}
+    assert sizes(one, "lr") == {"a": (32, 25), "b": (25, 32)}
+    hr, whole = (np.asarray(Image.open(file)) for file in (one / "hr" / "a.png", photos / "a.png"))
+    assert np.array_equal(hr, whole[:, 16:144])  # the middle, cut and not resized
     assert make("syn", photos, two, "--manifest", str(one)) == 0
     assert "all 2 pictures are as the manifest" in capsys.readouterr().out
     for part in ("hr", "lr"):
@@ -139,7 +142,8 @@ def test_run_enlarges_evaluates_and_writes_the_papers_tables(small, photos, tmp_
     method = found["methods"]["embedded"]
     assert found["benchmark"] == "4KSR-Syn" and method["count"] == {"psnr": 2, "ssim": 2, "gmsd": 2}
     text = (tmp_path / "r" / "results.md").read_text()
-    assert "| OP4KSR (published) | 24.31 | 0.6830 |  | 0.3297 | 0.1496 |" in text and "| + RFR (published) |" in text
+    assert "**OP4KSR, table 3, on 4KSR-Syn**" in text and "| OP4KSR | 24.31 | 0.683 |" in text
+    assert "| OP4KSR (published) | 5.75 |" in text
     assert f"| embedded | {method['mean']['psnr']:.2f} |" in text and "this one, median of 2" in text
     assert sizes(tmp_path / "r", "sr") == sizes(tmp_path / "b", "hr")
     assert {p.name for p in (tmp_path / "r").iterdir()} == {

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from op4ksr_core.errors import ImageError, SettingError, WeightsError
-from op4ksr_core.lattice.autocorrelation import LAGS, autocorrelation, autocorrelation_loss
-from op4ksr_core.train.losses.adversarial import diff_augment, discriminator_loss, generator_loss
+from op4ksr_core.lattice.autocorrelation import LAGS, autocorrelation, autocorrelation_loss, highpass
+from op4ksr_core.train.losses.adversarial import BlurPool, diff_augment, discriminator_loss, generator_loss
 from op4ksr_core.train.losses.autocorrelation import AutocorrelationLoss
 from op4ksr_core.train.losses.lrr import LatentRefinementLoss, latent_refinement_loss
 from op4ksr_core.train.losses.perceptual import window_starts, windowed_distance
@@ -99,7 +99,51 @@ def test_normalised_l_ap_lets_flat_quadrants_count():
         a, b = (float(autocorrelation_loss(x, target, normalise=normalise)) for x in (marked, brighter))
         return a / (a + b)
 
-    assert share(True) > 0.9 > 0.5 > share(False)
+    assert share("variance") > 0.9 > 0.5 > share("none")
+
+
+def _textured(lattice, amplitude):
+    """A picture with strong low frequencies, and the same with a 32-px lattice over it: (marked, truth, amplitude)."""
+    smooth = torch.nn.functional.interpolate(torch.rand(1, 1, 6, 6), size=(256, 256), mode="bicubic")
+    truth = 0.2 + 0.6 * smooth + 0.01 * torch.randn(1, 1, 256, 256)
+    amplitude = torch.tensor(amplitude / 255, requires_grad=True)
+    return truth + amplitude * lattice, truth, amplitude
+
+
+WAVE = torch.cos(2 * math.pi * torch.arange(256) / 32)
+CELLS = torch.randn(32, 32, generator=torch.Generator().manual_seed(0)).repeat(8, 8)
+
+
+@pytest.mark.parametrize(("form", "lattice"), [("box", WAVE), ("box", CELLS), ("binomial", CELLS)])
+def test_highpassed_l_ap_pulls_at_a_faint_lattice(form, lattice):
+    """The slope at 1/255 takes the lattice away, and is a thousand times that of 1000 literal L_AP."""
+    marked, truth, amplitude = _textured(lattice, 1.0)
+    autocorrelation_loss(marked, truth, normalise="variance", highpassed=form).backward()
+    pull = float(amplitude.grad)
+    marked, truth, amplitude = _textured(lattice, 1.0)
+    (1000 * autocorrelation_loss(marked, truth)).backward()
+    assert pull > 1000 * abs(float(amplitude.grad)) and pull > 0
+
+
+def test_the_binomial_highpass_is_blind_to_a_smooth_wave_of_a_token():
+    pulls = {}
+    for form in ("box", "binomial"):
+        marked, truth, amplitude = _textured(WAVE, 1.0)
+        autocorrelation_loss(marked, truth, normalise="variance", highpassed=form).backward()
+        pulls[form] = float(amplitude.grad)
+    assert pulls["box"] > 1000 * abs(pulls["binomial"])
+
+
+def test_highpass_of_known_pictures():
+    flat, wave = torch.full((1, 2, 64, 64), 0.3), torch.tensor([1.0, -1.0]).repeat(32).expand(1, 1, 64, 64)
+    for kind in ("binomial", "box"):
+        assert float(highpass(flat, kind).abs().max()) < 1e-6
+    torch.testing.assert_close(highpass(wave, "binomial")[..., 2:-2], wave[..., 2:-2])  # at Nyquist nothing is lost
+    assert highpass(flat, "none") is flat
+    with pytest.raises(SettingError, match="highpass must be one of none, binomial, box, got 'boxx'. Did you mean box"):
+        highpass(flat, "boxx")
+    with pytest.raises(ImageError, match="33 px needs sides above 16 px"):
+        highpass(flat[..., :16], "box")
 
 
 def test_l_vae():
@@ -190,9 +234,34 @@ def test_adversarial_losses_against_their_formulas():
     assert float(generator_loss([fake])) == pytest.approx(bce(fake, 0.8), rel=1e-4)
     hinge = ((1 - real).clamp_min(0).mean() + (1 + fake).clamp_min(0).mean()) / 2
     assert float(discriminator_loss([real], [fake], "hinge")) == pytest.approx(float(hinge), rel=1e-5)
-    assert float(generator_loss([fake, real], "hinge")) == pytest.approx(
-        -float(torch.stack([fake, real]).mean()), rel=1e-4
-    )
+    assert float(generator_loss([fake, real], "hinge")) == pytest.approx(-float(fake.mean() + real.mean()), rel=1e-4)
+    assert float(generator_loss([fake, fake])) == pytest.approx(2 * bce(fake, 0.8), rel=1e-4)  # levels are summed
+
+
+def test_blur_pooling_halves_and_keeps_a_constant():
+    pool = BlurPool(2)
+    assert torch.allclose(pool(torch.full((1, 2, 8, 10), 0.7)), torch.full((1, 2, 4, 5), 0.7))
+    chequered = torch.tensor([1.0, -1.0]).repeat(8).expand(1, 2, 16, 16)
+    assert float(pool(chequered)[..., 1:-1].abs().max()) < 1e-6  # what plain striding would make a constant of
+
+
+def test_lpips_windows_can_be_drawn_and_are_not_kept():
+    """Drawn windows differ by seed; no activation of the network is kept for the backward pass."""
+    kept = []
+
+    def distance(a, b):
+        kept.append(torch.is_grad_enabled())
+        return ((a - b) ** 2).mean((1, 2, 3))
+
+    a, b = torch.rand(1, 3, 64, 64, requires_grad=True), torch.rand(1, 3, 64, 64)
+    whole = windowed_distance(distance, a, b, 16, 0)
+    first, second = (windowed_distance(distance, a, b, 16, 0, draw=3, seed=s) for s in (1, 2))
+    assert float(first.detach()) != float(second.detach()) and float(whole.detach()) > 0
+    before = len(kept)
+    whole.backward()
+    assert len(kept) == before + 16  # each window was computed once more
+    [found] = torch.autograd.grad(windowed_distance(distance, a, b, 16, 0), a)
+    torch.testing.assert_close(found, 4 * 2 * (a - b).detach() / a.numel())
 
 
 def test_diffaugment_is_by_seed_and_keeps_the_size():
@@ -227,7 +296,7 @@ def test_a_discriminator_learns_to_tell_two_textures(features):
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert len(critic(smooth)) == 4 and losses[-1] < 0.85 * losses[0]
+    assert len(critic(smooth)) == 3 and losses[-1] < 0.85 * losses[0]
 
 
 def test_a_discriminator_without_its_network_names_the_folder(tmp_path):

@@ -113,6 +113,25 @@ def test_a_sheet_of_pairs(folder, capsys):
     assert cli.main(["pairs", str(folder), "-o", str(folder / "s.png"), "--degradation", "x"]) == 2
 
 
+def test_a_sheet_of_steps(folder):
+    sheet = folder / "steps.png"
+    words = ["--crop", "64", "--count", "2", "--steps", "--degradation", "real-esrgan"]
+    assert cli.main(["pairs", str(folder), "-o", str(sheet), *words]) == 0
+    picture = Image.open(sheet)
+    assert picture.height == 2 * 220 + 8 and picture.width >= 9 * 200
+
+
+def test_a_mix_of_crops_has_rectangles_and_keeps_to_its_sides(tmp_path, photo):
+    for n, (height, width) in enumerate(((512, 300), (140, 512), (512, 512))):
+        write_picture(tmp_path / f"{n}.png", Picture(photo[..., :height, :width]))
+    paths = usable([one.path for one in find_pictures([tmp_path])], 128)
+    pairs = PairDataset(paths, 512, 4, "embedded", 0, 60, least_crop=128)
+    sizes = {tuple(pairs[n]["hr"].shape[1:]) for n in range(60)}
+    assert {(128, 128), (256, 256), (512, 512)} <= sizes and {(512, 256), (256, 512)} & sizes
+    assert all(side % 64 == 0 and 128 <= side <= 512 for size in sizes for side in size)
+    assert pairs[3]["lr"].shape[1:] == tuple(side // 4 for side in pairs[3]["hr"].shape[1:])
+
+
 def test_a_degradation_of_another_scale_is_refused(folder):
     with pytest.raises(SettingError, match="makes 1/4, not 1/2"):
         dataset(folder, scale=2)

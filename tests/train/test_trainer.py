@@ -191,6 +191,27 @@ def test_two_processes_are_one_with_twice_the_batch(photos, with_vsd, tmp_path):
 
 
 @pytest.mark.slow
+def test_fifty_steps_on_two_processes_equal_one_process(photos, tmp_path):
+    settings = replace(SMALL, steps=50, learning_rate=1e-4)
+    train(photos, tmp_path / "one", settings, save_every=50)
+    launched(photos, tmp_path / "two", "--steps", "50", "--learning-rate", "1e-4", "--save-every", "50")
+    assert_same_log(log_of(tmp_path / "two"), log_of(tmp_path / "one"), 5e-3)
+    assert len(log_of(tmp_path / "two")) == 50
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_in_one_process_stops_all_with_one_message(photos, tmp_path):
+    """The second process meets NaN in its first picture; both end, one says why."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(Path(__file__).parent.parent / "helpers" / "train_with_nan.py")
+    arguments = [script, *command(photos, tmp_path / "run")[4:], "--per-device", "1"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(launch + arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0
+    assert done.stderr.count("Step 2: the mse loss in process 1 is nan") == 1, done.stderr[-2000:]
+
+
+@pytest.mark.slow
 def test_a_sharded_transformer_trains_as_a_whole_one(photos, with_vsd, tmp_path):
     """FSDP: the same losses, the same pictures logged, and a checkpoint that one process goes on with."""
     one, settings, options = with_vsd
@@ -267,7 +288,7 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
         ({"losses": LossWeights(lpips=1.0)}, "vgg16-397923af.pth"),
         ({"losses": LossWeights(adversarial=1.0)}, "--features FOLDER"),
         ({"losses": LossWeights(vsd=1.0)}, "--negative FILE"),
-        ({"degradation": "none"}, "degradation must be one of omgsr, embedded, got 'none'"),
+        ({"degradation": "none"}, "degradation must be one of omgsr, s3diff, osediff, real-esrgan, embedded, got 'none'"),
         ({"crop": 512}, "5 are smaller than the crop of 512 px"),
     ],
 )

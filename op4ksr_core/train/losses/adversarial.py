@@ -1,7 +1,8 @@
 """Adversarial loss on the features of a frozen network, one spectrally normalised head per level, with DiffAugment.
 
-OMGSR (arXiv 2508.08227) takes DINOv3-ConvNeXt features, binary cross-entropy with soft targets 0.8 and 0, and
-DiffAugment (arXiv 2006.10738).
+As OMGSR has it (arXiv 2508.08227): the first three stages of a DINOv3 ConvNeXt, heads whose strides are blur-pooled
+(arXiv 1904.11486), binary cross-entropy with soft targets 0.8 and 0, losses summed over the levels, and DiffAugment
+(arXiv 2006.10738).
 """
 
 from collections.abc import Sequence
@@ -14,23 +15,26 @@ from torch.nn.utils.parametrizations import spectral_norm
 from ...picture.precision import at_least_single
 
 REAL, FAKE = 0.8, 0.0
+LEVELS = 3
+"""Stages of the backbone that are looked at, the finest first."""
+
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def discriminator_loss(real: list[Tensor], fake: list[Tensor], kind: str = "bce") -> Tensor:
-    """What the heads learn from their logits of real and of made pictures: mean over levels, a scalar."""
+    """What the heads learn from their logits of real and of made pictures: summed over levels, a scalar."""
     parts = []
     for r, f in zip(real, fake, strict=True):
         if kind == "hinge":
             parts.append((F.relu(1 - at_least_single(r)).mean() + F.relu(1 + at_least_single(f)).mean()) / 2)
         else:
             parts.append((_bce(r, REAL) + _bce(f, FAKE)) / 2)
-    return torch.stack(parts).mean()
+    return torch.stack(parts).sum()
 
 
 def generator_loss(fake: list[Tensor], kind: str = "bce") -> Tensor:
-    """What the made pictures learn: to be taken for real. Mean over levels, a scalar."""
-    return torch.stack([-at_least_single(f).mean() if kind == "hinge" else _bce(f, REAL) for f in fake]).mean()
+    """What the made pictures learn: to be taken for real. Summed over levels, a scalar."""
+    return torch.stack([-at_least_single(f).mean() if kind == "hinge" else _bce(f, REAL) for f in fake]).sum()
 
 
 def _bce(logits: Tensor, target: float) -> Tensor:
@@ -94,5 +98,23 @@ def _head(width: int) -> nn.Sequential:
     return nn.Sequential(
         spectral_norm(nn.Conv2d(width, inner, 3, padding=1)),
         nn.LeakyReLU(0.2),
+        BlurPool(inner),
+        spectral_norm(nn.Conv2d(inner, inner, 3, padding=1)),
+        nn.LeakyReLU(0.2),
         spectral_norm(nn.Conv2d(inner, 1, 1)),
     )
+
+
+class BlurPool(nn.Module):
+    """Halves the sides of (B, C, h, w) behind a binomial blur, so that what a head says hardly changes with a shift."""
+
+    kernel: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        taps = torch.tensor([0.125, 0.375, 0.375, 0.125])
+        self.register_buffer("kernel", (taps[:, None] * taps).expand(width, 1, 4, 4).clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = F.pad(x, (1, 2, 1, 2), mode="replicate")
+        return F.conv2d(padded, self.kernel.to(x.dtype), stride=2, groups=x.shape[1])

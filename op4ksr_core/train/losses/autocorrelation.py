@@ -4,15 +4,23 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ...lattice.autocorrelation import LAGS, autocorrelation_loss
+from ...lattice.autocorrelation import LAGS, Highpass, Normalise, autocorrelation_loss
 
 
 class AutocorrelationLoss(nn.Module):
     """`autocorrelation_loss` with its settings."""
 
-    def __init__(self, lags: Sequence[int] = LAGS, remove_mean: bool = True, normalise: bool = False):
+    def __init__(
+        self,
+        lags: Sequence[int] = LAGS,
+        remove_mean: bool = True,
+        normalise: Normalise = "none",
+        highpass: Highpass = "none",
+    ):
         super().__init__()
-        self.lags, self.remove_mean, self.normalise = tuple(lags), remove_mean, normalise
+        self.lags, self.remove_mean, self.normalise, self.highpass = tuple(lags), remove_mean, normalise, highpass
 
     def forward(self, prediction_bchw: Tensor, target_bchw: Tensor) -> Tensor:
-        return autocorrelation_loss(prediction_bchw, target_bchw, self.lags, self.remove_mean, self.normalise)
+        return autocorrelation_loss(
+            prediction_bchw, target_bchw, self.lags, self.remove_mean, self.normalise, self.highpass
+        )

@@ -1,0 +1,38 @@
+"""The papers' tables as package data."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from op4ksr_core.app import cli
+from op4ksr_core.errors import SettingError
+from op4ksr_core.evaluate import published
+
+
+def test_the_paper_s_own_row():
+    [row] = [row for row in published.table("OP4KSR", "3", "4KSR-Syn") if row.method == "OP4KSR"]
+    assert row.values["psnr"] == 24.31 and row.values["ssim"] == 0.683 and row.values["lpips"] == 0.3297
+
+
+def test_data_of_one_name_stays_apart_by_paper():
+    found = published.tables("realsr")
+    assert {rows[0].paper for rows in found} >= {"OSEDiff", "TVT", "F2IDiff"}
+    assert all(len({(row.paper, row.table) for row in rows}) == 1 for rows in found)
+
+
+def test_data_without_a_table_is_named_with_what_there_is():
+    with pytest.raises(SettingError, match="No table is on '4KSR-Sun'; there are .* Did you mean 4KSR-Syn"):
+        published.tables("4KSR-Sun")
+
+
+def test_evaluate_prints_them_apart_from_our_means(tmp_path, capsys):
+    for part in ("a", "gt"):
+        (tmp_path / part).mkdir()
+        noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / part / "x.png")
+    words = ["evaluate", str(tmp_path / "a"), "--gt", str(tmp_path / "gt"), "--metrics", "psnr,gmsd"]
+    assert cli.main([*words, "--compare", "4ksr-syn"]) == 0
+    out = capsys.readouterr().out
+    ours, theirs = out.split("Published on")
+    assert "OP4KSR, table 3, on 4KSR-Syn" in theirs and "| OP4KSR | 24.31 |" in theirs and "OP4KSR" not in ours
+    assert cli.main([*words, "--compare", "nothing"]) == 2 and "No table is on" in capsys.readouterr().err
