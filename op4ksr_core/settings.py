@@ -135,8 +135,20 @@ class UpscaleSettings:
     """Side in px of the windows that the transformer sees one by one, each half over the next, as OMGSR's reference
     runs at large sizes; 0 shows it the whole picture. The VAE always sees all of it."""
 
+    timestep: int = 999
+    """Of 0 to 999: where the UNets of Stable Diffusion's families run. OSEDiff: 999; TVT: 1. A flow ignores it."""
+
+    window_overlap: int = 0
+    """px that windows share; 0 is half a window. OSEDiff's tiles: windows of 768 px that share 256."""
+
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
+        check_range("The timestep", self.timestep, 0, 999)
+        check_range("The windows' overlap", self.window_overlap, 0, MAX_WINDOW)
+        if self.window and self.window_overlap >= self.window:
+            raise SettingError(
+                f"Windows share less than their side of {self.window} px, got an overlap of {self.window_overlap} px."
+            )
         check_range("Steps", self.steps, 1, MAX_STEPS)
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise SettingError(f"Guidance must be a finite number of at least 0, got {self.guidance}.")
@@ -198,11 +210,17 @@ PRESETS: dict[str, UpscaleSettings] = {
     ),
     # OMGSR-F (arXiv 2508.08227): FLUX.1-dev at its trained sizes with the F8 VAE.
     "omgsr": UpscaleSettings(sigma=0.5051, colour="wavelet", fidelity=0.0, rope=RopeSettings(theta=10_000.0)),
+    # OSEDiff (arXiv 2406.08177): Stable Diffusion 2.1-base at its last timestep, the posterior sampled, AdaIN.
+    "osediff": UpscaleSettings(timestep=999, posterior_seed=0, colour="adain", fidelity=0.0, rope=None),
+    # TVT (arXiv 2507.20291): its VAE-D4 and CE-UNet at timestep 1.
+    "tvt": UpscaleSettings(timestep=1, posterior_seed=0, colour="adain", fidelity=0.0, rope=None),
+    # F2IDiff-SR: OSEDiff's plan with DINOv2's features in the prompt's place. The paper does not state its timestep.
+    "f2idiff": UpscaleSettings(timestep=999, posterior_seed=0, colour="adain", fidelity=0.0, rope=None),
 }
 """Settings by name; each means the same on the command line, in Python and in a graph."""
 
 
-PRESET_FACTORS = {"omgsr": 8}
+PRESET_FACTORS = {"omgsr": 8, "osediff": 8, "tvt": 4, "f2idiff": 8}
 """VAE factor of the presets whose VAE is not F16."""
 
 

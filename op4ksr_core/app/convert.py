@@ -1,19 +1,29 @@
-"""`op4ksr convert`: an adapter in another form."""
+"""`op4ksr convert`: an adapter in another form, and OSEDiff's and TVT's pickles as safetensors."""
 
 import argparse
 
-from ..weights.convert import convert
+from ..errors import SettingError
+from ..weights.convert import PICKLES, convert, convert_pickle
 from .console import say
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("adapter", help="PEFT folders, single file, or FLUX LoRA with kohya's key names")
+    parser.add_argument(
+        "adapter",
+        help="PEFT folders, single file, or FLUX LoRA with kohya's key names; or osediff.pkl, model_TVT.pkl, vae.ckpt",
+    )
     parser.add_argument("-o", "--output", required=True, help="what to write; must not be there yet")
-    parser.add_argument("--to", required=True, help="folder, file or kohya")
+    parser.add_argument("--to", help="folder, file or kohya; of a pickle not wanted")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """An adapter in another form."""
+    """An adapter in another form; a pickle, which nothing else here reads, as safetensors."""
+    if arguments.adapter.lower().endswith(PICKLES):
+        said = convert_pickle(arguments.adapter, arguments.output)
+        say(f"{arguments.adapter} -> {arguments.output} ({said})")
+        return 0
+    if arguments.to is None:
+        raise SettingError("Say which form the adapter is to have: --to folder, file or kohya.")
     convert(arguments.adapter, arguments.output, arguments.to)
     say(f"{arguments.adapter} -> {arguments.output} ({arguments.to})")
     return 0

@@ -25,6 +25,7 @@ from ..settings import (
     with_strength,
 )
 from ..weights.sources import Sources
+from ..weights.unet_sources import UNetSources, is_unet_folder
 from .numbers import SEED, WORKERS, number, whole
 
 log = logging.getLogger("op4ksr")
@@ -69,6 +70,7 @@ def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         ("prompt", "prompt embeddings, instead of the model folder's prompt.safetensors"),
     ):
         model.add_argument(f"--{name}", help=text)
+    model.add_argument("--features", help="DINOv2 folder of transformers, in place of a prompt (F2IDiff-SR)")
     model.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where the VAE's config is silent")
     model.add_argument(
         "--vae-pass",
@@ -100,6 +102,8 @@ def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> 
     method.add_argument("--fidelity", type=float, help="how far the input's own band is kept, 0 to 1")
     method.add_argument("--compensation", type=float, help="fine detail that 16x compression loses, 0 (none) to 2")
     method.add_argument("--strength", type=float, help="0 keeps the picture, 1 is the preset (default), 2 is most")
+    method.add_argument("--timestep", type=int, help="of a Stable Diffusion UNet, 0 to 999 (OSEDiff 999, TVT 1)")
+    method.add_argument("--window-overlap", type=int, help="px that windows share, 0 for half a window (default)")
     method.add_argument("--window", type=int, help="px of the windows that the transformer sees, 0 for all (default)")
 
 
@@ -120,14 +124,17 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     """The preset with every option that was given put over it."""
     preset = find_preset(arguments.preset if arguments.preset is not None else _usual_preset(arguments.model))
     given = {k: v for k, v in vars(arguments).items() if v is not None}
-    rope = replace(preset.rope or RopeSettings(), **{k: given[k] for k in ("theta", "scheme") if k in given})
+    changes = {k: given[k] for k in ("theta", "scheme") if k in given}
+    rope = replace(preset.rope or RopeSettings(), **changes) if preset.rope or changes else None
     names = {one.name for one in fields(UpscaleSettings)} & given.keys()
     settings = replace(preset, rope=rope, **{name: given[name] for name in names})
     return with_strength(settings, given["strength"]) if "strength" in given else settings
 
 
 def _usual_preset(model: str) -> str:
-    return "embedded" if model == "embedded" else "op4ksr"
+    if model == "embedded":
+        return "embedded"
+    return "osediff" if is_unet_folder(model) else "op4ksr"
 
 
 def find_device(name: str | None) -> torch.device | None:
@@ -155,8 +162,20 @@ def _fast_half(device: torch.device | None) -> torch.dtype | None:
     return torch.bfloat16
 
 
-def find_sources(arguments: argparse.Namespace) -> Sources:
+def find_sources(arguments: argparse.Namespace) -> Sources | UNetSources:
     """The model that the options name. Raises WeightsError."""
+    if is_unet_folder(arguments.model):
+        return UNetSources.find(
+            arguments.model,
+            unet=arguments.transformer,
+            vae=arguments.vae,
+            prompt=arguments.prompt,
+            features=arguments.features,
+            adapters=arguments.adapter,
+            adapter_scale=arguments.adapter_scale,
+        )
+    if arguments.features:
+        raise SettingError(f"--features is for a Stable Diffusion folder; {arguments.model} has no unet.")
     return Sources.find(
         EMBEDDED if arguments.model == "embedded" else arguments.model,
         transformer=arguments.transformer,

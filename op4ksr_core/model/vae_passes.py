@@ -150,6 +150,9 @@ def _levels(half: Any) -> Iterator[Step]:
 
 
 def _middle(half: Any) -> Iterator[Step]:
+    """Residual blocks with an attention, or None, between them; nothing in a VAE without a middle (TVT's VAE-D4)."""
+    if not len(half.mid_block.resnets):
+        return
     first, *others = half.mid_block.resnets
     yield "residual", first
     for attention, block in zip(half.mid_block.attentions, others, strict=True):

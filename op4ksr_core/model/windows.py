@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 
-def in_windows(z_bchw: Tensor, side: int, work: Callable[[Tensor], Tensor]) -> Tensor:
-    """`work` on windows of `side` x `side` latent px, each half over the next, and their weighted mean.
+def in_windows(z_bchw: Tensor, side: int, work: Callable[[Tensor], Tensor], overlap: int = 0) -> Tensor:
+    """`work` on windows of `side` x `side` latent px, and their weighted mean; each shares `overlap` px with the next,
+    half a window if 0.
 
     `side` is even and at least 4. Weights fall linearly from a window's middle to its border, so that no seam is left;
     the last window of a row lies at the end of it. A latent that is no larger than a window is worked on whole.
     """
     height, width = z_bchw.shape[-2:]
-    rows, columns = starts(height, side), starts(width, side)
+    rows, columns = starts(height, side, overlap), starts(width, side, overlap)
     if len(rows) == len(columns) == 1:
         return work(z_bchw)
     total = torch.zeros_like(z_bchw)
@@ -28,11 +29,11 @@ def in_windows(z_bchw: Tensor, side: int, work: Callable[[Tensor], Tensor]) -> T
     return total / weights
 
 
-def starts(length: int, side: int) -> list[int]:
-    """Where the windows begin along an axis: every half window, and at even px (a token is two latent px wide)."""
+def starts(length: int, side: int, overlap: int = 0) -> list[int]:
+    """Where the windows begin along an axis, at even px (a token is two latent px wide)."""
     if length <= side:
         return [0]
-    step = side // 2 // 2 * 2
+    step = max(2, (side - overlap if overlap else side // 2) // 2 * 2)
     return sorted({*range(0, length - side, step), length - side})
 
 

@@ -36,11 +36,14 @@ class DiffusersHost:
     def __init__(self, sources: Sources, device: torch.device, dtype: torch.dtype, execution: Execution):
         self.sources, self.device, self.dtype, self.execution = sources, device, dtype, execution
         _ = sources.found_adapters  # what is wrong with them is said now, not at the first picture
-        self.prompt, self.pooled = sources.load_prompt()
+        self._load_prompts()
         self.transformer = Resident(self._load_transformer, device, can_stream=True)
         self.vae = Resident(self._load_vae, device)
         self.residency, self.vae_pass = "resident", self.passes[0]
         self._own_positions: Any = None
+
+    def _load_prompts(self) -> None:
+        self.prompt, self.pooled = self.sources.load_prompt()
 
     @property
     def passes(self) -> tuple[str, ...]:
@@ -54,6 +57,11 @@ class DiffusersHost:
         """Picture px per latent px: 16 or 8. Loads the VAE on first use."""
         with self.vae.use("resident") as vae:
             return downscale_factor(vae)
+
+    @cached_property
+    def token_px(self) -> int:
+        """Sides are padded to a multiple of this: two latent px, a token's side."""
+        return 2 * self.latent_factor
 
     @property
     def held_bytes(self) -> int:

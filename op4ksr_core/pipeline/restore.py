@@ -72,7 +72,8 @@ def transform_latent(host: Host, z: Tensor, settings: UpscaleSettings, report: P
     if not settings.window:
         return host.transform(z, settings, report)
     side = settings.window // (2 * host.latent_factor) * 2
-    return in_windows(z, side, lambda part: host.transform(part, settings, report))
+    overlap = settings.window_overlap // host.latent_factor
+    return in_windows(z, side, lambda part: host.transform(part, settings, report), overlap)
 
 
 def decode_picture(

@@ -13,8 +13,10 @@ from ..paths import EMBEDDED
 from ..progress import Progress
 from ..settings import PRESETS, Execution, UpscaleSettings
 from ..weights.sources import Sources
+from ..weights.unet_sources import UNetSources, is_unet_folder
 from .diffusers_host import DiffusersHost
 from .memory import MemoryPlan, make_memory_plan
+from .unet_host import UNetHost
 from .restore import Variant, check_image, variants
 
 
@@ -27,7 +29,7 @@ class Upscaler:
 
     def __init__(
         self,
-        sources: Sources,
+        sources: Sources | UNetSources,
         settings: UpscaleSettings,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -37,7 +39,8 @@ class Upscaler:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.settings, self.check_memory = settings, check_memory
-        self.host = DiffusersHost(sources, self.device, self.dtype, execution)
+        kind = UNetHost if isinstance(sources, UNetSources) else DiffusersHost
+        self.host: DiffusersHost = kind(sources, self.device, self.dtype, execution)  # type: ignore[arg-type]
         self.last_memory_plan: MemoryPlan | None = None
 
     @classmethod
@@ -61,6 +64,7 @@ class Upscaler:
         transformer: str | Path | None = None,
         vae: str | Path | None = None,
         prompt: str | Path | None = None,
+        features: str | Path | None = None,
         f16: bool | None = None,
         head: str = "centered",
         adapters: Iterable[str | Path] = (),
@@ -75,9 +79,22 @@ class Upscaler:
 
         Each named file or folder takes the place of the folder's own. `adapters` are OMGSR-layout
         folders or single files, merged times `adapter_scale`. Settings default to the `op4ksr`
-        preset. Raises WeightsError where a part is missing or does not fit.
+        preset. A folder with `unet` is Stable Diffusion's: it goes with a converted OSEDiff or TVT file as its adapter
+        (`op4ksr convert`), or with `features`, a DINOv2 folder, for F2IDiff-SR; give the preset of that name.
+        Raises WeightsError where a part is missing or does not fit.
         """
-
+        if is_unet_folder(folder):
+            assert folder is not None
+            unet = UNetSources.find(
+                folder,
+                unet=transformer,
+                vae=vae,
+                prompt=prompt,
+                features=features,
+                adapters=adapters,
+                adapter_scale=adapter_scale,
+            )
+            return cls(unet, settings or PRESETS["osediff"], device, dtype, check_memory, execution)
         sources = Sources.find(
             folder,
             transformer=transformer,
@@ -103,7 +120,7 @@ class Upscaler:
             target = target_size(source, scale, long_side)
         elif scale is not None or long_side is not None:
             raise SettingError(f"Give a target ({target}), or a scale or long side, not both.")
-        return plan_target(source, target, token_px=2 * self.latent_factor)
+        return plan_target(source, target, token_px=self.host.token_px)
 
     def memory_plan(self, plan: SizePlan, batch: int = 1) -> MemoryPlan:
         """The estimate for one call. Raises MemoryPlanError where nothing fits."""

@@ -22,6 +22,8 @@ from ..model.vae import is_f16
 from ..weights.sources import Sources
 from .files import find_weights
 from .loading import Adapter, find_adapters, save_adapter_folders, save_adapters
+from .unet_adapters import from_pickle, plain_metadata, save_unet_adapter, vae_of_checkpoint
+from .unet_sources import SD_VAE
 
 FORMS = ("folder", "file", "kohya")
 _KOHYA = {"transformer": "lora_transformer_", "vae": "lora_vae_encoder_"}
@@ -56,6 +58,34 @@ def convert(source: str | Path, to: str | Path, form: str) -> None:
     adapters = read_adapters(source)
     with _whole(to) as part:
         {"folder": save_adapter_folders, "file": save_adapters, "kohya": _write_kohya}[form](part, adapters)
+
+
+PICKLES = (".pkl", ".ckpt", ".pt", ".pth", ".bin")
+
+
+def convert_pickle(source: str | Path, to: str | Path) -> str:
+    """OSEDiff's `osediff.pkl` or TVT's `model_TVT.pkl` as an adapter file, TVT's `vae.ckpt` as a VAE folder.
+
+    Whole or not at all; returns what it was, in a line. Raises WeightsError, SettingError on a wrong name, OutputError.
+    """
+    from safetensors.torch import save_file
+
+    to = at_home(to)
+    if str(source).lower().endswith(".ckpt"):
+        if to.suffix:
+            raise SettingError(f"VAE-D4 becomes a folder: give -o a name without an ending, not {to.name}.")
+        state = vae_of_checkpoint(source)
+        with _whole(to) as part:
+            part.mkdir()
+            save_file(state, part / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+            (part / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"} | SD_VAE, indent=2) + "\n")
+        return f"VAE-D4, {len(state)} tensors"
+    if to.suffix != ".safetensors":
+        raise SettingError(f"The adapter is one file: give it a name that ends in .safetensors, not {to.name}.")
+    adapter = from_pickle(source)
+    with _whole(to) as part:
+        save_unet_adapter(part, adapter)
+    return plain_metadata(adapter)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""Fixed prompt embeddings: computed once with FLUX's text encoders, then kept in a small file."""
+"""Fixed prompt embeddings: computed once with FLUX's or Stable Diffusion's text encoders, then kept in a small file."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,12 +14,15 @@ def embed_prompt(folder: str | Path, to: str | Path, prompt: str = POSITIVE_PROM
     """Writes `prompt_embeds` (1, tokens, D) and `pooled_prompt_embeds` (1, P) of a prompt to a safetensors file.
 
     `folder` is a diffusers FLUX folder with tokenizer, text_encoder, tokenizer_2 and text_encoder_2.
+    A Stable Diffusion folder (`unet`, `tokenizer`, `text_encoder`) gives `prompt_embeds` (1, 77, D) alone.
     Needs transformers. Raises WeightsError where one of them is missing.
     """
     from diffusers import FluxPipeline
     from safetensors.torch import save_file
 
     folder, to = at_home(folder), at_home(to)
+    if (folder / "unet").is_dir():
+        return _embed_clip(folder, to, prompt)
     wanted = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "model_index.json")
     missing = [name for name in wanted if not (folder / name).exists()]
     if missing:
@@ -32,4 +36,23 @@ def embed_prompt(folder: str | Path, to: str | Path, prompt: str = POSITIVE_PROM
         sequence, pooled, _ = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=tokens)
     tensors = {"prompt_embeds": sequence.contiguous(), "pooled_prompt_embeds": pooled.contiguous()}
     save_file(tensors, to, metadata={"prompt": prompt})
+    return to
+
+
+def _embed_clip(folder: Path, to: Path, prompt: str) -> Path:
+    """CLIP's last hidden state of a prompt padded to the tokenizer's length, as Stable Diffusion reads it."""
+    from safetensors.torch import save_file
+    from transformers import AutoTokenizer, CLIPTextModel
+
+    missing = [name for name in ("tokenizer", "text_encoder") if not (folder / name).is_dir()]
+    if missing:
+        raise WeightsError(f"{folder} lacks {', '.join(missing)}: Stable Diffusion's own text encoder is needed.")
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True)
+    ids = tokenizer(
+        prompt, max_length=tokenizer.model_max_length, padding="max_length", truncation=True, return_tensors="pt"
+    ).input_ids
+    with torch.inference_mode():
+        tokens = encoder(ids)[0].float().contiguous()
+    save_file({"prompt_embeds": tokens}, to, metadata={"prompt": prompt})
     return to

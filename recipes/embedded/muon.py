@@ -8,12 +8,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from op4ksr_core.model.precision import half_is_fast
+
 RATE = 20.0
 """Muon's learning rate in multiples of AdamW's."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised by five Newton-Schulz steps in bfloat16."""
+    """Nesterov momentum, orthogonalised by five Newton-Schulz steps, in bfloat16 where the CPU has it."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "factor": RATE})
@@ -37,7 +39,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(x: Tensor) -> Tensor:
     """The nearest matrix with orthonormal rows or columns, roughly; float32."""
     wide = x.T if x.shape[0] > x.shape[1] else x
-    y = wide.bfloat16() / (wide.norm() + 1e-9)
+    y = wide.to(torch.bfloat16 if half_is_fast(x.device) else torch.float32) / (wide.norm() + 1e-9)
     for _ in range(5):
         square = y @ y.T
         y = 3.4445 * y + (-4.7750 * square + 2.0315 * square @ square) @ y

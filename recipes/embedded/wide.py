@@ -30,8 +30,12 @@ SIDES = (1024, 1536)
 WINDOW, EDGE = 16, 4
 """Latent px of the square that is decoded for the loss, and of the margin around it, which its zero padding spoils."""
 
-HIDDEN = 0.25
-"""Share of the steps in which a tenth of the tokens are blank, so that they have to be drawn from their neighbours."""
+EVERY = 3
+"""Steps between two with the picture's loss on a window, beside the latent's squared error."""
+
+HIDDEN, BLANK = 0.5, 0.2
+"""Share of the steps in which tokens are blank, and share of the tokens: they have to be drawn from their neighbours,
+so that where a token lies comes to matter."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def _bytes(x: Tensor) -> Tensor:
 
 
 def train_wide(run: Path, photos: Path, minutes: float, frozen: Frozen, module: Restorer) -> None:
-    """The picture's loss on windows of the decoded picture, with the latent's squared error beside it."""
+    """The latent's squared error, and every few steps the picture's loss on a window of what it decodes to."""
     rows = [Wide(**row) for row in torch.load(run / "wide-pairs.pt", weights_only=True)]
     kept, held = rows[:-HELD], rows[-HELD:]
     loop = Loop("wide", run, module.requires_grad_(True), minutes, 3e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=2)
@@ -98,8 +102,8 @@ def train_wide(run: Path, photos: Path, minutes: float, frozen: Frozen, module: 
         if rng.random() < HIDDEN:
             before = before * _shown(before, rng)
         z = restored(module, before)
-        total = LATENT * F.mse_loss(z, wanted)
-        for _ in range(2):
+        total = F.mse_loss(z, wanted)
+        if step % EVERY == 0:
             cut, pixels = _window(z, rng)
             made = frozen.decoded(cut)[..., 16 * EDGE : -16 * EDGE, 16 * EDGE : -16 * EDGE]
             target, hr = (x[None, :, pixels[0], pixels[1]].float() / 255 for x in (row.target, row.hr))
@@ -127,16 +131,12 @@ def train_wide(run: Path, photos: Path, minutes: float, frozen: Frozen, module: 
     loop.train(loss, figures)
 
 
-HELD = 12
+HELD = 5
 """The last crops, kept for validation: of photographs that other crops are from, so they compare stages, no more."""
-
-LATENT = 0.1
-"""Weight of the latent's squared error beside the picture's loss."""
-
 
 def _shown(z: Tensor, rng: random.Random) -> Tensor:
     generator = torch.Generator().manual_seed(rng.randrange(2**40))
-    tokens = torch.rand(1, 1, z.shape[2] // 2, z.shape[3] // 2, generator=generator) > 0.1
+    tokens = torch.rand(1, 1, z.shape[2] // 2, z.shape[3] // 2, generator=generator) > BLANK
     return tokens.float().repeat_interleave(2, 2).repeat_interleave(2, 3)
 
 

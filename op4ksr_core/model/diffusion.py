@@ -1,0 +1,60 @@
+"""One step of Stable Diffusion's UNets, whose kind of prediction differs from a flow's.
+
+z_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps, abar the cumulative product of 1 - beta; the UNet predicts eps
+(`epsilon`) or v = sqrt(abar) eps - sqrt(1 - abar) x0 (`v_prediction`). OSEDiff (arXiv 2406.08177) and TVT (2507.20291)
+read the latent of the enlarged picture as z_t and take x0 in one step; it is neither noised nor scaled.
+"""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..settings import check_choice, check_range
+
+Prediction = Literal["epsilon", "v_prediction"]
+PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
+
+TRAIN_STEPS = 1000
+_BETAS = (0.00085, 0.012)
+
+
+def alpha_bars() -> Tensor:
+    """abar of the 1000 timesteps, float64: Stable Diffusion's schedule, linear in the root of beta."""
+    first, last = (beta**0.5 for beta in _BETAS)
+    betas = torch.linspace(first, last, TRAIN_STEPS, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0)
+
+
+def alpha_bar(timestep: int) -> float:
+    """abar at a timestep from 0 to 999. Raises SettingError outside."""
+    return float(alpha_bars()[int(check_range("The timestep", timestep, 0, TRAIN_STEPS - 1))])
+
+
+def clean(z_t: Tensor, prediction: Tensor, bar: Tensor | float, kind: Prediction = "epsilon") -> Tensor:
+    """x0 of a state z_t and what the UNet predicts of it, float32; `bar` is abar, a number or shaped to broadcast.
+
+    At timestep 999 of `epsilon` x0 is a difference of numbers 15 times as large, which bfloat16 cannot hold.
+    """
+    check_choice("The prediction", kind, PREDICTIONS)
+    bar = torch.as_tensor(bar, dtype=torch.float32, device=z_t.device)
+    z, p = z_t.float(), prediction.float()
+    if kind == "v_prediction":
+        return bar.sqrt() * z - (1 - bar).sqrt() * p
+    return (z - (1 - bar).sqrt() * p) / bar.sqrt()
+
+
+def noised(x0: Tensor, noise: Tensor, bar: Tensor | float) -> Tensor:
+    """The state of a clean latent at abar."""
+    bar = torch.as_tensor(bar, dtype=torch.float32, device=x0.device)
+    return bar.sqrt() * x0 + (1 - bar).sqrt() * noise
+
+
+def unet_prediction(unet: Any, z: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+    """What a diffusers UNet predicts, float32, in the shape of z (B, 4, h, w).
+
+    timestep is (B,), condition (1 or B, L, D).
+    """
+    dtype = unet.dtype
+    tokens = condition.to(z.device, dtype).expand(len(z), -1, -1)
+    return unet(z.to(dtype), timestep, encoder_hidden_states=tokens).sample.float()

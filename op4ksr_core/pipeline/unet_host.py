@@ -1,0 +1,98 @@
+"""The host of Stable Diffusion's families: OSEDiff, TVT and F2IDiff-SR run in the one order of work."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..model import diffusion
+from ..model.attention import attention_kernel
+from ..model.finite import check_finite
+from ..progress import Progress, watch
+from ..settings import Execution, UpscaleSettings
+from ..weights.files import find_weights
+from ..weights.unet_sources import UNetSources
+from .diffusers_host import DiffusersHost
+from .memory import PLAIN_LAYERS, Footprint
+
+FEATURE_SIDE = 518
+"""px that DINOv2 sees a picture at: 37x37 tokens of 14 px and one for the whole. F2IDiff-SR's paper does not say."""
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class UNetHost(DiffusersHost):
+    """A `restore.Host` over a UNet that runs once at `settings.timestep`. The VAE is as in the other host.
+
+    The UNet runs in float32, on CUDA in float16: at timestep 999 bfloat16 would cost up to 0.06 of a latent's
+    deviation. `settings.sigma`, steps, noise, guidance and rope are a flow's and change nothing here.
+    """
+
+    sources: UNetSources  # type: ignore[assignment]
+
+    def __init__(self, sources: UNetSources, device: torch.device, dtype: torch.dtype, execution: Execution):
+        self.condition = sources.load_condition()
+        super().__init__(sources, device, dtype, execution)
+        if dtype == torch.bfloat16:
+            self.unet_dtype = torch.float16 if device.type == "cuda" else torch.float32
+        else:
+            self.unet_dtype = dtype
+
+    def _load_prompts(self) -> None:
+        """A UNet's condition has no pooled half."""
+
+    @cached_property
+    def token_px(self) -> int:
+        """Sides are padded to what the UNet halves without a rest: 64 px for Stable Diffusion and for TVT."""
+        with self.transformer.use("resident") as unet:
+            return self.latent_factor * 2 ** (len(unet.config.block_out_channels) - 1)
+
+    def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        if self.sources.features is not None:
+            self.condition = self.features_of(padded)
+        return super().encode(padded, settings, report)
+
+    @cached_property
+    def _extractor(self) -> Any:
+        return self.sources.load_features().to(self.device)
+
+    def features_of(self, picture: Tensor) -> Tensor:
+        """DINOv2's tokens (B, 1370, D) of pictures in [0, 1]."""
+        small = F.interpolate(picture, size=(FEATURE_SIDE, FEATURE_SIDE), mode="bicubic", antialias=True).clamp(0, 1)
+        mean, deviation = (small.new_tensor(v).view(1, 3, 1, 1) for v in (_MEAN, _DEVIATION))
+        return self._extractor(pixel_values=(small - mean) / deviation).last_hidden_state.float()
+
+    def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        assert self.condition is not None
+        condition = self.condition
+        with self.transformer.use(self.residency) as unet:
+            at = torch.full((len(z),), settings.timestep, device=z.device)
+            blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+            with watch(blocks, "transform", report, 1), attention_kernel(self.execution.attention):
+                predicted = diffusion.unet_prediction(unet, z, at, condition)
+        z0 = diffusion.clean(z, predicted, diffusion.alpha_bar(settings.timestep), self.sources.prediction)
+        return check_finite(z0, "The UNet", self.unet_dtype, "Use float32 (--dtype float32).")
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """Sizes of the parts, from the file headers; the UNet's work is estimated by its first level's width."""
+        unet, vae = find_weights(self.sources.unet), find_weights(self.sources.vae)
+        with self.vae.use("resident") as module:
+            channels = tuple(module.config.block_out_channels)
+        width = int((unet.config or {}).get("block_out_channels", [320])[0])
+        per_token = (self.token_px // self.latent_factor) ** 2
+        size = self.unet_dtype.itemsize
+        return Footprint(
+            unet.parameter_count() * size,
+            vae.parameter_count() * self.dtype.itemsize,
+            width * per_token // 2,
+            channels,
+            size,
+            unet.parameter_count() + vae.parameter_count(),
+            1.0 if self.execution.lean else PLAIN_LAYERS,
+        )
+
+    def _load_transformer(self) -> Any:
+        return self.sources.load_transformer(self.unet_dtype)

@@ -1,0 +1,198 @@
+"""Where the parts of a Stable Diffusion family (OSEDiff, TVT, F2IDiff-SR) come from, and how they are loaded."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+from ..files import at_home
+from ..model.diffusion import PREDICTIONS, Prediction
+from .files import find_weights, load_strictly, read_json
+from .loading import merge_adapter, vae_config
+from .unet_adapters import UNetAdapter, find_unet_adapter, replace_layers
+
+SD_VAE = {"scaling_factor": 0.18215, "shift_factor": 0.0, "norm_num_groups": 32}
+"""Stable Diffusion's numbers; its config.json has no shift."""
+
+_V_BIAS = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+_V_DEVIATION = 0.09
+"""Deviation of that bias above which a UNet of Stable Diffusion 2 predicts v, as ComfyUI tells them apart."""
+
+
+class NoMiddle(nn.Module):
+    """Stands where VAE-D4 has no middle block: nothing in it, nothing done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnets, self.attentions = nn.ModuleList(), nn.ModuleList()
+
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class UNetSources:
+    """A diffusers folder of Stable Diffusion (`unet`, `vae`, `scheduler`), an adapter, and what conditions the UNet.
+
+    prompt: a file with `prompt_embeds` (1, L, D), fixed for all pictures. features: in its place, a transformers
+    folder of DINOv2, whose tokens of each picture condition the UNet (F2IDiff-SR).
+    """
+
+    unet: Path
+    vae: Path
+    prompt: Path | None
+    features: Path | None = None
+    adapter: Path | None = None
+    adapter_scale: float = 1.0
+
+    @property
+    def transformer(self) -> Path:
+        """The UNet, by the name that hosts know the restoring network by."""
+        return self.unet
+
+    @classmethod
+    def find(
+        cls,
+        folder: str | Path,
+        *,
+        unet: str | Path | None = None,
+        vae: str | Path | None = None,
+        prompt: str | Path | None = None,
+        features: str | Path | None = None,
+        adapters: Iterable[str | Path] = (),
+        adapter_scale: float = 1.0,
+    ) -> "UNetSources":
+        """The parts of a diffusers folder, each named one in its place. Raises WeightsError."""
+        root, given = at_home(folder), [at_home(one) for one in adapters]
+        if len(given) > 1:
+            raise WeightsError(f"One adapter goes with a UNet, got {len(given)}: {', '.join(map(str, given))}.")
+        prompt_file = at_home(prompt) if prompt else root / "prompt.safetensors"
+        if features is None and not prompt_file.is_file():
+            raise WeightsError(
+                f"{prompt_file} is missing: the UNet wants prompt embeddings (--prompt; `op4ksr embed-prompt` of "
+                "the same folder makes them), or --features, a DINOv2 folder, for F2IDiff-SR."
+            )
+        return cls(
+            at_home(unet) if unet else root / "unet",
+            at_home(vae) if vae else root / "vae",
+            None if features else prompt_file,
+            at_home(features) if features else None,
+            given[0] if given else None,
+            adapter_scale,
+        )
+
+    @cached_property
+    def found_adapters(self) -> UNetAdapter | None:
+        """The adapter, read once."""
+        return find_unet_adapter(self.adapter) if self.adapter else None
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """What the UNet predicts: by the folder's scheduler, else by the norm that tells the two SD 2.1 apart.
+
+        Raises WeightsError where the two disagree, or an adapter made for `epsilon` meets the other.
+        """
+        said, scheduler = None, self.unet.parent / "scheduler" / "scheduler_config.json"
+        if scheduler.is_file():
+            said = read_json(scheduler).get("prediction_type", "epsilon")
+            if said not in PREDICTIONS:
+                raise WeightsError(f"{scheduler} has prediction_type = {said!r}; it must be one of {', '.join(PREDICTIONS)}.")
+        bias = find_weights(self.unet).tensors().get(_V_BIAS)
+        seen = None if bias is None or bias.numel() < 2 else float(bias.float().std(correction=0)) > _V_DEVIATION
+        found: Prediction = said or ("v_prediction" if seen else "epsilon")
+        if self.adapter and found == "v_prediction":
+            raise WeightsError(
+                f"{self.unet} predicts v, as stable-diffusion-2-1 (768 px) does; {self.adapter} was made for "
+                "stable-diffusion-2-1-base, which predicts noise."
+            )
+        return found
+
+    def load_condition(self) -> Tensor | None:
+        """The fixed prompt (1, L, D); None where the picture itself conditions."""
+        if self.prompt is None:
+            return None
+        state = find_weights(self.prompt).tensors()
+        tokens = state.get("prompt_embeds")
+        if tokens is None or tokens.ndim != 3 or len(tokens) != 1 or not bool(torch.isfinite(tokens).all()):
+            held = ", ".join(f"{k} {list(v.shape)}" for k, v in state.items())
+            raise WeightsError(f"{self.prompt} is no prompt file: it holds {held}; wanted finite prompt_embeds [1, L, D].")
+        return tokens.float()
+
+    def load_features(self) -> Any:
+        """DINOv2 in evaluation mode. Raises WeightsError where the folder is another model's."""
+        from transformers import AutoModel
+
+        assert self.features is not None
+        if not (self.features / "config.json").is_file():
+            raise WeightsError(f"{self.features} is no transformers folder of DINOv2: it has no config.json.")
+        kind = read_json(self.features / "config.json").get("model_type")
+        if kind not in ("dinov2", "dinov2_with_registers"):
+            raise WeightsError(f"{self.features} holds a model of type {kind!r}; wanted dinov2.")
+        model: Any = AutoModel.from_pretrained(self.features, local_files_only=True, use_safetensors=True)
+        return model.requires_grad_(False).eval()
+
+    def load_transformer(self, dtype: torch.dtype) -> Any:
+        """The UNet with its adapter merged. Raises WeightsError, also where the condition has not its width."""
+        from diffusers import UNet2DConditionModel
+
+        files = find_weights(self.unet)
+        if files.config is None:
+            raise WeightsError(f"{self.unet} has no config.json, which says how the UNet is built.")
+        config = {key: value for key, value in files.config.items() if not key.startswith("_")}
+        try:
+            with torch.device("meta"):
+                model: Any = UNet2DConditionModel(**config)
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"{self.unet}/config.json describes no UNet that diffusers can build ({error}).") from error
+        load_strictly(model, files.tensors(), str(self.unet), dtype)
+        adapter = self.found_adapters
+        if adapter:
+            replace_layers(model, adapter.layers["unet"], adapter.origin)
+            merge_adapter(model, adapter.lora["unet"], self.adapter_scale)
+        condition = self.load_condition()
+        width = condition.shape[-1] if condition is not None else _width(self.features)
+        if width != model.config.cross_attention_dim:
+            given = self.prompt or self.features
+            raise WeightsError(f"{given} gives tokens {width} wide; the UNet reads {model.config.cross_attention_dim}.")
+        _ = self.prediction
+        return model.requires_grad_(False).eval()
+
+    def load_vae(self, dtype: torch.dtype) -> Any:
+        """Stable Diffusion's VAE or TVT's VAE-D4, with its adapter merged. Raises WeightsError."""
+        vae = load_sd_vae(self.vae, dtype)
+        adapter = self.found_adapters
+        if adapter and "vae" in adapter.lora:
+            replace_layers(vae, adapter.layers["vae"], adapter.origin)
+            merge_adapter(vae, adapter.lora["vae"], self.adapter_scale)
+        return vae
+
+
+def is_unet_folder(folder: str | Path | None) -> bool:
+    """Whether a diffusers folder is Stable Diffusion's: it has `unet` in place of `transformer`."""
+    return folder is not None and (at_home(folder) / "unet").is_dir()
+
+
+def _width(features: Path | None) -> int:
+    assert features is not None
+    return int(json.loads((features / "config.json").read_text()).get("hidden_size", 0))
+
+
+def load_sd_vae(path: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+    """An autoencoder of Stable Diffusion's kind from a diffusers folder or file; without a middle block it is VAE-D4."""
+    from diffusers import AutoencoderKL
+
+    files = find_weights(path)
+    state = files.tensors()
+    numbers = SD_VAE | {k: v for k, v in (files.config or {}).items() if k in SD_VAE and v is not None}
+    with torch.device("meta"):
+        vae: Any = AutoencoderKL(**vae_config({k: tuple(v.shape) for k, v in state.items()}, numbers))
+    if not any(".mid_block." in key for key in state):
+        vae.encoder.mid_block = vae.decoder.mid_block = NoMiddle()
+    load_strictly(vae, state, str(path), dtype)
+    return vae.requires_grad_(False).eval()
