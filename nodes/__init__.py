@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .adapters import LoadAdapters
+from .adapters import FeaturesConditioning, LoadAdapters, LoadUNetAdapter
 from .all_in_one import UpscaleAllSettings, UpscaleTo4K
 from .compare import ImageCompare, is_missing
 from .diagnostics import AnalyseRope, LatentView, ThetaSweep
@@ -18,6 +18,8 @@ NODES: list[type[io.ComfyNode]] = [
     LoadEmbedded,
     LoadDiffusersFolder,
     LoadAdapters,
+    LoadUNetAdapter,
+    FeaturesConditioning,
     RopeTheta,
     ToF16,
     F16Encode,

@@ -1,10 +1,11 @@
-"""OP4KSR and OMGSR adapters on ComfyUI's MODEL and VAE, as patches that undo themselves."""
+"""OP4KSR, OMGSR, OSEDiff and TVT adapters on ComfyUI's MODEL and VAE, as patches that undo themselves."""
 
 import copy
 import math
 from pathlib import Path
 
 import comfy.lora
+import comfy.model_sampling
 import comfy.utils
 import folder_paths
 import torch
@@ -17,8 +18,10 @@ from ..op4ksr_core.errors import SettingError, WeightsError
 from ..op4ksr_core.weights.files import listing
 from ..op4ksr_core.weights.key_layouts import vae_key_to_ldm
 from ..op4ksr_core.weights.loading import ADAPTER_FOLDERS, Adapter, find_adapters
+from ..op4ksr_core.weights.unet_adapters import UNetAdapter, find_unet_adapter, is_unet_adapter
 from .load import newest
 from .schema import node_schema
+from .unets import unet_targets
 from .versions import shape_of
 
 
@@ -144,3 +147,113 @@ class LoadAdapters(io.ComfyNode):
     def fingerprint_inputs(cls, adapter: str, **_: object) -> float:
         """Changes with the files, so that a newly trained adapter is read again."""
         return newest(adapter_path(adapter))
+
+
+def with_unet_adapter(
+    patcher: ModelPatcher, targets: dict, part: str, found: UNetAdapter, strength: float
+) -> ModelPatcher:
+    """A clone with the replaced layers and, on top of them, the LoRA times `strength`."""
+    placed = {}
+    for key, value in found.layers[part].items():
+        module, _, kind = key.rpartition(".")
+        target = targets.get(module)
+        name = None if target is None else f"{target.removesuffix('.weight')}.{kind}"
+        if name is None or shape_of(patcher.model, name) != tuple(value.shape):
+            raise WeightsError(f"{found.origin} is for another base; it has no place for {part}.{key}.")
+        placed[name] = ("set", (value,))
+    patched = patcher.clone()
+    if placed and strength:
+        patched.add_patches(placed, 1.0)
+    return with_adapter(patched, targets, found.lora[part], strength) if part in found.lora else patched
+
+
+def check_base(model: ModelPatcher, found: UNetAdapter) -> None:
+    """Raises SettingError where the MODEL predicts v: the adapters are for stable-diffusion-2-1-base."""
+    sampling = model.get_model_object("model_sampling")
+    if isinstance(sampling, comfy.model_sampling.V_PREDICTION):
+        raise SettingError(
+            f"This MODEL predicts v, as stable-diffusion-2-1 (768 px) does; {found.origin} is for "
+            "stable-diffusion-2-1-base, which predicts noise."
+        )
+
+
+def available_unet_adapters() -> list[str]:
+    """Files below ComfyUI's `loras` folders that `op4ksr convert` made of OSEDiff or TVT."""
+    return sorted(name for name in folder_paths.get_filename_list("loras") if _is_ours(name))
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        return is_unet_adapter(adapter_path(name))
+    except WeightsError:
+        return False
+
+
+class LoadUNetAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            "LoadUNetAdapter",
+            "Load OSEDiff or TVT adapter (OP4KSR)",
+            ["osediff", "tvt", "stable diffusion 2.1", "one step"],
+            description="OSEDiff's or TVT's weights on Stable Diffusion 2.1-base, converted by `op4ksr convert` and "
+            "put into models/loras. Then Upscale to 4K with the preset osediff or tvt.",
+            inputs=[
+                io.Model.Input("model", tooltip="Stable Diffusion 2.1-base (not 2.1, which predicts v)."),
+                io.Vae.Input("vae", tooltip="Its VAE; OSEDiff changes the encoder."),
+                io.Combo.Input("adapter", options=available_unet_adapters(), tooltip="From ComfyUI's loras folders."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="Of the LoRA; layers that are replaced whole are so at any strength above 0.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="With the adapter as patches."),
+                io.Vae.Output(tooltip="With the adapter's half, where it has one."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, vae, adapter: str, strength: float) -> io.NodeOutput:
+        found = find_unet_adapter(adapter_path(adapter))
+        check_base(model, found)
+        patched = with_unet_adapter(model, unet_targets(model), "unet", found, strength)
+        if "vae" in found.lora:
+            vae = copy.copy(vae)
+            vae.patcher = with_unet_adapter(vae.patcher, _vae_targets(vae, found), "vae", found, strength)
+        return io.NodeOutput(patched, vae)
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter: str, **_: object) -> float:
+        """Changes with the file."""
+        return newest(adapter_path(adapter))
+
+
+class FeaturesConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return node_schema(
+            "FeaturesConditioning",
+            "Picture features as conditioning (OP4KSR)",
+            ["f2idiff", "dinov2", "clip vision", "image conditioning"],
+            description="A picture's own features in the prompt's place, as F2IDiff-SR has it: connect CLIP Vision "
+            "Encode with DINOv2-large and crop none.",
+            inputs=[io.ClipVisionOutput.Input("features", tooltip="DINOv2's tokens of the small picture.")],
+            outputs=[io.Conditioning.Output(tooltip="A token for each patch of the picture, and one for all of it.")],
+        )
+
+    @classmethod
+    def execute(cls, features) -> io.NodeOutput:
+        return io.NodeOutput([[features.last_hidden_state, {}]])
+
+
+def _vae_targets(vae: VAE, found: UNetAdapter) -> dict[str, str]:
+    """diffusers' modules of the encoder and quant_conv -> this VAE's weights."""
+    lora = found.lora["vae"]
+    inside = {k.removeprefix("encoder."): v for k, v in lora.state.items() if k.startswith("encoder.")}
+    named = encoder_targets(vae, Adapter(lora.origin, lora.config, inside))
+    return {f"encoder.{module}": key for module, key in named.items()} | {"quant_conv": "quant_conv.weight"}

@@ -46,7 +46,7 @@ from .inputs import (
 from .memory import collecting
 from .progress import Phases
 from .schema import node_schema
-from .surgery import check_vae
+from .surgery import check_vae, is_unet
 from .upscale import rope_for
 from .versions import tell_node
 
@@ -186,6 +186,15 @@ def sizing_of(mode: str, size: float, width: int, height: int, like: Tensor | No
     return Sizing(long_side=round(size)) if mode == "long side" else Sizing(short_side=round(size))
 
 
+def usual_preset(model, vae) -> str:
+    """What goes with the models that are connected."""
+    if model is None:
+        return "embedded"
+    if is_unet(model):
+        return "tvt" if vae is not None and vae.downscale_ratio == PRESET_FACTORS["tvt"] else "osediff"
+    return "op4ksr"
+
+
 class UpscaleTo4K(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -201,8 +210,9 @@ class UpscaleTo4K(io.ComfyNode):
                     "preset",
                     options=["auto", *PRESETS],
                     default="auto",
-                    tooltip="Settings of the method. auto: embedded, or op4ksr where a MODEL is connected. "
-                    "ultraflux: bare UltraFlux weights. omgsr: OMGSR-F with FLUX's own VAE.",
+                    tooltip="Settings of the method. auto: embedded, or op4ksr where a MODEL is connected, or osediff "
+                    "or tvt where it is a Stable Diffusion UNet. ultraflux: bare UltraFlux weights. omgsr: OMGSR-F "
+                    "with FLUX's own VAE. f2idiff: conditioned by the picture's features.",
                 ),
                 io.Combo.Input(
                     "size_mode",
@@ -286,7 +296,7 @@ class UpscaleTo4K(io.ComfyNode):
         conditioning=None,
     ) -> io.NodeOutput:
         if preset == "auto":
-            preset = "embedded" if model is None else "op4ksr"
+            preset = usual_preset(model, vae)
         settings = with_strength(find_preset(preset), strength)
         if model is None and preset != "embedded":
             raise SettingError(

@@ -15,6 +15,7 @@ from ..op4ksr_core.geometry import Size, SizePlan, plan_size
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.model.compensation import compensate, load_compensation
 from ..op4ksr_core.model.finite import check_finite
+from ..op4ksr_core.picture.resample import pad_reflect
 from ..op4ksr_core.progress import Progress, watch
 from ..op4ksr_core.settings import UpscaleSettings
 from .convert import to_bchw
@@ -24,6 +25,7 @@ from .surgery import (
     check_flow,
     check_latent,
     check_vae,
+    is_unet,
     load_embedded,
     rope_of,
     transformer_blocks,
@@ -47,6 +49,17 @@ class MidTimestep(comfy.samplers.Sampler):
 
         start = flow.add_noise(latent_image, noise.to(latent_image), float(sigmas[0]), self.noise)
         return flow.euler(start, velocity, [float(s) for s in sigmas])
+
+
+class OneStepOfAUNet(comfy.samplers.Sampler):
+    """Takes x0 in one step from the latent itself at sigma; ComfyUI's own sampling object knows eps from v."""
+
+    def sample(
+        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ) -> Tensor:
+        sigma = sigmas[0].to(latent_image)
+        # ComfyUI's states are z / sqrt(abar), and 1 / abar is 1 + sigma^2.
+        return model_wrap(latent_image * (1 + sigma**2).sqrt(), sigma.expand(len(latent_image)), **extra_args)
 
 
 @dataclass
@@ -84,6 +97,8 @@ class ComfyHost:
     def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         """The core's Euler steps through ComfyUI's own guider, so that every patch of the MODEL acts."""
         model = self.model
+        if is_unet(model):
+            return self._unet_step(z, settings, report)
         check_flow(model)
         z = comfy.sample.fix_empty_latent_channels(model, z)
         check_latent(model, z)
@@ -109,6 +124,31 @@ class ComfyHost:
         remedy = "Start ComfyUI with --bf16-unet or --fp32-unet."
         found = check_finite(torch.cat(parts), "The transformer", dtype, remedy)
         return found.to(comfy.model_management.intermediate_device())
+
+    def _unet_step(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        """One step of a diffusion UNet; the latent is mirrored to what its levels halve, and cut back."""
+        model = self.model
+        check_latent(model, z)
+        check_conditioning(model, self.conditioning)
+        sampling = model.get_model_object("model_sampling")
+        sigmas = torch.stack([sampling.sigmas[settings.timestep].float().cpu(), torch.zeros(())])
+        levels = len(model.model.model_config.unet_config.get("channel_mult", (1,)))
+        size, unit = Size(*z.shape[-2:]), 2 ** (levels - 1)
+        padded = pad_reflect(z, Size(-(-size.height // unit) * unit, -(-size.width // unit) * unit))
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(self.conditioning, [])
+        guider.set_cfg(1.0)
+
+        def stepped() -> list[Tensor]:
+            with watch(transformer_blocks(model), "transform", report, len(z)):
+                return [guider.sample(torch.zeros_like(one), one, OneStepOfAUNet(), sigmas) for one in padded.split(1)]
+
+        what = f"the UNet on a latent of {padded.shape[-1]}x{padded.shape[-2]}"
+        parts = until_it_fits([("as before", stepped)] * 2, what, model.load_device)
+        dtype = model.model.manual_cast_dtype or model.model.get_dtype()
+        found = check_finite(torch.cat(parts), "The UNet", dtype, "Start ComfyUI with --fp32-unet.")
+        cut = found[..., : size.height, : size.width].contiguous()
+        return cut.to(comfy.model_management.intermediate_device())
 
     def decode(self, z: Tensor, report: Progress) -> Tensor:
         return decode_whole(self.vae, z, report)

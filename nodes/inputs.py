@@ -26,9 +26,9 @@ LONG_SIDE = io.Int.Input(
 )
 FACTOR = io.Combo.Input(
     "vae_factor",
-    options=["16", "8"],
+    options=["16", "8", "4"],
     default="16",
-    tooltip="How far the VAE compresses: 16 for OP4KSR and UltraFlux (F16), 8 for OMGSR (FLUX's own VAE).",
+    tooltip="How far the VAE compresses: 16 for OP4KSR and UltraFlux (F16), 8 for OMGSR and OSEDiff, 4 for TVT.",
 )
 SIGMA = io.Float.Input(
     "sigma_mid",
@@ -76,6 +76,16 @@ WINDOW = advanced(
         optional=True,
         tooltip="Side in px of the windows that the transformer sees, each half over the next: OMGSR's 1024 above its "
         "trained size. 0 shows it the whole picture.",
+    )
+)
+TIMESTEP = advanced(
+    io.Int.Input(
+        "timestep",
+        default=999,
+        min=0,
+        max=999,
+        optional=True,
+        tooltip="Of a Stable Diffusion UNet: 999 for OSEDiff, 1 for TVT. A flow model has sigma_mid in its place.",
     )
 )
 SEED = io.Int.Input(

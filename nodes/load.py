@@ -14,6 +14,7 @@ from ..op4ksr_core.paths import DEMO_PHOTO
 from ..op4ksr_core.settings import HEADS, SCHEMES, RopeSettings, Scheme
 from .schema import node_schema
 from .surgery import load_embedded, load_folder, to_f16, with_rope
+from .unets import load_sd_folder
 
 ROPE_PRESETS = {
     "OP4KSR": RopeSettings(theta=100.0),
@@ -49,7 +50,7 @@ def diffusers_folders() -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
-        places = [path.parent for path in root.glob("**/transformer") if path.is_dir()]
+        places = [p.parent for kind in ("transformer", "unet") for p in root.glob(f"**/{kind}") if p.is_dir()]
         places += [path.parent for path in root.glob("*/config.json") if is_lone_transformer(path.parent)]
         for folder in sorted(places):
             found.setdefault(str(folder.relative_to(root)), folder)
@@ -98,6 +99,8 @@ class LoadDiffusersFolder(io.ComfyNode):
         folders = diffusers_folders()
         if folder not in folders:
             raise WeightsError(f"There is no diffusers folder {folder}; there are {', '.join(folders) or 'none'}.")
+        if (folders[folder] / "unet").is_dir():
+            return io.NodeOutput(*load_sd_folder(folders[folder], vae))
         return io.NodeOutput(*load_folder(folders[folder], vae))
 
     @classmethod

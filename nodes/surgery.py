@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..op4ksr_core.errors import ImageError, SettingError, WeightsError
 from ..op4ksr_core.model.rope import RotaryEmbedding
-from ..op4ksr_core.model.vae import sub_pixel_head
+from ..op4ksr_core.model.vae import NoMiddle, sub_pixel_head
 from ..op4ksr_core.paths import EMBEDDED
 from ..op4ksr_core.settings import RopeSettings
 from ..op4ksr_core.weights.files import find_weights
@@ -63,6 +63,12 @@ def with_rope(model: ModelPatcher, settings: RopeSettings) -> ModelPatcher:
     return patched
 
 
+def is_unet(model: ModelPatcher) -> bool:
+    """Whether the MODEL is a diffusion UNet that predicts noise or v, which takes its step at a timestep of 1000."""
+    sampling = model.get_model_object("model_sampling")
+    return isinstance(sampling, comfy.model_sampling.EPS) and hasattr(sampling, "sigmas")
+
+
 def check_flow(model: ModelPatcher) -> None:
     """Raises SettingError unless the MODEL predicts a flow's velocity."""
     sampling = model.get_model_object("model_sampling")
@@ -80,11 +86,11 @@ def check_vae(vae: VAE, factor: int | None = None) -> None:
     if not (hasattr(stage, "encoder") and hasattr(stage.encoder, "down") and isinstance(vae.downscale_ratio, int)):
         raise SettingError(f"This node needs a FLUX VAE; this one is {type(stage).__name__}.")
     if factor is not None and vae.downscale_ratio != factor:
-        remedy = (
-            "For UltraFlux and OP4KSR put the F16 VAE node before it; for OMGSR choose its preset, or vae_factor 8."
-            if factor == 16
-            else "Choose another preset than omgsr, or vae_factor 16."
-        )
+        remedy = {
+            16: "For UltraFlux and OP4KSR put the F16 VAE node before it; for OMGSR choose its preset, "
+            "or vae_factor 8.",
+            8: "Choose another preset than omgsr, osediff and f2idiff, or vae_factor 16.",
+        }.get(factor, "TVT wants its own VAE-D4, from Load diffusers folder; or choose another preset or vae_factor.")
         raise SettingError(f"This VAE compresses {vae.downscale_ratio} times; {factor} is wanted. {remedy}")
 
 
@@ -104,7 +110,8 @@ def check_conditioning(model: ModelPatcher, conditioning: list) -> None:
     for sequence, extra in conditioning:
         pooled = extra.get("pooled_output")
         found = (sequence.shape[-1], None if pooled is None else pooled.shape[-1])
-        wanted = (config.get("context_in_dim", found[0]), config.get("vec_in_dim", found[1]))
+        width = config.get("context_in_dim") or config.get("context_dim") or found[0]
+        wanted = (width, config.get("vec_in_dim", found[1]))
         if found != wanted:
             raise SettingError(
                 f"The CONDITIONING has widths {found[0]} and {found[1]} (sequence, pooled); this MODEL reads "
@@ -183,7 +190,7 @@ def load_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPatche
         model = _small_flux(bfl, config, numbers)
     if given_vae is not None or files is None:
         return model, given_vae
-    vae = _autoencoder(files.tensors(), numbers)
+    vae = autoencoder(files.tensors(), numbers)
     return model, to_f16(vae, "centered") if strided_by(vae_settings) else vae
 
 
@@ -223,7 +230,7 @@ def _latent_format(numbers: dict, channels: int) -> comfy.latent_formats.LatentF
     return form
 
 
-def _autoencoder(weights: dict[str, Tensor], numbers: dict) -> VAE:
+def autoencoder(weights: dict[str, Tensor], numbers: dict) -> VAE:
     """ComfyUI's own FLUX VAE, or the same made to a smaller model's measure."""
     if is_ldm_vae(set(weights)):
         weights = vae_to_diffusers(weights)
@@ -249,9 +256,12 @@ def _small_autoencoder(state: dict[str, Tensor], config: dict) -> VAE:
         "attn_resolutions": [],
         "dropout": 0.0,
     }
-    identity = torch.eye(2 * latent)[:, :, None, None]
-    state |= {"quant_conv.weight": identity, "quant_conv.bias": torch.zeros(2 * latent)}
-    state |= {"post_quant_conv.weight": identity[:latent, :latent].clone(), "post_quant_conv.bias": torch.zeros(latent)}
+    for name, width in (("quant_conv", 2 * latent), ("post_quant_conv", latent)):
+        if f"{name}.weight" not in state:
+            state |= {f"{name}.weight": torch.eye(width)[:, :, None, None], f"{name}.bias": torch.zeros(width)}
+    bare = not any(".mid." in key for key in state)
+    if bare:
+        state |= _zero_blocks(widths[-1])
     if not config["mid_block_add_attention"]:
         state |= _zero_attention(widths[-1])
     with versions.group_norms(config["norm_num_groups"]):
@@ -261,9 +271,23 @@ def _small_autoencoder(state: dict[str, Tensor], config: dict) -> VAE:
     for half in (stage.encoder, stage.decoder):
         if not config["mid_block_add_attention"]:
             half.mid.attn_1 = nn.Identity()
+        if bare:
+            half.mid.block_1 = half.mid.block_2 = half.mid.attn_1 = NoMiddle()
     vae.latent_channels = latent
     _tell_memory(vae, vae.downscale_ratio)
     return vae
+
+
+def _zero_blocks(width: int) -> dict[str, Tensor]:
+    """The same of a middle block."""
+    state = {}
+    for side in ("encoder", "decoder"):
+        for block in ("block_1", "block_2"):
+            for layer in ("norm1", "conv1", "norm2", "conv2"):
+                kernel = (width,) if layer.startswith("norm") else (width, width, 3, 3)
+                state[f"{side}.mid.{block}.{layer}.weight"] = torch.zeros(kernel)
+                state[f"{side}.mid.{block}.{layer}.bias"] = torch.zeros(width)
+    return state
 
 
 def _zero_attention(width: int) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from .inputs import (
     SIGMA,
     STEPS,
     THETA,
+    TIMESTEP,
     WINDOW,
 )
 from .memory import preflight, transformer_phase, vae_phase
@@ -123,7 +124,9 @@ class MidTimestepSampler(io.ComfyNode):
             ["one step", "ksampler", "flux upscale", "refine"],
             description="One evaluation of the transformer at sigma_mid, from the encoded picture itself.",
             inputs=[
-                io.Model.Input("model", tooltip="A flow model: FLUX, UltraFlux or the embedded one."),
+                io.Model.Input(
+                    "model", tooltip="A flow model (FLUX, UltraFlux, the embedded one), or Stable Diffusion 2.1-base."
+                ),
                 io.Conditioning.Input("conditioning", tooltip="The model's fixed prompt."),
                 io.Latent.Input("latent", tooltip="From F16 Encode, or from stock VAE Encode."),
                 SIGMA,
@@ -133,19 +136,33 @@ class MidTimestepSampler(io.ComfyNode):
                 NOISE,
                 SEED,
                 WINDOW,
+                TIMESTEP,
             ],
             outputs=[io.Latent.Output(tooltip="The restored latent.")],
         )
 
     @classmethod
     def execute(
-        cls, model, conditioning, latent, sigma_mid, steps, guidance, theta, noise, seed, window: int = 0
+        cls,
+        model,
+        conditioning,
+        latent,
+        sigma_mid,
+        steps,
+        guidance,
+        theta,
+        noise,
+        seed,
+        window: int = 0,
+        timestep: int = 999,
     ) -> io.NodeOutput:
         tokens = latent["samples"].shape[-2] * latent["samples"].shape[-1] // 4
         plan = latent.get("op4ksr_plan")
         if window and plan is None:
             raise SettingError("Windows are in px of the picture: encode with F16 Encode, or set window to 0.")
-        settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, rope=rope_for(theta), window=window)
+        settings = UpscaleSettings(
+            sigma_mid, steps, guidance, noise, seed, rope=rope_for(theta), window=window, timestep=timestep
+        )
         preflight(f"{tokens} tokens", model.load_device, {"transform": transformer_phase(model, tokens)})
         host = ComfyHost(model, conditioning, factor=plan.token_px // 2 if plan else 16)
         samples = transform_latent(host, latent["samples"], settings, make_report())

@@ -131,8 +131,8 @@ def report_of(outcome: Outcome, manifest: dict[str, Any], results: Sequence[Resu
     timed = [result.seconds for result in results if result.status == "done"]
     lines += ["| one picture | seconds | GB | machine |", "|---|---|---|---|"]
     if timed:
-        row = f"| {outcome.methods[0].name} | {shown(sorted(timed)[len(timed) // 2])} |"
-        lines.append(f"{row} | this one, median of {len(timed)} |")
+        ours = f"| {outcome.methods[0].name} | {shown(sorted(timed)[len(timed) // 2])} |"
+        lines.append(f"{ours} | this one, median of {len(timed)} |")
     for row in published.table("OP4KSR", "5", "1024 to 4096 px on an H20"):
         seconds, memory = (row.values.get(name, "") for name in ("seconds", "gigabytes"))
         lines.append(f"| {row.method} (published) | {seconds} | {memory} | H20, 4096x4096 px |")

@@ -194,7 +194,13 @@ def _write(folder: Path, rows: list[dict[str, Any]], scores: Scores, found: Deci
         columns.append(line)
     table = pa.Table.from_pylist(columns)
     write_atomically(folder / "decisions.parquet", lambda file: pq.write_table(table, file))
-    summary = {"pictures": len(rows), "kept": len(kept), "reasons": found.counts, "cuts": found.cuts, "gates": found.gates}
+    summary = {
+        "pictures": len(rows),
+        "kept": len(kept),
+        "reasons": found.counts,
+        "cuts": found.cuts,
+        "gates": found.gates,
+    }
     for name, text in (
         ("kept.txt", "".join(f"{path}\n" for path in found.kept)),
         ("summary.json", json.dumps(summary, indent=1) + "\n"),

@@ -76,7 +76,9 @@ def compared(outcome: Outcome, data: str) -> str:
     """
     ours = [metric.name for metric in outcome.metrics]
     names = [*ours, *(name for name in METRICS if name not in ours)]
-    parts = [f"Above: {len(outcome.methods[0].pairs)} pictures of yours. Published on {data}, for comparison with care:\n"]
+    parts = [
+        f"Above: {len(outcome.methods[0].pairs)} pictures of yours. Published on {data}, for comparison with care:\n"
+    ]
     for rows in published.tables(data):
         parts.append(f"**{rows[0].paper}, table {rows[0].table}, on {rows[0].data}**\n")
         parts.append(published.as_markdown(rows, names) + "\n")

@@ -4,7 +4,9 @@ import argparse
 
 import torch
 
+from ..errors import SettingError
 from ..weights.convert import merge
+from ..weights.unet_sources import UNetSources
 from .console import say
 from .options import DTYPES, add_sources, find_sources
 
@@ -17,6 +19,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """A model with its adapters in its weights."""
-    merge(find_sources(arguments), arguments.output, getattr(torch, arguments.dtype) if arguments.dtype else None)
+    sources = find_sources(arguments)
+    if isinstance(sources, UNetSources):
+        raise SettingError(f"merge is for FLUX folders; {arguments.model} is Stable Diffusion's.")
+    merge(sources, arguments.output, getattr(torch, arguments.dtype) if arguments.dtype else None)
     say(f"{arguments.output}: merged")
     return 0

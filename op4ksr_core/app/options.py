@@ -70,7 +70,7 @@ def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         ("prompt", "prompt embeddings, instead of the model folder's prompt.safetensors"),
     ):
         model.add_argument(f"--{name}", help=text)
-    model.add_argument("--features", help="DINOv2 folder of transformers, in place of a prompt (F2IDiff-SR)")
+    model.add_argument("--dino", help="DINOv2 folder of transformers, in place of a prompt (F2IDiff-SR)")
     model.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where the VAE's config is silent")
     model.add_argument(
         "--vae-pass",
@@ -170,12 +170,12 @@ def find_sources(arguments: argparse.Namespace) -> Sources | UNetSources:
             unet=arguments.transformer,
             vae=arguments.vae,
             prompt=arguments.prompt,
-            features=arguments.features,
+            features=arguments.dino,
             adapters=arguments.adapter,
             adapter_scale=arguments.adapter_scale,
         )
-    if arguments.features:
-        raise SettingError(f"--features is for a Stable Diffusion folder; {arguments.model} has no unet.")
+    if arguments.dino:
+        raise SettingError(f"--dino is for a Stable Diffusion folder; {arguments.model} has no unet.")
     return Sources.find(
         EMBEDDED if arguments.model == "embedded" else arguments.model,
         transformer=arguments.transformer,

@@ -14,9 +14,13 @@ from ..model.precision import half_is_fast
 from ..train.cost import cost_of
 from ..train.memory import GB, largest_crop, meta_model, plan_training
 from ..train.settings import PRESETS, LossWeights, TrainSettings
+from ..weights.unet_sources import UNetSources
 from .console import say
 from .numbers import number, whole
 from .options import add_sources, find_sources
+
+NESTED = ("rope", "prior_rope", "losses", "vsd_range")
+"""Settings whose options have names of their own."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -52,13 +56,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu",), help="cpu: do not use a GPU")
     group = parser.add_argument_group("settings (the preset's where not given)")
     for field in fields(TrainSettings):
-        if field.name in ("rope", "prior_rope", "losses"):
+        if field.name in NESTED:
             continue
         name = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):
             group.add_argument(name, action=argparse.BooleanOptionalAction, default=None)
         else:
             group.add_argument(name, type=type(field.default))
+    group.add_argument("--vsd-range", type=float, nargs=2, metavar=("LOW", "HIGH"))
     for prefix in ("", "prior-"):
         group.add_argument(f"--{prefix}theta", type=float)
         group.add_argument(f"--{prefix}scheme")
@@ -84,8 +89,10 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
         for name, p in (("rope", ""), ("prior_rope", "prior_"))
     }
     weights = {f.name: given[f"loss_{f.name}"] for f in fields(LossWeights) if f"loss_{f.name}" in given}
-    names = [f.name for f in fields(TrainSettings) if f.name not in ("rope", "prior_rope", "losses")]
+    names = [f.name for f in fields(TrainSettings) if f.name not in NESTED]
     own = {name: given[name] for name in names if name in given}
+    if "vsd_range" in given:
+        own["vsd_range"] = tuple(given["vsd_range"])
     return replace(preset, losses=replace(preset.losses, **weights), **ropes, **own)
 
 
@@ -144,6 +151,9 @@ def _shards(arguments: argparse.Namespace) -> int:
 
 
 def _print_plan(settings: TrainSettings, sources: Any, arguments: argparse.Namespace) -> None:
+    if isinstance(sources, UNetSources):
+        say("memory plan: none for Stable Diffusion UNets")
+        return
     model, card, shards = meta_model(sources, settings), arguments.plan, _shards(arguments)
     processes = int(arguments.processes or os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available() and arguments.device != "cpu"

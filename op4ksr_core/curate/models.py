@@ -35,8 +35,8 @@ STAGE_3 = {"vision": 1.0}
 
 PROMPT = (
     "You judge a picture that is to train a super-resolution model. You see crops of it at its own pixels. Look at "
-    "sharpness, noise, compression, exposure and texture. Answer with one line: `Score: N`, where N is a whole number from 0 (useless) to 100 "
-    "(flawless)."
+    "sharpness, noise, compression, exposure and texture. Answer with one line: `Score: N`, where N is a whole number "
+    "from 0 (useless) to 100 (flawless)."
 )
 
 _CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

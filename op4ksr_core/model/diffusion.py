@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..settings import check_choice, check_range
 
@@ -17,6 +18,11 @@ PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
 
 TRAIN_STEPS = 1000
 _BETAS = (0.00085, 0.012)
+
+FEATURE_SIDE = 518
+"""px that DINOv2 sees a picture at: 37x37 tokens of 14 px and one for the whole. F2IDiff-SR's paper does not say."""
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def alpha_bars() -> Tensor:
@@ -58,3 +64,11 @@ def unet_prediction(unet: Any, z: Tensor, timestep: Tensor, condition: Tensor) -
     dtype = unet.dtype
     tokens = condition.to(z.device, dtype).expand(len(z), -1, -1)
     return unet(z.to(dtype), timestep, encoder_hidden_states=tokens).sample.float()
+
+
+def picture_tokens(extractor: Any, picture_bchw: Tensor) -> Tensor:
+    """DINOv2's tokens (B, 1370, D), float32, of pictures (B, 3, H, W) in [0, 1]: what F2IDiff-SR is conditioned by."""
+    size = (FEATURE_SIDE, FEATURE_SIDE)
+    small = F.interpolate(picture_bchw, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+    mean, deviation = (small.new_tensor(v).view(1, 3, 1, 1) for v in (_MEAN, _DEVIATION))
+    return extractor(pixel_values=(small - mean) / deviation).last_hidden_state.float()

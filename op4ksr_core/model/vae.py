@@ -180,6 +180,17 @@ def chunked_attention(q: Tensor, k: Tensor, v: Tensor, max_scores: int = _SCORE_
     return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in q.split(rows, dim=2)], dim=2)
 
 
+class NoMiddle(nn.Module):
+    """Stands where VAE-D4 has no middle block: nothing in it, nothing done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnets, self.attentions = nn.ModuleList(), nn.ModuleList()
+
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
+        return x
+
+
 def make_f16(vae: Any, head: str = "centered") -> Any:
     """Turns an F8 VAE into an F16 one in place and returns it; the weights decide whether it is right.
 

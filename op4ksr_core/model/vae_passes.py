@@ -25,7 +25,7 @@ from ..settings import PASSES
 from .group_norm import Affine, Moments, normalised
 from .layer_weights import weights_of
 from .rowwise import Map, conv_rows, kept, overwritten
-from .vae import PhaseUpsample, SubPixelHead
+from .vae import NoMiddle, PhaseUpsample, SubPixelHead
 
 WHOLE, STRIPS, FRUGAL = "whole", "strips", "frugal"
 """How a half can be run: by its own forward, or as above, each in less memory than the one before."""
@@ -170,6 +170,8 @@ def _original_levels(half: Any) -> Iterator[Step]:
 
 
 def _original_middle(half: Any) -> Iterator[Step]:
+    if isinstance(half.mid.block_1, NoMiddle):
+        return
     yield from (("residual", half.mid.block_1), ("whole", half.mid.attn_1), ("residual", half.mid.block_2))
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..model import diffusion
 from ..model.attention import attention_kernel
@@ -16,11 +15,6 @@ from ..weights.files import find_weights
 from ..weights.unet_sources import UNetSources
 from .diffusers_host import DiffusersHost
 from .memory import PLAIN_LAYERS, Footprint
-
-FEATURE_SIDE = 518
-"""px that DINOv2 sees a picture at: 37x37 tokens of 14 px and one for the whole. F2IDiff-SR's paper does not say."""
-
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class UNetHost(DiffusersHost):
@@ -34,7 +28,7 @@ class UNetHost(DiffusersHost):
 
     def __init__(self, sources: UNetSources, device: torch.device, dtype: torch.dtype, execution: Execution):
         self.condition = sources.load_condition()
-        super().__init__(sources, device, dtype, execution)
+        super().__init__(sources, device, dtype, execution)  # type: ignore[arg-type]
         if dtype == torch.bfloat16:
             self.unet_dtype = torch.float16 if device.type == "cuda" else torch.float32
         else:
@@ -60,9 +54,7 @@ class UNetHost(DiffusersHost):
 
     def features_of(self, picture: Tensor) -> Tensor:
         """DINOv2's tokens (B, 1370, D) of pictures in [0, 1]."""
-        small = F.interpolate(picture, size=(FEATURE_SIDE, FEATURE_SIDE), mode="bicubic", antialias=True).clamp(0, 1)
-        mean, deviation = (small.new_tensor(v).view(1, 3, 1, 1) for v in (_MEAN, _DEVIATION))
-        return self._extractor(pixel_values=(small - mean) / deviation).last_hidden_state.float()
+        return diffusion.picture_tokens(self._extractor, picture)
 
     def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         assert self.condition is not None

@@ -16,8 +16,8 @@ from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
 from .diffusers_host import DiffusersHost
 from .memory import MemoryPlan, make_memory_plan
-from .unet_host import UNetHost
 from .restore import Variant, check_image, variants
+from .unet_host import UNetHost
 
 
 class Upscaler:

@@ -1,8 +1,9 @@
 """Benchmarks from pictures that the user has: 4KSR-Syn, RealSquare, RealVary, DIV4K-50 (OP4KSR, arXiv 2605.13457).
 
 The paper's own pictures are not published; these are made as it describes them. What it leaves open is ours: centred
-crops (HR is never resized), Lanczos for LR pictures that have no ground truth, and a seed per picture from the file's name. The manifest
-holds the hashes of the pixels, which everybody must get, and of the files, which follow Pillow's compression.
+crops (HR is never resized), Lanczos for LR pictures that have no ground truth, and a seed per picture from the file's
+name. The manifest holds the hashes of the pixels, which everybody must get, and of the files, which follow Pillow's
+compression.
 """
 
 import hashlib

@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import OutputError, WeightsError
-from ..weights.loading import Adapter, save_adapter_folders, save_adapters
 from .settings import TrainSettings
 
 STATE, SETTINGS, SINGLE = "state.pt", "settings.json", "adapters.safetensors"
@@ -27,12 +27,17 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def save_checkpoint(
-    run: Path, step: int, state: dict[str, Any], settings: TrainSettings, adapters: dict[str, Adapter], keep: int = 3
+    run: Path,
+    step: int,
+    state: dict[str, Any],
+    settings: TrainSettings,
+    write_adapters: Callable[[Path], None],
+    keep: int = 3,
 ) -> Path:
     """Writes a checkpoint beside its place and moves it there when it is on disk; older ones beyond `keep` go.
 
-    Holds `state.pt` for going on, `settings.json`, the two PEFT folders and the single file. Raises OutputError, and
-    leaves the older checkpoints as they are, where the disk is full.
+    Holds `state.pt` for going on, `settings.json`, and the adapters as `write_adapters` puts them there. Raises
+    OutputError, and leaves the older checkpoints as they are, where the disk is full.
     """
     final = folder_of(run, step)
     part = final.with_name(f".{final.name}.part")
@@ -41,8 +46,7 @@ def save_checkpoint(
         part.mkdir(parents=True)
         torch.save(state, part / STATE)
         (part / SETTINGS).write_text(json.dumps(settings.as_dict(), indent=2) + "\n")
-        save_adapter_folders(part, adapters)
-        save_adapters(part / SINGLE, adapters)
+        write_adapters(part)
         for file in part.rglob("*"):
             if file.is_file():
                 _on_disk(file)

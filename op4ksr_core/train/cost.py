@@ -27,10 +27,11 @@ class Cost:
         return self.operations / (self.speed * self.processes) / 3600
 
     def __str__(self) -> str:
+        over = f"{self.processes} process{'es' if self.processes > 1 else ''}"
         return (
-            f"{self.operations / 1e15:.3g} PFLOP in all; at the {self.speed / 1e12:.2g} TFLOP/s of this device's matrix "
-            f"product, over {self.processes} process{'es' if self.processes > 1 else ''}, {self.hours:.2g} h at the "
-            "least (reading, LPIPS and the adversarial network not counted)"
+            f"{self.operations / 1e15:.3g} PFLOP in all; at the {self.speed / 1e12:.2g} TFLOP/s of this device's "
+            f"matrix product, over {over}, {self.hours:.2g} h at the least (reading, LPIPS and the "
+            "adversarial network not counted)"
         )
 
 

@@ -1,8 +1,9 @@
 """The method as a module that can be trained: LoRA on the VAE's encoder and on the transformer, all else frozen."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,13 +19,16 @@ from ..model.rope import RotaryEmbedding
 from ..model.vae import decode, downscale_factor, encode
 from ..picture.colour import back_project
 from ..picture.resample import resize
-from ..weights.loading import Adapter, load_prompt
+from ..weights.loading import Adapter, load_prompt, save_adapter_folders, save_adapters
 from ..weights.sources import Sources
 from .losses.lrr import latent_refinement_loss
 from .losses.vsd import VSDLoss
 from .losses.wavelet import wavelet_loss
 from .settings import ENCODER_TARGETS, TRANSFORMER_TARGETS, TrainSettings
 from .sharding import whole
+
+SINGLE = "adapters.safetensors"
+"""The file of a checkpoint that ComfyUI's loaders read."""
 
 REGULARISER = "regulariser"
 """The second LoRA on the transformer, which VSD lets learn what the first one makes."""
@@ -59,11 +63,11 @@ class OneStep(nn.Module):
         self.channels = int(vae.config.latent_channels)
         self.requires_grad_(False)
         self.configs = {
-            "transformer": _inject(transformer, TRANSFORMER_TARGETS, settings),
-            "vae": _inject(vae.encoder, ENCODER_TARGETS, settings),
+            "transformer": inject(transformer, TRANSFORMER_TARGETS, settings),
+            "vae": inject(vae.encoder, ENCODER_TARGETS, settings),
         }
         if settings.losses.vsd:
-            _inject(transformer, TRANSFORMER_TARGETS, settings, REGULARISER)
+            inject(transformer, TRANSFORMER_TARGETS, settings, REGULARISER)
         axes = transformer.config.axes_dims_rope
         transformer.pos_embed = RotaryEmbedding(settings.rope, axes)
         self.prior_positions = RotaryEmbedding(settings.prior_rope, axes)
@@ -126,7 +130,7 @@ class OneStep(nn.Module):
 
     def distillation_loss(self, z: Tensor, seeds: Tensor) -> Tensor:
         """VSD of restored latents at a random sigma: the guided prior against the regulariser."""
-        state, sigma, _ = noised(z.detach(), seeds, 2)
+        state, sigma, _ = noised(z.detach(), seeds, 2, self.settings.vsd_range)
         with torch.no_grad():
             with self.wearing(None):
                 conditional = self.velocity(state, sigma, self.prompt, self.pooled)
@@ -147,6 +151,24 @@ class OneStep(nn.Module):
     def regulariser(self) -> dict[str, nn.Parameter]:
         """The regulariser's weights by name; empty without VSD."""
         return {name: p for name, p in self.named_parameters() if f".{REGULARISER}." in name}
+
+    @property
+    def multiple(self) -> int:
+        """Sides of a crop are multiples of this, px: a token's side."""
+        return 2 * self.factor
+
+    def adapter_writer(self) -> Callable[[Path], None]:
+        """Writes what was learned into a folder: the two PEFT folders, and `adapters.safetensors` with both.
+
+        Sharded: to be called in all processes at once; the writer by one.
+        """
+        adapters = self.adapters()
+
+        def write(folder: Path) -> None:
+            save_adapter_folders(folder, adapters)
+            save_adapters(folder / SINGLE, adapters)
+
+        return write
 
     def adapters(self) -> dict[str, Adapter]:
         """What was learned, as `loading.find_adapters` gives it. Sharded: to be called in all processes at once."""
@@ -172,16 +194,19 @@ def load_negative(settings: TrainSettings) -> tuple[Tensor, Tensor] | None:
     return load_prompt(path)
 
 
-def noised(z: Tensor, seeds: Tensor, stream: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(state, sigma, noise) of a batch at sigmas between 0.02 and 0.98, each sample's from its own seed and stream."""
+def noised(
+    z: Tensor, seeds: Tensor, stream: int, span: tuple[float, float] = (0.02, 0.98)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(state, sigma, noise) of a batch at sigmas in `span`, each sample's from its own seed and stream."""
     generators = [torch.Generator().manual_seed(int(seed) + 7_919 * stream) for seed in seeds]
-    sigma = torch.stack([0.02 + 0.96 * torch.rand((), generator=g) for g in generators]).to(z)
+    low, high = span
+    sigma = torch.stack([low + (high - low) * torch.rand((), generator=g) for g in generators]).to(z)
     noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z)
     s = sigma.view(-1, 1, 1, 1)
     return (1 - s) * z + s * noise, sigma, noise
 
 
-def _inject(module: Any, targets: Sequence[str], settings: TrainSettings, name: str = "default") -> dict:
+def inject(module: Any, targets: Sequence[str], settings: TrainSettings, name: str = "default") -> dict:
     """Adds a LoRA in place and returns PEFT's settings as plain values. The first one stays the active one."""
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer

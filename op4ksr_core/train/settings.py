@@ -66,12 +66,15 @@ class TrainSettings:
     the back-projection before the losses, 0 (OP4KSR) to 1. lap_highpass, lap_normalise: the form of L_AP, see
     `autocorrelation_loss`. lpips_weights, features: the files of those two networks. lpips_draw: LPIPS windows drawn
     for each picture, 0 for all. negative: prompt file of the unconditional prior that VSD guides away from; its
-    regulariser is a second LoRA. prior_rope: the positions under which the frozen prior was trained, at which VSD runs
+    regulariser is a second LoRA. vsd_range: the sigmas, or timesteps over 1000, at which VSD noises. vsd_quadrants: on
+    the four quadrants of the latent, each by itself (TVT). timestep: of a Stable Diffusion UNet, which has it in
+    sigma's place. prior_rope: the positions under which the frozen prior was trained, at which VSD runs
     it and the regulariser. precision: `bf16` or `no` (float32). Steps, rates and rank must be positive. Raises
     SettingError.
     """
 
     sigma: float = 0.3
+    timestep: int = 999
     rope: RopeSettings = field(default_factory=RopeSettings)
     guidance: float = 1.0
     rank: int = 64
@@ -98,6 +101,8 @@ class TrainSettings:
     gan_learning_rate: float = 5e-5
     negative: str = ""
     vsd_guidance: float = 7.5
+    vsd_range: tuple[float, float] = (0.02, 0.98)
+    vsd_quadrants: bool = False
     prior_rope: RopeSettings = field(default_factory=lambda: RopeSettings(theta=10_000.0))
     regulariser_learning_rate: float = 2.5e-5
     precision: str = "bf16"
@@ -106,6 +111,9 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
+        check_range("timestep", self.timestep, 0, 999)
+        if not 0 < self.vsd_range[0] < self.vsd_range[1] < 1:
+            raise SettingError(f"vsd_range is two shares of the noise, 0 < low < high < 1, got {self.vsd_range}.")
         for name, most in LARGEST.items():
             check_range(name, getattr(self, name), 1, most)
         for name in ("learning_rate", "clip"):
@@ -123,7 +131,9 @@ class TrainSettings:
         if self.least_crop:
             check_range("least_crop", self.least_crop, 8 * self.scale, self.crop)
             if self.per_device != 1:
-                raise SettingError(f"least_crop gives pictures of several sizes: per_device is 1, got {self.per_device}.")
+                raise SettingError(
+                    f"least_crop gives pictures of several sizes: per_device is 1, got {self.per_device}."
+                )
         for name, options in (("precision", ("bf16", "no")), ("gan", ("bce", "hinge"))):
             if getattr(self, name) not in options:
                 raise SettingError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}.")
@@ -140,7 +150,8 @@ class TrainSettings:
     def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
         """The inverse of `as_dict`."""
         ropes = {name: RopeSettings(**values[name]) for name in ("rope", "prior_rope")}
-        return cls(**values | ropes | {"losses": LossWeights(**values["losses"])})
+        rest = {"vsd_range": tuple(values["vsd_range"]), "losses": LossWeights(**values["losses"])}
+        return cls(**values | ropes | rest)
 
 
 MAY_CHANGE = frozenset({"steps", "per_device", "checkpointing"})
@@ -159,6 +170,18 @@ _PAPER = TrainSettings(
     least_crop=1024,
     losses=LossWeights(lpips=5.0, adversarial=0.5, wavelet=1.0, periodicity=1000.0),
     prior_rope=_ULTRAFLUX,
+)
+
+_OSEDIFF = TrainSettings(
+    rank=4,
+    alpha=8,
+    learning_rate=5e-5,
+    weight_decay=1e-2,
+    steps=20_000,
+    crop=512,
+    degradation="osediff",
+    losses=LossWeights(mse=4.0, lpips=2.0, vsd=1.0, periodicity=0.0, refinement=0.0),
+    regulariser_learning_rate=5e-5,
 )
 
 PRESETS = {
@@ -187,6 +210,13 @@ PRESETS = {
         losses=LossWeights(lpips=5.0, adversarial=0.5, periodicity=0.0),
         prior_rope=RopeSettings(theta=10_000.0),
     ),
+    # OSEDiff (arXiv 2406.08177): LoRA 4 (alpha 8) on UNet and encoder, conv_in whole; on [-1, 1] MSE 1, LPIPS 2, VSD 1.
+    # The number of steps is not stated in what we read.
+    "osediff": _OSEDIFF,
+    # TVT (arXiv 2507.20291): the same at timestep 1, VSD on the quadrants of its 128x128 latent, t from 250 to 750.
+    "tvt": replace(_OSEDIFF, timestep=1, vsd_range=(0.25, 0.75), vsd_quadrants=True),
+    # F2IDiff-SR: OSEDiff's losses with DINOv2's features as the condition; 256-px crops, batch 6.
+    "f2idiff": replace(_OSEDIFF, crop=256, batch=6),
     # Fine-tunes the embedded model on any machine, on what it is judged by: the picture after back-projection.
     "embedded": TrainSettings(
         rank=16,

@@ -22,6 +22,7 @@ from ..files import find_pictures
 from ..geometry import Size
 from ..model.precision import half_is_fast
 from ..weights.sources import Sources
+from ..weights.unet_sources import UNetSources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, usable
 from .losses.adversarial import diff_augment, discriminator_loss, generator_loss
@@ -30,6 +31,7 @@ from .networks import load_discriminator, load_lpips
 from .onestep import REGULARISER, OneStep, picture_losses
 from .settings import TrainSettings, changed
 from .sharding import average_gradients, by_kind, clip_gradients, fill, fill_optimizer, optimizer_state, shard, whole
+from .unet_step import UNetOneStep
 
 log = logging.getLogger("op4ksr")
 
@@ -48,7 +50,7 @@ class Trainer:
     def __init__(
         self,
         settings: TrainSettings,
-        sources: Sources,
+        sources: Sources | UNetSources,
         inputs: Sequence[str | Path],
         run: Path,
         workers: int = 0,
@@ -120,7 +122,7 @@ class Trainer:
             self._writer.close()
         self.accelerator.end_training()
 
-    def _prepare(self, sources: Sources, inputs: Sequence[str | Path], workers: int) -> None:
+    def _prepare(self, sources: Sources | UNetSources, inputs: Sequence[str | Path], workers: int) -> None:
         settings = self.settings
         state = self._resume_from()
         self.step = state["step"] if state else 0
@@ -140,10 +142,13 @@ class Trainer:
             perceptual = PerceptualLoss(network, settings.lpips_window, draw=settings.lpips_draw)
         torch.manual_seed(settings.seed)  # the heads begin by chance
         critic = load_discriminator(settings.features) if settings.losses.adversarial else None
-        model = OneStep.load(sources, settings)
-        multiple = 2 * model.factor
-        if settings.crop % multiple:
-            raise SettingError(f"The crop is a multiple of {multiple} px for this VAE, got {settings.crop}.")
+        kind = UNetOneStep if isinstance(sources, UNetSources) else OneStep
+        model: OneStep = kind.load(sources, settings)  # type: ignore[arg-type]
+        for name, side in (("crop", settings.crop), ("least_crop", settings.least_crop)):
+            if side % model.multiple:
+                raise SettingError(f"The {name} is a multiple of {model.multiple} px for this model, got {side}.")
+        if self.sharded and isinstance(model, UNetOneStep):
+            raise SettingError("--shard shares out FLUX transformers; a Stable Diffusion UNet trains whole.")
         if self.sharded:
             shard(model.transformer, self.accelerator.device)
         self.trainable, self.regulariser = model.trainable(), model.regulariser()
@@ -317,7 +322,7 @@ class Trainer:
         return self.accelerator.reduce(x, "mean")
 
     def _check(self, losses: dict[str, Tensor]) -> None:
-        """Stops all processes where one has a loss that is not a number; each knows which, and the first one says it."""
+        """Stops all processes where one has a loss that is not a number; the first of them says which."""
         values = torch.stack([value.detach().float() for value in losses.values()])[None]
         if self.accelerator.num_processes > 1:
             values = self.accelerator.gather(values)
@@ -386,13 +391,13 @@ class Trainer:
         state["optimizer"] = optimizer_state(self.optimizer, self.trainable)
         state["regulariser"] = {name: whole(p) for name, p in self.regulariser.items()}
         state["regulariser_optimizer"] = optimizer_state(self.regulariser_optimizer, self.regulariser)
-        adapters = self.accelerator.unwrap_model(self.model).adapters()
+        write_adapters = self.accelerator.unwrap_model(self.model).adapter_writer()
         if not self.is_main:
             return None
         if self.critic is not None and self.critic_optimizer is not None:
             state["critic"] = self.accelerator.unwrap_model(self.critic).heads.state_dict()
             state["critic_optimizer"] = self.critic_optimizer.state_dict()
-        return save_checkpoint(self.run_folder, self.step, state, self.settings, adapters)
+        return save_checkpoint(self.run_folder, self.step, state, self.settings, write_adapters)
 
 
 def _adamw(parameters: dict[str, torch.nn.Parameter], settings: TrainSettings, rate: float) -> torch.optim.AdamW:

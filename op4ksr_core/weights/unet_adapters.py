@@ -43,7 +43,7 @@ class UNetAdapter:
 
 
 def read_pickle(path: str | Path) -> dict[str, Any]:
-    """A dictionary that torch saved: numbers, text, lists and tensors only. Raises WeightsError by what else is in it."""
+    """A dictionary that torch saved: numbers, text, lists and tensors. Raises WeightsError by what else is in it."""
     path = at_home(path)
     if not path.is_file():
         raise WeightsError(f"There is no file {path}.")
@@ -76,7 +76,9 @@ def from_pickle(path: str | Path) -> UNetAdapter:
         pairs, whole = _split(state)
         strange = sorted({key.rsplit(".lora_", 1)[0] for key in pairs} ^ set(modules))
         if strange:
-            raise WeightsError(f"{path}: the lists of the {part}'s LoRA modules and its tensors differ in {listing(strange)}.")
+            raise WeightsError(
+                f"{path}: the lists of the {part}'s LoRA modules and its tensors differ in {listing(strange)}."
+            )
         config = {"r": held.get(f"rank_{part}"), "lora_alpha": PEFT_ALPHA, "target_modules": modules}
         lora[part], layers[part] = checked_adapter(f"{path} ({part})", config, pairs), whole
     if "unet" not in lora:
@@ -101,10 +103,14 @@ def save_unet_adapter(path: str | Path, adapter: UNetAdapter) -> None:
     """Writes what `find_unet_adapter` reads."""
     from safetensors.torch import save_file
 
-    state, metadata = {}, {"format": FORMAT, "family": adapter.family, "base_model": adapter.base}
+    state: dict[str, Tensor] = {}
+    metadata = {"format": FORMAT, "family": adapter.family, "base_model": adapter.base}
     for part, one in adapter.lora.items():
         state |= {f"{part}.{key}": value.contiguous() for key, value in one.state.items()}
-        metadata |= {f"{part}.rank": str(one.config["r"]), f"{part}.alpha": str(one.config.get("lora_alpha", PEFT_ALPHA))}
+        metadata |= {
+            f"{part}.rank": str(one.config["r"]),
+            f"{part}.alpha": str(one.config.get("lora_alpha", PEFT_ALPHA)),
+        }
     for part, layers in adapter.layers.items():
         state |= {f"{part}.{key}": value.contiguous() for key, value in layers.items()}
     save_file(state, path, metadata=metadata)
@@ -128,7 +134,10 @@ def find_unet_adapter(path: str | Path) -> UNetAdapter:
         pairs = {key: value for key, value in own.items() if ".lora_" in key}
         layers[part] = {key: value for key, value in own.items() if ".lora_" not in key}
         if pairs:
-            config = {"r": _whole(path, metadata, f"{part}.rank"), "lora_alpha": _whole(path, metadata, f"{part}.alpha")}
+            config = {
+                "r": _whole(path, metadata, f"{part}.rank"),
+                "lora_alpha": _whole(path, metadata, f"{part}.alpha"),
+            }
             modules = sorted({key.rsplit(".lora_", 1)[0] for key in pairs})
             lora[part] = checked_adapter(f"{path} ({part})", config | {"target_modules": modules}, pairs)
     wanted = {"osediff": ("unet", "vae")}.get(family, ("unet",))
@@ -162,9 +171,15 @@ def vae_of_checkpoint(path: str | Path) -> dict[str, Tensor]:
     held = read_pickle(path)
     state = held.get("state_dict", held)
     prefix = "vaeDe4."
-    own = {k.removeprefix(prefix): v.contiguous() for k, v in state.items() if k.startswith(prefix) and isinstance(v, Tensor)}
+    own = {
+        k.removeprefix(prefix): v.contiguous()
+        for k, v in state.items()
+        if k.startswith(prefix) and isinstance(v, Tensor)
+    }
     if not own:
-        raise WeightsError(f"{path} is no VAE-D4 of TVT: no key begins with {prefix}; it has {listing(map(str, state))}.")
+        raise WeightsError(
+            f"{path} is no VAE-D4 of TVT: no key begins with {prefix}; it has {listing(map(str, state))}."
+        )
     return own
 
 

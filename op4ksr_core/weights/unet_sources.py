@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import WeightsError
 from ..files import at_home
 from ..model.diffusion import PREDICTIONS, Prediction
+from ..model.vae import NoMiddle
 from .files import find_weights, load_strictly, read_json
 from .loading import merge_adapter, vae_config
 from .unet_adapters import UNetAdapter, find_unet_adapter, replace_layers
@@ -23,17 +24,6 @@ SD_VAE = {"scaling_factor": 0.18215, "shift_factor": 0.0, "norm_num_groups": 32}
 _V_BIAS = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 _V_DEVIATION = 0.09
 """Deviation of that bias above which a UNet of Stable Diffusion 2 predicts v, as ComfyUI tells them apart."""
-
-
-class NoMiddle(nn.Module):
-    """Stands where VAE-D4 has no middle block: nothing in it, nothing done."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.resnets, self.attentions = nn.ModuleList(), nn.ModuleList()
-
-    def forward(self, x: Tensor, *_: Any) -> Tensor:
-        return x
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,7 @@ class UNetSources:
         if features is None and not prompt_file.is_file():
             raise WeightsError(
                 f"{prompt_file} is missing: the UNet wants prompt embeddings (--prompt; `op4ksr embed-prompt` of "
-                "the same folder makes them), or --features, a DINOv2 folder, for F2IDiff-SR."
+                "the same folder makes them), or --dino, a DINOv2 folder, for F2IDiff-SR."
             )
         return cls(
             at_home(unet) if unet else root / "unet",
@@ -94,18 +84,8 @@ class UNetSources:
 
     @cached_property
     def prediction(self) -> Prediction:
-        """What the UNet predicts: by the folder's scheduler, else by the norm that tells the two SD 2.1 apart.
-
-        Raises WeightsError where the two disagree, or an adapter made for `epsilon` meets the other.
-        """
-        said, scheduler = None, self.unet.parent / "scheduler" / "scheduler_config.json"
-        if scheduler.is_file():
-            said = read_json(scheduler).get("prediction_type", "epsilon")
-            if said not in PREDICTIONS:
-                raise WeightsError(f"{scheduler} has prediction_type = {said!r}; it must be one of {', '.join(PREDICTIONS)}.")
-        bias = find_weights(self.unet).tensors().get(_V_BIAS)
-        seen = None if bias is None or bias.numel() < 2 else float(bias.float().std(correction=0)) > _V_DEVIATION
-        found: Prediction = said or ("v_prediction" if seen else "epsilon")
+        """What the UNet predicts. Raises WeightsError where an adapter made for `epsilon` meets the other."""
+        found = prediction_of(self.unet)
         if self.adapter and found == "v_prediction":
             raise WeightsError(
                 f"{self.unet} predicts v, as stable-diffusion-2-1 (768 px) does; {self.adapter} was made for "
@@ -121,7 +101,9 @@ class UNetSources:
         tokens = state.get("prompt_embeds")
         if tokens is None or tokens.ndim != 3 or len(tokens) != 1 or not bool(torch.isfinite(tokens).all()):
             held = ", ".join(f"{k} {list(v.shape)}" for k, v in state.items())
-            raise WeightsError(f"{self.prompt} is no prompt file: it holds {held}; wanted finite prompt_embeds [1, L, D].")
+            raise WeightsError(
+                f"{self.prompt} is no prompt file: it holds {held}; wanted finite prompt_embeds [1, L, D]."
+            )
         return tokens.float()
 
     def load_features(self) -> Any:
@@ -149,7 +131,9 @@ class UNetSources:
             with torch.device("meta"):
                 model: Any = UNet2DConditionModel(**config)
         except (TypeError, ValueError) as error:
-            raise WeightsError(f"{self.unet}/config.json describes no UNet that diffusers can build ({error}).") from error
+            raise WeightsError(
+                f"{self.unet}/config.json describes no UNet that diffusers can build ({error})."
+            ) from error
         load_strictly(model, files.tensors(), str(self.unet), dtype)
         adapter = self.found_adapters
         if adapter:
@@ -173,6 +157,23 @@ class UNetSources:
         return vae
 
 
+def prediction_of(unet: Path) -> Prediction:
+    """What a UNet predicts: by its folder's scheduler, else by the norm that tells the two Stable Diffusion 2.1 apart.
+
+    Raises WeightsError where the scheduler says neither.
+    """
+    scheduler = unet.parent / "scheduler" / "scheduler_config.json"
+    if scheduler.is_file():
+        said = read_json(scheduler).get("prediction_type", "epsilon")
+        if said not in PREDICTIONS:
+            choices = ", ".join(PREDICTIONS)
+            raise WeightsError(f"{scheduler} has prediction_type = {said!r}; it must be one of {choices}.")
+        return said
+    bias = find_weights(unet).tensors().get(_V_BIAS)
+    wide = bias is not None and bias.numel() > 1 and float(bias.float().std(correction=0)) > _V_DEVIATION
+    return "v_prediction" if wide else "epsilon"
+
+
 def is_unet_folder(folder: str | Path | None) -> bool:
     """Whether a diffusers folder is Stable Diffusion's: it has `unet` in place of `transformer`."""
     return folder is not None and (at_home(folder) / "unet").is_dir()
@@ -184,7 +185,7 @@ def _width(features: Path | None) -> int:
 
 
 def load_sd_vae(path: str | Path, dtype: torch.dtype = torch.float32) -> Any:
-    """An autoencoder of Stable Diffusion's kind from a diffusers folder or file; without a middle block it is VAE-D4."""
+    """An autoencoder of Stable Diffusion's kind from a diffusers folder or file; VAE-D4 has no middle block."""
     from diffusers import AutoencoderKL
 
     files = find_weights(path)

@@ -60,7 +60,7 @@ def band(count: int, side: int, low: float, high: float, dice: torch.Generator) 
 
 
 def pictures(count: int, side: int, seed: int) -> Tensor:
-    """Smooth shapes with edges, and patches of a fine texture that the small picture cannot hold: (count, 1, side, side).
+    """Smooth shapes with edges, and patches of texture too fine for the small picture: (count, 1, side, side).
 
     The texture lies between 0.16 and 0.45 cycle per px, above the small picture's Nyquist frequency of 0.125: what it
     is like can be learned, where each of its grains lies cannot.

@@ -72,7 +72,9 @@ def keep_wide(run: Path, photos: Path, teacher_file: Path, frozen: Frozen, count
         lr = degraded(hr, rng)
         target = sharp_target(teacher, lr, hr)
         before, wanted = frozen.encoded(enlarged(lr)), frozen.encoded(target)
-        rows.append({"before": before[0].half(), "wanted": wanted[0].half(), "target": _bytes(target), "hr": _bytes(hr)})
+        rows.append(
+            {"before": before[0].half(), "wanted": wanted[0].half(), "target": _bytes(target), "hr": _bytes(hr)}
+        )
         if (number + 1) % 10 == 0:
             print(f"{number + 1} of {count} large crops", flush=True)
     write(run / "wide-pairs.pt", rows)
@@ -133,6 +135,7 @@ def train_wide(run: Path, photos: Path, minutes: float, frozen: Frozen, module: 
 
 HELD = 5
 """The last crops, kept for validation: of photographs that other crops are from, so they compare stages, no more."""
+
 
 def _shown(z: Tensor, rng: random.Random) -> Tensor:
     generator = torch.Generator().manual_seed(rng.randrange(2**40))

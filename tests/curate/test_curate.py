@@ -63,7 +63,7 @@ def test_the_sharper_half_is_kept_and_everything_is_told(folder, capsys):
 
 
 def test_blurred_and_flat_pictures_are_eliminated_before_the_ranking(folder):
-    rows = {row["path"]: row for row in map(lambda n: {"path": f"{n}.png"} | measure(folder / "in" / f"{n}.png"), range(8))}
+    rows = {row["path"]: row for row in ({"path": f"{n}.png"} | measure(folder / "in" / f"{n}.png") for n in range(8))}
     cut = sorted(row["laplacian"] for row in rows.values())[2] + 1e-6
     assert curate(folder, "--keep", "1", "--least-laplacian", str(cut)) == 0
     decisions = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()

@@ -56,7 +56,7 @@ def make_sd_vae(**changes):
 
 def make_d4():
     """TVT's VAE: three levels, no middle block."""
-    from op4ksr_core.weights.unet_sources import NoMiddle
+    from op4ksr_core.model.vae import NoMiddle
 
     vae = make_sd_vae(
         down_block_types=["DownEncoderBlock2D"] * 3,

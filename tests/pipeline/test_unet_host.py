@@ -133,12 +133,12 @@ def test_the_command_line_takes_each_family(osediff, converted, dino, tmp_path, 
     write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 16, 24)))
     words = ["upscale", str(tmp_path / "a.png"), "--model", str(osediff[0])]
     assert cli.main([*words, "--adapter", str(converted), "-o", str(tmp_path / "o.png")]) == 0
-    assert cli.main([*words, "--features", str(dino), "--preset", "f2idiff", "-o", str(tmp_path / "f.png")]) == 0
+    assert cli.main([*words, "--dino", str(dino), "--preset", "f2idiff", "-o", str(tmp_path / "f.png")]) == 0
     tvt = write_sd_folder(tmp_path / "tvt", make_tvt_unet(), make_d4())
     words[3] = str(tvt)
     assert cli.main([*words, "--preset", "tvt", "-o", str(tmp_path / "t.png")]) == 0
     assert (tmp_path / "o.png").is_file() and (tmp_path / "f.png").is_file() and (tmp_path / "t.png").is_file()
-    assert cli.main(["upscale", str(tmp_path / "a.png"), "--features", str(dino), "-o", str(tmp_path / "n.png")]) == 2
+    assert cli.main(["upscale", str(tmp_path / "a.png"), "--dino", str(dino), "-o", str(tmp_path / "n.png")]) == 2
 
 
 @pytest.mark.parametrize("kind", diffusion.PREDICTIONS)

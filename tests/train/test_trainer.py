@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -288,7 +289,10 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
         ({"losses": LossWeights(lpips=1.0)}, "vgg16-397923af.pth"),
         ({"losses": LossWeights(adversarial=1.0)}, "--features FOLDER"),
         ({"losses": LossWeights(vsd=1.0)}, "--negative FILE"),
-        ({"degradation": "none"}, "degradation must be one of omgsr, s3diff, osediff, real-esrgan, embedded, got 'none'"),
+        (
+            {"degradation": "none"},
+            "degradation must be one of omgsr, s3diff, osediff, real-esrgan, embedded, got 'none'",
+        ),
         ({"crop": 512}, "5 are smaller than the crop of 512 px"),
     ],
 )

@@ -1,0 +1,102 @@
+"""Stable Diffusion's families (OSEDiff, TVT, F2IDiff-SR) as ComfyUI's MODEL and VAE."""
+
+from pathlib import Path
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.supported_models
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor
+
+from ..op4ksr_core.errors import SettingError, WeightsError
+from ..op4ksr_core.weights.files import find_weights, listing
+from ..op4ksr_core.weights.unet_sources import SD_VAE, prediction_of
+from . import versions
+from .surgery import autoencoder
+
+
+def load_sd_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPatcher, VAE]:
+    """A diffusers folder with `unet` and `vae` (Stable Diffusion 2.1-base, TVT's CE-UNet and VAE-D4) as native models.
+
+    A VAE that is given goes before the folder's. Raises WeightsError.
+    """
+    files = find_weights(folder / "unet")
+    if files.config is None:
+        raise WeightsError(f"{folder / 'unet'} has no config.json, which says how the UNet is built.")
+    model = _unet(files.tensors(), unet_config(files.config), prediction_of(folder / "unet"), str(folder / "unet"))
+    if given_vae is not None:
+        return model, given_vae
+    if not (folder / "vae").is_dir():
+        raise WeightsError(f"{folder} has no vae. Connect one.")
+    vae = find_weights(folder / "vae")
+    numbers = SD_VAE | {k: v for k, v in (vae.config or {}).items() if k in SD_VAE and v is not None}
+    return model, autoencoder(vae.tensors(), numbers)
+
+
+def unet_config(config: dict[str, Any]) -> dict[str, Any]:
+    """ComfyUI's settings of a UNet from diffusers' config.json. Raises WeightsError on a kind that is none of these."""
+    widths, layers = config["block_out_channels"], config.get("layers_per_block", 2)
+    if not isinstance(layers, int) or any(width % widths[0] for width in widths):
+        raise WeightsError(
+            f"This UNet's levels of {widths} px channels and {layers} layers are not Stable Diffusion's."
+        )
+    depths = [int("CrossAttn" in kind) for kind in config["down_block_types"]]
+    heads = config.get("attention_head_dim", 8)
+    count = heads[0] if isinstance(heads, list) else heads
+    return {
+        "image_size": 32,
+        "use_checkpoint": False,
+        "legacy": False,
+        "use_spatial_transformer": True,
+        "in_channels": config.get("in_channels", 4),
+        "out_channels": config.get("out_channels", 4),
+        "model_channels": widths[0],
+        "channel_mult": [width // widths[0] for width in widths],
+        "num_res_blocks": [layers] * len(widths),
+        "transformer_depth": [depth for depth in depths for _ in range(layers)],
+        "transformer_depth_output": [depth for depth in depths for _ in range(layers + 1)],
+        "transformer_depth_middle": 1,
+        "context_dim": config["cross_attention_dim"],
+        "use_linear_in_transformer": bool(config.get("use_linear_projection")),
+        "num_heads": -1,
+        "num_head_channels": widths[0] // count,
+        "adm_in_channels": None,
+        "use_temporal_attention": False,
+    }
+
+
+def _unet(state: dict[str, Tensor], config: dict[str, Any], prediction: str, origin: str) -> ModelPatcher:
+    """The model by ComfyUI's own class for Stable Diffusion 2, whatever its widths and levels."""
+    keys = comfy.utils.unet_to_diffusers(config)
+    stray = sorted(state.keys() - keys.keys())
+    if stray:
+        raise WeightsError(f"{origin} is no Stable Diffusion UNet that ComfyUI knows: {listing(stray)}.")
+    settings = comfy.supported_models.SD20(config)
+    device = comfy.model_management.get_torch_device()
+    dtype = torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
+    settings.unet_config |= {"dtype": dtype, "num_head_channels": config["num_head_channels"]}  # ComfyUI assumes 64
+    settings.set_inference_dtype(dtype, None)
+    kind = comfy.model_base.ModelType[{"epsilon": "EPS", "v_prediction": "V_PREDICTION"}[prediction]]
+    model = comfy.model_base.BaseModel(settings, kind, comfy.model_management.unet_offload_device())
+    patcher = versions.new_patcher(model)
+    own = {keys[key]: value.to(dtype) for key, value in state.items()}
+    versions.load_weights(model.diffusion_model, own, "The UNet", versions.is_dynamic(patcher))
+    return patcher
+
+
+def unet_targets(model: ModelPatcher) -> dict[str, str]:
+    """diffusers' UNet modules -> this MODEL's weights. Raises SettingError on anything but a Stable Diffusion UNet."""
+    keys = comfy.utils.unet_to_diffusers(model.model.model_config.unet_config)
+    if not keys:
+        raise SettingError(
+            f"OSEDiff and TVT are for Stable Diffusion UNets; this MODEL is {type(model.model).__name__}."
+        )
+    named = {
+        key.removesuffix(".weight"): f"diffusion_model.{own}" for key, own in keys.items() if key.endswith(".weight")
+    }
+    present = model.model.state_dict().keys()  # ComfyUI's map names a downsampler behind the last level, too
+    return {module: key for module, key in named.items() if key in present}

@@ -1,0 +1,62 @@
+"""OSEDiff and TVT on ComfyUI's own MODEL and VAE, against the core's host on the same files."""
+
+import json
+import subprocess
+from dataclasses import replace
+
+import pytest
+import torch
+from comfy_server import python_of
+from places import ROOT
+from safetensors.torch import load_file, save_file
+from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, put_loras, write_sd_folder
+
+from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import PRESETS
+from op4ksr_core.weights.convert import convert_pickle
+
+BARE = replace(PRESETS["osediff"], colour="none", posterior_seed=None)
+
+
+@pytest.fixture(scope="module")
+def found(comfyui, tmp_path_factory):
+    """(what ComfyUI computed, the folder with the models, the small picture, errors on wrong ones)"""
+    base = tmp_path_factory.mktemp("unets")
+    (base / "op4ksr").symlink_to(ROOT)
+    (base / "loras").mkdir()
+    write_sd_folder(base / "sd", make_unet(), make_sd_vae())
+    write_sd_folder(base / "v", make_unet(), make_sd_vae(), prediction="v_prediction")
+    write_sd_folder(base / "tvt", make_tvt_unet(), make_d4())
+    torch.save(put_loras(make_unet(), make_sd_vae()), base / "osediff.pkl")
+    convert_pickle(base / "osediff.pkl", base / "loras" / "osediff.safetensors")
+    small = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(2))
+    save_file({"small": small}, base / "in.safetensors")
+    command = [python_of(comfyui), ROOT / "tests" / "helpers" / "unet_probe.py", comfyui, base]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=base)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return load_file(base / "out.safetensors"), base, small, json.loads((base / "out.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "adapted", "timestep"),
+    [("plain", "sd", False, 999), ("osediff", "sd", True, 999), ("tvt", "tvt", False, 1), ("v", "v", False, 500)],
+)
+def test_both_hosts_give_the_same_picture(found, name, folder, adapted, timestep):
+    there, base, small, _ = found
+    adapters = [base / "loras" / "osediff.safetensors"] if adapted else []
+    here = Upscaler.from_pretrained(base / folder, adapters=adapters, settings=replace(BARE, timestep=timestep))
+    assert float((there[name] - here(small, 4)).abs().max()) < 1e-4
+
+
+def test_the_adapter_is_a_patch_that_undoes_itself(found):
+    there, _, _, _ = found
+    assert torch.equal(there["plain"], there["plain_again"]) and torch.equal(there["plain"], there["off"])
+    assert float((there["plain"] - there["osediff"]).abs().mean()) > 1e-3
+
+
+def test_errors_name_what_does_not_fit(found):
+    *_, errors = found
+    assert "predicts v, as stable-diffusion-2-1 (768 px) does" in errors["v with an adapter"]
+    assert "is for another base" in errors["another base"] or "is for another model" in errors["another base"]
+    assert "lies outside ComfyUI's loras folders" in errors["outside"]
+    assert errors["heavy imports"] == "none"

@@ -1,0 +1,135 @@
+"""OSEDiff, TVT and F2IDiff-SR train at small size: the loss falls, a stopped run resumes, the adapter runs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, write_sd_folder
+
+from op4ksr_core.app import cli
+from op4ksr_core.errors import SettingError
+from op4ksr_core.geometry import Size
+from op4ksr_core.picture.read import Picture
+from op4ksr_core.picture.write import write_picture
+from op4ksr_core.pipeline.upscaler import Upscaler
+from op4ksr_core.settings import PRESETS as UPSCALE
+from op4ksr_core.train.checkpoint import checkpoints
+from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.train.trainer import Trainer
+from op4ksr_core.train.unet_step import UNetOneStep
+from op4ksr_core.weights.unet_sources import UNetSources
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, photo):
+    """A folder with pictures, models of each family, DINOv2 and a negative prompt."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    root = tmp_path_factory.mktemp("unet-training")
+    (root / "photos").mkdir()
+    for n in range(3):
+        write_picture(root / "photos" / f"{n}.png", Picture(photo[..., 90 * n : 90 * n + 160, 40:200]))
+    write_sd_folder(root / "osediff", make_unet(), make_sd_vae())
+    write_sd_folder(root / "tvt", make_tvt_unet(), make_d4())
+    torch.manual_seed(9)
+    config = Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=518, patch_size=14)
+    Dinov2Model(config).save_pretrained(root / "dino")
+    save_file({"prompt_embeds": torch.randn(1, 7, 24)}, root / "negative.safetensors")
+    return root
+
+
+def settings_of(family, made, **changes):
+    preset = PRESETS[family]
+    small = {"batch": 2, "per_device": 2, "crop": 64, "precision": "no", "checkpointing": False, "steps": 20}
+    small |= {"learning_rate": 1e-3, "losses": replace(preset.losses, lpips=0.0, vsd=0.1)}
+    return replace(preset, negative=str(made / "negative.safetensors"), **small | changes)
+
+
+def sources_of(family, made):
+    if family == "f2idiff":
+        return UNetSources.find(made / "osediff", features=made / "dino")
+    return UNetSources.find(made / family)
+
+
+def train(family, made, run, settings=None, **options):
+    settings = settings or settings_of(family, made)
+    trainer = Trainer(settings, sources_of(family, made), [made / "photos"], run, cpu=True, save_every=5)
+    try:
+        return trainer.run(**options)
+    finally:
+        trainer.close()
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "family", ["osediff", pytest.param("tvt", marks=pytest.mark.slow), pytest.param("f2idiff", marks=pytest.mark.slow)]
+)
+def test_twenty_steps_lower_the_loss_and_a_stopped_run_resumes(family, made, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(family, made, whole) == 20
+    losses = [line["mse"] for line in log_of(whole)]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    assert all({"mse", "vsd", "regulariser"} <= line.keys() for line in log_of(whole))
+    assert train(family, made, cut, stop_after=5) == 5
+    train(family, made, cut, stop_after=8)
+    for a, b in zip(log_of(whole)[:8], log_of(cut)[:8], strict=True):
+        assert a["total"] == pytest.approx(b["total"], rel=1e-4)
+
+
+def test_what_was_trained_is_what_the_upscaler_runs(made, tmp_path):
+    """The adapter of a checkpoint gives the trainer's own picture."""
+    train("osediff", made, tmp_path / "run", settings_of("osediff", made, steps=2))
+    adapter = checkpoints(tmp_path / "run")[-1] / "adapters.safetensors"
+    settings = replace(UPSCALE["osediff"], colour="none", posterior_seed=None)
+    upscaler = Upscaler.from_pretrained(made / "osediff", adapters=[adapter], settings=settings, device="cpu")
+    small = torch.rand(1, 3, 16, 16)
+    again = settings_of("osediff", made, steps=2)
+    trainer = Trainer(again, sources_of("osediff", made), [made / "photos"], tmp_path / "run", cpu=True)
+    try:
+        with torch.no_grad():
+            wanted = trainer.model(small, Size(64, 64))[2].clamp(0, 1)
+    finally:
+        trainer.close()
+    assert float((upscaler(small, 4) - wanted).abs().max()) < 1e-3
+
+
+def test_the_prior_has_its_own_first_layer_back(made):
+    model = UNetOneStep.load(sources_of("osediff", made), settings_of("osediff", made))
+    first = model.transformer.conv_in.base_layer.weight
+    with torch.no_grad():
+        first += 1
+    with model.wearing(None):
+        assert torch.equal(first, model.first_layer["weight"]) and not first.requires_grad
+    assert torch.allclose(first, model.first_layer["weight"] + 1) and first.requires_grad
+
+
+def test_vsd_quadrants_are_the_mean_of_the_four(made):
+    model = UNetOneStep.load(sources_of("osediff", made), settings_of("osediff", made, vsd_quadrants=True))
+    model.condition = model.prompt
+    z = torch.randn(1, 4, 16, 16, requires_grad=True)
+    loss = model.distillation_loss(z, torch.tensor([3]))
+    loss.backward()
+    assert float(loss.detach()) > 0 and all(
+        float(z.grad[..., i : i + 8, j : j + 8].abs().sum()) > 0 for i in (0, 8) for j in (0, 8)
+    )
+
+
+def test_the_command_trains_a_unet(made, tmp_path, capsys):
+    words = ["train", str(made / "photos"), "-o", str(tmp_path / "run"), "--model", str(made / "osediff")]
+    words += ["--preset", "osediff", "--crop", "64", "--batch", "1", "--steps", "1", "--precision", "no"]
+    words += ["--loss-lpips", "0", "--negative", str(made / "negative.safetensors"), "--device", "cpu"]
+    assert cli.main(words) == 0 and "trained from step 0 to 1" in capsys.readouterr().out
+    words[words.index("64")] = "96"
+    words[3] = str(tmp_path / "other")
+    assert cli.main(words) == 2 and "crop is a multiple of 64 px" in capsys.readouterr().err
+    assert cli.main([*words[:-2], "--plan", "24"]) == 0 and "none for Stable Diffusion" in capsys.readouterr().out
+
+
+def test_ranges_of_vsd_are_checked():
+    with pytest.raises(SettingError, match="vsd_range is two shares"):
+        replace(PRESETS["osediff"], vsd_range=(0.9, 0.1))
