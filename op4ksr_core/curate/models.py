@@ -5,12 +5,7 @@ layers over CLIP's picture embedding. Stage 3: the answer of a vision-language m
 speaks OpenAI's chat completions; it sees crops of the picture's own px, for a reduced view of 4K is always sharp.
 """
 
-import base64
-import io
-import json
-import os
 import re
-import urllib.request
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,9 +37,6 @@ PROMPT = (
 _CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _CROP, _CROPS = 512, 3
 """px and number of the crops that stage 3 shows."""
-
-_TIMEOUT = 300.0
-"""Seconds that an address may take for an answer."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,7 @@ def judge_by_vision(path: Path, models: Models) -> dict[str, Any]:
     """Stage 3: the score, and the answer as it was given. Raises ImageError, WeightsError."""
     crops = native_crops(as_picture(read_picture(path).rgb[0]))
     if is_address(str(models.vision)):
-        answer = _ask(str(models.vision), str(models.vision_model), models.prompt, crops)
+        answer = _address()(str(models.vision), str(models.vision_model), models.prompt, crops)
         return {"vision": score_in(answer), "answer": answer}
     processor, model = _vision(str(models.vision), models.device)
     content = [*({"type": "image", "image": crop} for crop in crops), {"type": "text", "text": models.prompt}]
@@ -159,6 +151,15 @@ def judge_by_vision(path: Path, models: Models) -> dict[str, Any]:
         out = model.generate(**inputs, max_new_tokens=64, do_sample=False)
     answer = processor.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0].strip()
     return {"vision": score_in(answer), "answer": answer}
+
+
+def _address() -> Any:
+    """What asks an address. Raises WeightsError in ComfyUI's archive, which has nothing that reaches the network."""
+    try:
+        from .address import ask
+    except ImportError as error:
+        raise WeightsError("Addresses are not part of ComfyUI's archive: install op4ksr from its repository.") from error
+    return ask
 
 
 def is_address(text: str) -> bool:
@@ -176,27 +177,6 @@ def native_crops(image: Image.Image) -> list[Image.Image]:
     places = [middle, *sorted(steps, key=lambda p: (-steps[p], p))]
     chosen = list(dict.fromkeys(places))[:_CROPS]
     return [image.crop((x, t, x + side, t + side)) for t, x in chosen]
-
-
-def _ask(address: str, model: str, prompt: str, crops: list[Image.Image]) -> str:
-    """The answer of a chat completion; a key is taken from OPENAI_API_KEY. Raises WeightsError."""
-    content: list[dict[str, Any]] = []
-    for crop in crops:
-        buffer = io.BytesIO()
-        crop.save(buffer, "png")
-        data = base64.b64encode(buffer.getvalue()).decode()
-        content.append({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}})
-    content.append({"type": "text", "text": prompt})
-    body = {"model": model, "messages": [{"role": "user", "content": content}], "max_tokens": 64, "temperature": 0}
-    headers = {"Content-Type": "application/json"}
-    if os.environ.get("OPENAI_API_KEY"):
-        headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
-    request = urllib.request.Request(f"{address.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as reply:
-            return str(json.load(reply)["choices"][0]["message"]["content"]).strip()
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise WeightsError(f"{address}, which --vision names, gave no answer ({error}).") from error
 
 
 def score_in(answer: str) -> float:
