@@ -158,7 +158,9 @@ def _address() -> Any:
     try:
         from .address import ask
     except ImportError as error:
-        raise WeightsError("Addresses are not part of ComfyUI's archive: install op4ksr from its repository.") from error
+        raise WeightsError(
+            "Addresses are not part of ComfyUI's archive: install op4ksr from its repository."
+        ) from error
     return ask
 
 

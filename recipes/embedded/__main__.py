@@ -6,8 +6,6 @@ Stages in order:
   latents         the encoder's latents of those, kept
   transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the sharp one's
   together        the transformer and the decoder, on the picture
-  wide-pairs      crops of 1024 and 1536 px with their latents, kept
-  wide            the transformer alone on those (--behind bundled: goes on from the bundled model)
   crops           crops restored by the stages before (or by the bundled model: --behind bundled), kept
   detail, texture the detail network behind them: faithful, then textured
   export          the averaged weights as float16 safetensors, into --to
@@ -23,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, crops, detail, export, transformer, wide
+from . import autoencoder, crops, detail, export, transformer
 from .pictures import Pictures
 
 STAGES = (
     "vae", "pairs", "latents", "transformer", "together", "detail-start", "texture-start", "crops", "detail", "texture",
-    "wide-pairs", "wide", "average", "scale", "export", "export-detail",
+    "average", "scale", "export", "export-detail",
 )  # fmt: skip
 
 
@@ -66,12 +64,6 @@ def main() -> None:
             crops.keep_pairs(run / name, Pictures.load(photos), teacher, count, side)
     elif args.stage == "together":
         transformer.train_together(run, photos, minutes)
-    elif args.stage in ("wide-pairs", "wide"):
-        frozen, restorer = wide.bundled() if args.behind == "bundled" else transformer.trained(run, photos)
-        if args.stage == "wide-pairs":
-            wide.keep_wide(run, photos, teacher, frozen, args.count)
-        else:
-            wide.train_wide(run, photos, minutes, frozen, restorer)
     elif args.stage == "average":
         detail.average(args.start, args.other, args.share, args.to)
     elif args.stage == "scale":

@@ -11,7 +11,6 @@ from op4ksr_core.model import rowwise as row_strips
 from op4ksr_core.model.compensation import HighFrequencyCompensation, compensate, load_compensation
 from op4ksr_core.picture.colour import low_band
 from op4ksr_core.picture.resample import resize
-from recipes.version2 import compensate as training
 
 
 @pytest.fixture(scope="module")
@@ -82,27 +81,6 @@ def test_a_strength_outside_is_an_error(photo, strength):
 def test_numbers_of_pictures_must_agree(photo):
     with pytest.raises(ImageError, match="as many"):
         compensate(photo, photo.repeat(2, 1, 1, 1))
-
-
-def test_it_is_trained_on_what_lacks_detail_and_goes_on_where_it_was(tmp_path, monkeypatch):
-    def never(*_):
-        raise AssertionError("the crops to learn from are not to be compensated")
-
-    monkeypatch.setattr("op4ksr_core.pipeline.diffusers_host.compensate", never)
-    runs = [tmp_path / name for name in ("whole", "stopped")]
-    for run in runs:
-        training.main(["crops", "--run", str(run), "--count", "4", "--scenes", "2"])
-    crops = torch.load(runs[0] / "crops.pt")
-    assert crops["lr"].shape == (4, 3, 48, 48) and crops["picture"].shape == crops["hr"].shape == (4, 3, 192, 192)
-    assert 0.001 < float((crops["picture"] - crops["hr"]).float().abs().mean()) < 0.1
-    for run, stop in ((runs[0], "3"), (runs[1], "1"), (runs[1], "3")):
-        training.main(["train", "--run", str(run), "--steps", "3", "--batch", "2", "--stop-after", stop])
-    whole, stopped = (torch.load(run / "train.pt") for run in runs)
-    assert whole["step"] == stopped["step"] == 3
-    for name, value in whole["ema"].items():
-        assert torch.equal(value, stopped["ema"][name])
-    training.main(["export", "--run", str(runs[0]), "--to", str(tmp_path / "c.safetensors")])
-    assert sum(p.numel() for p in load_compensation(tmp_path / "c.safetensors").parameters()) < 1_000_000
 
 
 def test_the_bundled_one_adds_detail_and_leaves_what_lacks_none(photo):

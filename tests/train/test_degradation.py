@@ -1,22 +1,30 @@
 """Real-ESRGAN's degradation: how often each step is taken is as the paper says (arXiv 2107.10833)."""
 
+import io
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.train.degradation import (
     DEGRADATIONS,
+    EMBEDDED,
     KERNELS,
+    OMGSR,
     REAL_ESRGAN,
     Step,
     apply,
+    blur,
     degrade,
     draw,
+    jpeg,
     sinc,
 )
+from recipes.scenes import render
 
 COUNT, SIDE = 3000, 256
 
@@ -109,3 +117,35 @@ def test_noise_of_a_known_strength():
         assert float(made.std()) == pytest.approx(deviation, rel=0.02)
         grey = apply(Step("noise", step.name, step.strength, grey=True), flat, torch.Generator().manual_seed(0))
         assert torch.equal(grey[:, 0], grey[:, 1])
+
+
+def test_the_embedded_degradation_is_the_milder_one():
+    def error(settings):
+        errors = []
+        for seed in range(12):
+            hr = render(128, seed)
+            clean = torch.nn.functional.interpolate(hr[None], size=(32, 32), mode="bicubic", antialias=True)[0]
+            errors.append(float((degrade(hr, torch.Generator().manual_seed(seed), settings) - clean).pow(2).mean()))
+        return np.mean(errors)
+
+    assert error(EMBEDDED) < 0.6 * error(OMGSR)
+
+
+@pytest.mark.parametrize("quality", [30, 60, 75, 95])
+def test_jpeg_loses_what_a_real_encoder_loses(quality):
+    x = render(128, 2)
+    file = io.BytesIO()
+    Image.fromarray((x.permute(1, 2, 0) * 255).round().byte().numpy()).save(file, "JPEG", quality=quality)
+    real = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
+    ours = jpeg(x[None], quality)[0]
+    assert float((ours - real).abs().mean()) < 0.5 * float((real - x).abs().mean())
+
+
+def test_jpeg_of_odd_sides():
+    assert jpeg(torch.rand(1, 3, 19, 33), 80).shape == (1, 3, 19, 33)
+
+
+def test_blur_keeps_the_mean_and_a_constant():
+    kernel = torch.rand(7, 7)
+    kernel /= kernel.sum()
+    torch.testing.assert_close(blur(torch.full((1, 3, 20, 20), 0.3), kernel), torch.full((1, 3, 20, 20), 0.3))
