@@ -2,15 +2,17 @@
 
     python benchmarks/training_memory.py [--shards 1 8]
 
-The full-size transformer and F16 VAE under the preset op4ksr-paper. Prints a Markdown table, and the largest crops for
-common cards.
+The full-size transformer and F16 VAE under the preset op4ksr-paper. Prints a Markdown table, the largest crops for
+common cards, and the operations of a picture.
 """
 
 import argparse
+from dataclasses import replace
 
 import full_size
 import torch
 
+from op4ksr_core.train.cost import operations_of_a_picture
 from op4ksr_core.train.memory import GB, largest_crop, plan_training, without_positions
 from op4ksr_core.train.onestep import OneStep
 from op4ksr_core.train.settings import PRESETS
@@ -32,6 +34,12 @@ def main() -> None:
             plan = plan_training(model, settings, crop, shards)
             figures = (plan.frozen, plan.lora, plan.activations, plan.total)
             print(f"| {shards} | {crop} | {' | '.join(f'{figure / GB:.1f} GB' for figure in figures)} |", flush=True)
+    for crop in (4096, 2048, 1024):
+        counted = operations_of_a_picture(model, replace(settings, crop=crop, least_crop=0))
+        print(
+            f"{crop} px: {counted / 1e15:.2f} PFLOP a picture, forward, again for checkpointing, and backward",
+            flush=True,
+        )
     for shards in shards_tried:
         for card in (16, 24, 48, 80):
             print(f"{shards} sharing, {card} GB: {largest_crop(model, settings, card * GB, shards=shards)}", flush=True)

@@ -1,0 +1,51 @@
+"""Both readings of the paper's t_mid on the bundled model: sigma 0.3, which it was trained at, and sigma 0.7.
+
+    python benchmarks/sigma_readings.py PAIRS [--sigmas 0.1 0.3 0.5 0.7]
+
+PAIRS has lr/ and hr/. Prints medians over the pairs, without the compensation, which would cover the difference, and
+the mid-timestep that OMGSR's estimator finds for the pairs' latents.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from op4ksr_core import PRESETS, Upscaler
+from op4ksr_core.evaluate.measures import psnr
+from op4ksr_core.evaluate.sharpness import detail, right
+from op4ksr_core.geometry import Size
+from op4ksr_core.model.flow import closed_form_sigma, estimate_sigma
+from op4ksr_core.picture.read import read_picture
+from op4ksr_core.picture.resample import resize
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("--sigmas", type=float, nargs="+", default=[0.1, 0.3, 0.5, 0.7])
+    arguments = parser.parse_args()
+    settings = replace(PRESETS["embedded"], compensation=0.0)
+    upscaler = Upscaler.from_embedded(settings, check_memory=False)
+    files = zip(*(sorted((arguments.pairs / side).iterdir()) for side in ("lr", "hr")), strict=True)
+    rows: dict[float, list[tuple[float, float, float]]] = {sigma: [] for sigma in arguments.sigmas}
+    latents = []
+    for low, high in files:
+        lr, hr = read_picture(low).rgb, read_picture(high).rgb
+        size = Size(*hr.shape[-2:])
+        variants = [replace(settings, sigma=sigma) for sigma in arguments.sigmas]
+        for found in upscaler.variants(lr, variants, target=size):
+            made = found.picture
+            rows[found.settings.sigma].append((psnr(made, hr), detail(made, hr), right(made, hr)))
+        encoded = [upscaler.host.encode(x, settings, lambda *_: None) for x in (hr, resize(lr, size).clamp(0, 1))]
+        latents.append((encoded[0], encoded[1]))
+    print(f"{len(latents)} pairs, medians, compensation 0\n\n| sigma | PSNR | detail, dB | right |\n|---|---|---|---|")
+    for sigma, values in rows.items():
+        psnr_, detail_, right_ = (median(column) for column in zip(*values, strict=True))
+        print(f"| {sigma:g} | {psnr_:.2f} | {detail_:.2f} | {right_:.3f} |")
+    closed = median(closed_form_sigma(*pair) for pair in latents)
+    print(f"\nOMGSR's estimator: sigma {estimate_sigma(latents):.3f}; r / (1 + r), median: {closed:.3f}")
+
+
+if __name__ == "__main__":
+    main()
