@@ -9,7 +9,8 @@ from safetensors.torch import save
 
 from ..op4ksr_core.errors import SettingError, WeightsError
 from ..op4ksr_core.files import write_atomically
-from ..op4ksr_core.weights.loading import load_prompt
+from ..op4ksr_core.weights.files import find_weights
+from ..op4ksr_core.weights.loading import load_prompt, load_tokens
 from .schema import node_schema
 
 
@@ -70,6 +71,8 @@ class LoadPrompt(io.ComfyNode):
         path = Path(folder_paths.get_input_directory()) / Path(file).name
         if not path.is_file():
             raise WeightsError(f"There is no prompt file {file} in the input folder; there are {prompt_files()}.")
+        if "pooled_prompt_embeds" not in find_weights(path).shapes():
+            return io.NodeOutput([[torch.clone(load_tokens(path)), {}]])  # Stable Diffusion's
         sequence, pooled = load_prompt(path)
         return io.NodeOutput([[torch.clone(sequence), {"pooled_output": pooled}]])
 

@@ -274,6 +274,7 @@ def _small_autoencoder(state: dict[str, Tensor], config: dict) -> VAE:
         if bare:
             half.mid.block_1 = half.mid.block_2 = half.mid.attn_1 = NoMiddle()
     vae.latent_channels = latent
+    vae.downscale_ratio = vae.upscale_ratio = 2 ** (len(widths) - 1)
     _tell_memory(vae, vae.downscale_ratio)
     return vae
 

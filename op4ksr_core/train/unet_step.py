@@ -16,7 +16,7 @@ from ..geometry import Size
 from ..model import diffusion
 from ..model.vae import decode, downscale_factor, encode
 from ..picture.resample import resize
-from ..weights.loading import Adapter
+from ..weights.loading import Adapter, load_tokens
 from ..weights.unet_adapters import BASE, UNetAdapter, save_unet_adapter
 from ..weights.unet_sources import UNetSources
 from .losses.vsd import guided, vsd_loss
@@ -193,13 +193,7 @@ def _is_layer(module: nn.Module) -> bool:
 
 def _negative(settings: TrainSettings) -> Tensor:
     """The tokens of VSD's negative prompt, from a prompt file of Stable Diffusion or of FLUX."""
-    from ..errors import WeightsError
-    from ..weights.files import find_weights
-
     path = at_home(settings.negative) if settings.negative else None
     if path is None or not path.is_file():
         load_negative(settings)  # which says what is wanted
-    tokens = find_weights(path or "").tensors().get("prompt_embeds")
-    if tokens is None or tokens.ndim != 3:
-        raise WeightsError(f"{path} is no prompt file: it has no prompt_embeds.")
-    return tokens.float()
+    return load_tokens(path or "")

@@ -161,6 +161,16 @@ def load_prompt(path: str | Path) -> tuple[Tensor, Tensor]:
     return state["prompt_embeds"].float(), state["pooled_prompt_embeds"].float()
 
 
+def load_tokens(path: str | Path) -> Tensor:
+    """The tokens (1, L, D), float32, of Stable Diffusion's prompt file, without a pooled half. Raises WeightsError."""
+    state = find_weights(path).tensors()
+    tokens = state.get("prompt_embeds")
+    if tokens is None or tokens.ndim != 3 or len(tokens) != 1 or not bool(torch.isfinite(tokens).all()):
+        held = listing(f"{k} {list(v.shape)}" for k, v in state.items())
+        raise WeightsError(f"{path} is no prompt file: it holds {held}; wanted finite prompt_embeds [1, L, D].")
+    return tokens.float()
+
+
 @dataclass(frozen=True)
 class Adapter:
     """One LoRA: its PEFT settings and its tensors, keyed `<module>.lora_A.weight` and `...lora_B.weight`."""

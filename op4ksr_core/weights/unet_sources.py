@@ -15,7 +15,7 @@ from ..files import at_home
 from ..model.diffusion import PREDICTIONS, Prediction
 from ..model.vae import NoMiddle
 from .files import find_weights, load_strictly, read_json
-from .loading import merge_adapter, vae_config
+from .loading import load_tokens, merge_adapter, vae_config
 from .unet_adapters import UNetAdapter, find_unet_adapter, replace_layers
 
 SD_VAE = {"scaling_factor": 0.18215, "shift_factor": 0.0, "norm_num_groups": 32}
@@ -97,14 +97,7 @@ class UNetSources:
         """The fixed prompt (1, L, D); None where the picture itself conditions."""
         if self.prompt is None:
             return None
-        state = find_weights(self.prompt).tensors()
-        tokens = state.get("prompt_embeds")
-        if tokens is None or tokens.ndim != 3 or len(tokens) != 1 or not bool(torch.isfinite(tokens).all()):
-            held = ", ".join(f"{k} {list(v.shape)}" for k, v in state.items())
-            raise WeightsError(
-                f"{self.prompt} is no prompt file: it holds {held}; wanted finite prompt_embeds [1, L, D]."
-            )
-        return tokens.float()
+        return load_tokens(self.prompt)
 
     def load_features(self) -> Any:
         """DINOv2 in evaluation mode. Raises WeightsError where the folder is another model's."""

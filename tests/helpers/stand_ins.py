@@ -11,7 +11,9 @@ import torch
 from builders import make_transformer, make_vae
 from model_files import contiguous, write_model, write_omgsr_adapters, write_prompt
 from safetensors.torch import save_file
+from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, put_loras, write_sd_folder
 
+from op4ksr_core.weights.convert import convert_pickle
 from op4ksr_core.weights.key_layouts import transformer_to_bfl, vae_to_ldm
 
 FLUX_VAE = {"block_out_channels": [128, 256, 512, 512], "norm_num_groups": 32, "layers_per_block": 2}
@@ -22,6 +24,7 @@ def write_stand_ins(base):
     models = base / "models"
     _write_ultraflux(models)
     _write_flux_dev(models)
+    _write_relatives(models, base / "input")
     _write_esrgan(models / "upscale_models" / "RealESRGAN_x4plus.safetensors")
     write_prompt(base / "input" / "flux_fixed_prompt.safetensors", 4096, 768)
 
@@ -58,6 +61,19 @@ def _write_ultraflux(models):
     (folder / "transformer" / "diffusion_pytorch_model.safetensors").unlink()
     make_transformer(**size).save_pretrained(folder / "transformer", max_shard_size="1MB")
     write_omgsr_adapters(models / "loras" / "op4ksr", make_transformer(**size), make_vae(**vae))
+
+
+def _write_relatives(models, inputs):
+    """Small Stable Diffusion and TVT folders, their adapters as `op4ksr convert` writes them, and a prompt for both."""
+    base = write_sd_folder(models / "diffusers" / "stable-diffusion-2-1-base", make_unet(), make_sd_vae())
+    write_sd_folder(models / "diffusers" / "tvt", make_tvt_unet(), make_d4())
+    (base / "prompt.safetensors").rename(inputs / "sd_prompt.safetensors")
+    for name, unet in (("osediff", make_unet()), ("tvt", make_tvt_unet())):
+        held = put_loras(unet, make_sd_vae())
+        if name == "tvt":
+            held = {key: value for key, value in held.items() if "vae" not in key}
+        torch.save(held, models / f"{name}.pkl")
+        convert_pickle(models / f"{name}.pkl", models / "loras" / f"{name}.safetensors")
 
 
 def _write_flux_dev(models):

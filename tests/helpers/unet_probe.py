@@ -6,6 +6,7 @@ python unet_probe.py COMFYUI BASE : BASE has the extension as op4ksr, the folder
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 comfyui, base = sys.argv[1:]
 sys.path[:0] = [comfyui, base]
@@ -17,7 +18,7 @@ comfy.options.enable_args_parsing()
 
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
-from op4ksr.nodes.adapters import LoadUNetAdapter, available_unet_adapters  # noqa: E402
+from op4ksr.nodes.adapters import FeaturesConditioning, LoadUNetAdapter, available_unet_adapters  # noqa: E402
 from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
 from op4ksr.nodes.unets import load_sd_folder  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
@@ -32,10 +33,10 @@ given = load_file(base / "in.safetensors")
 quiet = {"colour": "none", "fidelity": 0.0, "rope": None}
 
 
-def picture(model, vae, folder, timestep):
+def picture(model, vae, folder, timestep, conditioning=None):
     """The small picture restored in one go."""
     tokens = load_file(base / folder / "prompt.safetensors")["prompt_embeds"]
-    host = ComfyHost(model, [[tokens, {}]], vae)
+    host = ComfyHost(model, conditioning or [[tokens, {}]], vae)
     small = given["small"]
     target = Size(4 * small.shape[-2], 4 * small.shape[-1])
     plan = plan_target(Size(*small.shape[-2:]), target, token_px=2 * host.latent_factor)
@@ -59,6 +60,8 @@ with torch.inference_mode():
     found["osediff"] = picture(*patched, "sd", 999)
     found["plain_again"] = picture(model, vae, "sd", 999)
     found["off"] = picture(*LoadUNetAdapter.execute(model, vae, "osediff.safetensors", 0.0).args, "sd", 999)
+    seen = SimpleNamespace(last_hidden_state=given["features"])  # what CLIP Vision Encode gives
+    found["f2idiff"] = picture(model, vae, "sd", 999, FeaturesConditioning.execute(seen).args[0])
     found["tvt"] = picture(*load_sd_folder(base / "tvt"), "tvt", 1)
     v = load_sd_folder(base / "v")
     found["v"] = picture(*v, "v", 500)

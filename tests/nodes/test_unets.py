@@ -11,11 +11,26 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, put_loras, write_sd_folder
 
+from op4ksr_core.geometry import Size
+from op4ksr_core.model.diffusion import picture_tokens
+from op4ksr_core.picture.resample import resize
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS
 from op4ksr_core.weights.convert import convert_pickle
 
 BARE = replace(PRESETS["osediff"], colour="none", posterior_seed=None)
+
+
+def features(base, small):
+    """DINOv2's tokens of the enlarged picture; the model itself goes into `dino`."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(9)
+    config = Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=518, patch_size=14)
+    model = Dinov2Model(config).eval()
+    model.save_pretrained(base / "dino")
+    with torch.no_grad():
+        return picture_tokens(model, resize(small, Size(4 * small.shape[-2], 4 * small.shape[-1])))
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +45,18 @@ def found(comfyui, tmp_path_factory):
     torch.save(put_loras(make_unet(), make_sd_vae()), base / "osediff.pkl")
     convert_pickle(base / "osediff.pkl", base / "loras" / "osediff.safetensors")
     small = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(2))
-    save_file({"small": small}, base / "in.safetensors")
+    save_file({"small": small, "features": features(base, small)}, base / "in.safetensors")
     command = [python_of(comfyui), ROOT / "tests" / "helpers" / "unet_probe.py", comfyui, base]
     result = subprocess.run(command, capture_output=True, text=True, cwd=base)
     assert result.returncode == 0, result.stderr[-3000:]
     return load_file(base / "out.safetensors"), base, small, json.loads((base / "out.json").read_text())
+
+
+def test_the_pictures_features_condition_both_hosts_alike(found):
+    there, base, small, _ = found
+    here = Upscaler.from_pretrained(base / "sd", features=base / "dino", settings=BARE)
+    assert float((there["f2idiff"] - here(small, 4)).abs().max()) < 1e-4
+    assert float((there["f2idiff"] - there["plain"]).abs().mean()) > 1e-4
 
 
 @pytest.mark.parametrize(
