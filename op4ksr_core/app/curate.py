@@ -34,7 +34,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="ray: over many machines")
     parser.add_argument("--shard-size", type=whole(1), default=256, help="pictures in a file of scores (default 256)")
     rules = parser.add_argument_group("rules")
-    rules.add_argument("--keep", type=float, default=0.5, metavar="SHARE", help="of stage 1, by texture (default 0.5)")
+    rules.add_argument(
+        "--keep",
+        type=float,
+        nargs="+",
+        default=[0.5],
+        metavar="SHARE",
+        help="of stage 1 by texture, of stage 2 by degradation (default 0.5 0.5)",
+    )
     for name, default, text in (
         ("laplacian", 20.0, "variance; below it a picture is blurred"),
         ("sobel", 1.0, "mean gradient; below it a picture is flat"),
@@ -43,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         option = f"--least-{name}"
         rules.add_argument(option, type=number(0, 1e9), default=default, help=f"{text} (default {default:g})")
     rules.add_argument(
-        "--most-degradation", type=number(-1e9, 1e9), help="of stage 2 (default: the median of those scored)"
+        "--most-degradation", type=number(-1e9, 1e9), help="of stage 2, in place of a share of those scored"
     )
     rules.add_argument(
         "--vision-score", type=number(0, 100), default=60, help="least score of stage 3, 0 to 100 (default 60)"
@@ -132,8 +139,11 @@ def _rules(arguments: argparse.Namespace) -> Rules:
             raise SettingError(f"There is no list {listed}, which --allowed names.")
         lines = read_lines(listed)
         allowed = frozenset(str(listed.parent / line.strip()) for line in lines if line.strip())
+    if len(arguments.keep) > 2:
+        raise SettingError(f"--keep takes the shares of stages 1 and 2, got {arguments.keep}.")
+    keep = (arguments.keep[0], arguments.keep[1] if len(arguments.keep) == 2 else 0.5)
     return Rules(
-        keep=arguments.keep,
+        keep=keep,
         laplacian=arguments.least_laplacian,
         sobel=arguments.least_sobel,
         degradation=arguments.most_degradation,

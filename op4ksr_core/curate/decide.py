@@ -16,18 +16,18 @@ KEPT = "kept"
 
 @dataclass(frozen=True)
 class Rules:
-    """What is kept.
+    """What is kept. `keep`: shares in (0, 1] of stages 1 and 2.
 
-    Stage 1: `laplacian` and `sobel` eliminate what lies below them; of the rest `keep`, a share in (0, 1], stays by the
-    rank aggregate of GLCM and entropy (the paper keeps 0.5). The two least values are ours: of 14 crops of sharp
-    photographs 13 have a Laplacian variance above 20, and after a blur of 1.5 px 3 in 4 lie below it.
-    Stage 2 is two gates: `degradation`, the largest score, the median of those scored if None, for its scale is the
-    model's own; `aesthetic`, the least of LAION's scores (1 to 10). Stage 3: `vision`, the least score, 0 to 100.
-    `side`: least px. `bits`: pictures whose perceptual hashes differ in so many bits or fewer are duplicates, the
-    largest stays; -1 keeps them all. `licences`, `allowed`: licences and paths to be kept, all if None.
+    Stage 1: `laplacian` and `sobel` eliminate what lies below them; of the rest a share stays by the rank aggregate of
+    GLCM and entropy (the paper keeps 0.5). The two least values are ours: of 14 crops of sharp photographs 13 have a
+    Laplacian variance above 20, and after a blur of 1.5 px 3 in 4 lie below it.
+    Stage 2 is two gates: `degradation`, the largest score, or if None the one that lets its share through, for its
+    scale is the model's own; `aesthetic`, the least of LAION's scores (1 to 10). Stage 3: `vision`, the least score,
+    0 to 100. `side`: least px. `bits`: pictures whose perceptual hashes differ in so many bits or fewer are duplicates,
+    the largest stays; -1 keeps them all. `licences`, `allowed`: licences and paths to be kept, all if None.
     """
 
-    keep: float = 0.5
+    keep: tuple[float, float] = (0.5, 0.5)
     laplacian: float = 20.0
     sobel: float = 1.0
     degradation: float | None = None
@@ -39,7 +39,7 @@ class Rules:
     allowed: frozenset[str] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
+        if not all(0 < share <= 1 for share in self.keep):
             raise SettingError(f"The share to be kept must lie in (0, 1], got {self.keep}.")
         if not 0 <= self.vision <= 100:
             raise SettingError(f"The least vision score must lie in 0 to 100, got {self.vision}.")
@@ -79,7 +79,7 @@ def decide(listing: Sequence[dict[str, Any]], scores: dict[int, dict[str, dict[s
     _mark_duplicates(found, first, rules.bits)
     if first:
         _eliminate(found, first, rules)
-        _cut(found, first, rules.keep)
+        _cut(found, first, rules.keep[0])
     if scores.get(2):
         _by_gates(found, scores[2], rules)
     if scores.get(3):
@@ -170,7 +170,7 @@ def _by_gates(found: Decisions, scores: dict[str, dict[str, Any]], rules: Rules)
         return
     most = rules.degradation
     if most is None:
-        most = float(np.median([scores[path]["degradation"] for path in here]))
+        most = float(np.quantile([scores[path]["degradation"] for path in here], rules.keep[1]))
     found.gates = {"degradation": most, "aesthetic": rules.aesthetic}
     for path in here:
         row = scores[path]

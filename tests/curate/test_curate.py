@@ -235,7 +235,7 @@ def test_duplicates_are_found_as_by_comparing_all(bits):
     near = [h ^ sum(1 << int(b) for b in rng.choice(64, k, replace=False)) for h in hashes for k in (0, 2, 3, 6, 9)]
     scores = dict(row(f"{n:03}", value) for n, value in enumerate(hashes + near))
     listing = [{"path": path, "licence": ""} for path in scores]
-    found = decide(listing, {1: scores}, Rules(1.0, 0, 0, side=1, bits=bits))
+    found = decide(listing, {1: scores}, Rules((1.0, 1.0), 0, 0, side=1, bits=bits))
     originals: list[int] = []
     for path in scores:
         value = int(scores[path]["phash"], 16)
@@ -342,7 +342,7 @@ def test_pictures_without_a_vision_score_are_told():
         name: {"error": None, "vision": value} for name, value in zip("abc", (80.0, 10.0, float("nan")), strict=True)
     }
     listing = [{"path": path, "licence": ""} for path in scores]
-    found = decide(listing, {1: scores, 3: third}, Rules(1.0, 0, 0, side=1, bits=-1))
+    found = decide(listing, {1: scores, 3: third}, Rules((1.0, 1.0), 0, 0, side=1, bits=-1))
     assert list(found.reasons.values()) == [
         "kept",
         "below the least score of stage 3",
