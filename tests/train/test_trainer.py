@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
+from op4ksr_core.train.cost import Cost, cost_of, operations_of_a_picture
+from op4ksr_core.train.memory import meta_model
 from op4ksr_core.train.onestep import OneStep
 from op4ksr_core.train.settings import PRESETS, LossWeights, TrainSettings
 from op4ksr_core.train.trainer import Trainer
@@ -272,6 +276,24 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(photos, tmp_path):
     assert [path.name for path in checkpoints(run)] == ["step-000001"]
     assert not list((run / "checkpoints").glob(".*"))
     assert train(photos, run) == 4
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(photos, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    with pytest.raises(OutputError, match=r"checkpoint takes about \d+ MB and .* has 0 MB left"):
+        train(photos, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_the_cost_is_counted_and_said():
+    sources = Sources.find(EMBEDDED)
+    few = {crop: operations_of_a_picture(meta_model(sources, SMALL), replace(SMALL, crop=crop)) for crop in (64, 128)}
+    assert 3.5 < few[128] / few[64] < 6  # convolutions by area, attention by its square
+    checkpointed = operations_of_a_picture(meta_model(sources, SMALL), replace(SMALL, crop=64, checkpointing=True))
+    assert checkpointed == pytest.approx(1.5 * few[64])
+    found = cost_of(meta_model(sources, SMALL), SMALL, torch.device("cpu"), 2)
+    assert found.hours > 0 and "over 2 processes" in str(found) and Cost(3.6e15, 1e12, 1).hours == 1
 
 
 def test_a_damaged_checkpoint_is_named(photos, tmp_path):
