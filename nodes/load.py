@@ -12,9 +12,11 @@ from PIL import Image
 from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.paths import DEMO_PHOTO
 from ..op4ksr_core.settings import HEADS, SCHEMES, RopeSettings, Scheme
+from .memory import tell
 from .schema import node_schema
 from .surgery import load_embedded, load_folder, to_f16, with_rope
 from .unets import load_sd_folder
+from .vae_passes import decode_whole, encode_whole
 
 ROPE_PRESETS = {
     "OP4KSR": RopeSettings(theta=100.0),
@@ -161,6 +163,36 @@ class RopeTheta(io.ComfyNode):
         return io.NodeOutput(with_rope(model, ROPE_PRESETS.get(preset) or RopeSettings(theta, scheme)))
 
 
+TEST_SIDE = 256
+"""px of the picture that a bare VAE is tried on."""
+
+
+def round_trip_error(vae) -> float:
+    """Mean error of a smooth colour gradient that is encoded and decoded, in [0, 1]."""
+    ramp = torch.linspace(0.1, 0.9, TEST_SIDE)
+    down, across = torch.meshgrid(ramp, ramp, indexing="ij")
+    picture = torch.stack([across, down, 1 - across])[None]
+
+    def unseen(*_: object) -> None:
+        """No bar for a test."""
+
+    return float((decode_whole(vae, encode_whole(vae, picture, unseen), unseen).cpu() - picture).abs().mean())
+
+
+def doubted(at_8: float, at_16: float) -> str:
+    """What is to be said of a VAE that gives a test picture back much better at 8x than at 16x; empty otherwise.
+
+    An F8 and an F16 VAE have the same tensors: a bare file cannot say which it is.
+    """
+    if at_16 <= max(2 * at_8, 2 / 255):
+        return ""
+    return (
+        f"F16 VAE: a test gradient comes back with an error of {255 * at_16:.1f}/255 at 16x and {255 * at_8:.1f}/255 "
+        "at 8x, so this looks like an 8x VAE (FLUX.1's own). For 16x use UltraFlux's or OP4KSR's; for OMGSR leave this "
+        "node out"
+    )
+
+
 class ToF16(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -184,4 +216,8 @@ class ToF16(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, head: str) -> io.NodeOutput:
-        return io.NodeOutput(to_f16(vae, head))
+        made = to_f16(vae, head)
+        doubt = doubted(round_trip_error(vae), round_trip_error(made))
+        if doubt:
+            tell(doubt)
+        return io.NodeOutput(made)

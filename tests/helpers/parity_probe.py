@@ -26,8 +26,9 @@ from comfy.taesd.taesd import Decoder, Encoder  # noqa: E402
 from op4ksr.nodes import memory  # noqa: E402
 from op4ksr.nodes.adapters import transformer_targets  # noqa: E402
 from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
+from op4ksr.nodes.load import doubted, round_trip_error  # noqa: E402
 from op4ksr.nodes.memory import preflight, vae_passes  # noqa: E402
-from op4ksr.nodes.surgery import PositionEmbedding, check_vae, load_folder, to_f16, with_rope  # noqa: E402
+from op4ksr.nodes.surgery import PositionEmbedding, check_vae, load_embedded, load_folder, to_f16, with_rope  # noqa: E402
 from op4ksr.nodes.upscale import decode_latent  # noqa: E402
 from op4ksr.nodes.vae_passes import decode_whole, encode_whole  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
@@ -109,6 +110,10 @@ errors = {
     "enormous": message(preflight, "test", torch.device("cpu"), {"encode": (1e15, 1e9), "transform": (0.0, 1e9)}),
     "empty": message(ComfyHost(vae=vae).plan, torch.zeros(0, 8, 8, 3), 4.0, 0, 16),
 }
+errors["doubt"] = doubted(0.004, 0.2)
+errors["no doubt"] = doubted(0.2, 0.19) + doubted(0.001, 0.007)
+with torch.inference_mode():
+    errors["embedded round trip"] = str(round_trip_error(load_embedded()[2]))
 errors["heavy imports"] = " ".join(sorted({"diffusers", "peft"} & sys.modules.keys())) or "none"
 Path(outputs).with_suffix(".json").write_text(json.dumps(errors))
 save_file({key: value.float().contiguous() for key, value in found.items()}, outputs)

@@ -128,3 +128,10 @@ def test_the_partitioned_head_is_one_pixel_down_and_right(found):
 )
 def test_wrong_inputs_are_named(found, name, says):
     assert says.lower() in found[3][name].lower()
+
+
+def test_a_vae_that_looks_like_an_8x_one_is_doubted(found):
+    """By a test gradient. The embedded VAE tints it, by 8 % of the range; the colour fix takes that away later."""
+    *_, errors = found
+    assert "looks like an 8x VAE" in errors["doubt"] and "51.0/255 at 16x and 1.0/255 at 8x" in errors["doubt"]
+    assert errors["no doubt"] == "" and float(errors["embedded round trip"]) < 0.1
