@@ -45,8 +45,14 @@ def unet_config(config: dict[str, Any]) -> dict[str, Any]:
             f"This UNet's levels of {widths} px channels and {layers} layers are not Stable Diffusion's."
         )
     depths = [int("CrossAttn" in kind) for kind in config["down_block_types"]]
-    heads = config.get("attention_head_dim", 8)
-    count = heads[0] if isinstance(heads, list) else heads
+    # diffusers' name says channels and means a number of heads: one for all levels (SD 1), or one each (SD 2).
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
+    channels = -1
+    if isinstance(heads, list):
+        each = {width // count for width, count in zip(widths, heads, strict=True)}
+        if len(each) != 1:
+            raise WeightsError(f"This UNet's heads are {sorted(each)} channels wide; ComfyUI's have one width.")
+        heads, channels = -1, each.pop()
     return {
         "image_size": 32,
         "use_checkpoint": False,
@@ -62,8 +68,8 @@ def unet_config(config: dict[str, Any]) -> dict[str, Any]:
         "transformer_depth_middle": 1,
         "context_dim": config["cross_attention_dim"],
         "use_linear_in_transformer": bool(config.get("use_linear_projection")),
-        "num_heads": -1,
-        "num_head_channels": widths[0] // count,
+        "num_heads": heads,
+        "num_head_channels": channels,
         "adm_in_channels": None,
         "use_temporal_attention": False,
     }
@@ -78,7 +84,8 @@ def _unet(state: dict[str, Tensor], config: dict[str, Any], prediction: str, ori
     settings = comfy.supported_models.SD20(config)
     device = comfy.model_management.get_torch_device()
     dtype = torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
-    settings.unet_config |= {"dtype": dtype, "num_head_channels": config["num_head_channels"]}  # ComfyUI assumes 64
+    own_heads = {name: config[name] for name in ("num_heads", "num_head_channels")}  # ComfyUI assumes 64 channels each
+    settings.unet_config |= {"dtype": dtype} | own_heads
     settings.set_inference_dtype(dtype, None)
     kind = comfy.model_base.ModelType[{"epsilon": "EPS", "v_prediction": "V_PREDICTION"}[prediction]]
     model = comfy.model_base.BaseModel(settings, kind, comfy.model_management.unet_offload_device())

@@ -1,6 +1,6 @@
 """Runs inside ComfyUI's Python: Stable Diffusion's families on its MODEL and VAE, tensors in, tensors out.
 
-python unet_probe.py COMFYUI BASE : BASE has the extension as op4ksr, the folders sd, v and tvt, and an adapter in loras
+python unet_probe.py COMFYUI BASE : BASE has the extension as op4ksr, model folders, and an adapter in loras
 """
 
 import json
@@ -63,6 +63,7 @@ with torch.inference_mode():
     seen = SimpleNamespace(last_hidden_state=given["features"])  # what CLIP Vision Encode gives
     found["f2idiff"] = picture(model, vae, "sd", 999, FeaturesConditioning.execute(seen).args[0])
     found["tvt"] = picture(*load_sd_folder(base / "tvt"), "tvt", 1)
+    found["sd1"] = picture(*load_sd_folder(base / "sd1"), "sd1", 999)
     v = load_sd_folder(base / "v")
     found["v"] = picture(*v, "v", 500)
     errors = {

@@ -41,6 +41,8 @@ def found(comfyui, tmp_path_factory):
     (base / "loras").mkdir()
     write_sd_folder(base / "sd", make_unet(), make_sd_vae())
     write_sd_folder(base / "v", make_unet(), make_sd_vae(), prediction="v_prediction")
+    one = make_unet(attention_head_dim=2, use_linear_projection=False)  # Stable Diffusion 1 counts its heads once
+    write_sd_folder(base / "sd1", one, make_sd_vae())
     write_sd_folder(base / "tvt", make_tvt_unet(), make_d4())
     torch.save(put_loras(make_unet(), make_sd_vae()), base / "osediff.pkl")
     convert_pickle(base / "osediff.pkl", base / "loras" / "osediff.safetensors")
@@ -61,7 +63,13 @@ def test_the_pictures_features_condition_both_hosts_alike(found):
 
 @pytest.mark.parametrize(
     ("name", "folder", "adapted", "timestep"),
-    [("plain", "sd", False, 999), ("osediff", "sd", True, 999), ("tvt", "tvt", False, 1), ("v", "v", False, 500)],
+    [
+        ("plain", "sd", False, 999),
+        ("osediff", "sd", True, 999),
+        ("tvt", "tvt", False, 1),
+        ("v", "v", False, 500),
+        ("sd1", "sd1", False, 999),
+    ],
 )
 def test_both_hosts_give_the_same_picture(found, name, folder, adapted, timestep):
     there, base, small, _ = found
