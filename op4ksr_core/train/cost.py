@@ -54,7 +54,7 @@ def operations_of_a_picture(model: OneStep, settings: TrainSettings) -> float:
     return float(passes * whole.get_total_flops() + vsd)
 
 
-def matrix_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
+def matrix_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
     """Operations per second of a square matrix product on the device."""
     side = _SIDE.get(device.type, 4096)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))

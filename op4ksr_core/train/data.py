@@ -21,23 +21,37 @@ MULTIPLE = 64
 """Sides of crops that are not square are multiples of this, which every family of models takes."""
 
 
+_GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
+"""Pillow's modes of pictures without colour."""
+
+
 def usable(paths: Sequence[Path], crop: int) -> list[Path]:
     """The pictures that open and have `crop` px on both sides; what is left out is logged.
 
-    Grey pictures are used, as three equal channels. Raises SettingError where nothing is left.
+    Grey pictures are used, as three equal channels, and logged. Raises SettingError where nothing is left.
     """
     kept: list[Path] = []
     small: list[Path] = []
     broken: list[Path] = []
+    grey: list[Path] = []
     for path in paths:
         try:
             with Image.open(path) as image:
                 (kept if min(image.size) >= crop else small).append(path)
+                if image.mode in _GREY and min(image.size) >= crop:
+                    grey.append(path)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
             broken.append(path)
     for name, some in ((f"smaller than the crop of {crop} px", small), ("unreadable", broken)):
         if some:
             log.warning("%d of %d pictures are left out, %s: %s", len(some), len(paths), name, _few(some))
+    if grey:
+        log.warning(
+            "%d of %d pictures are grey, and teach no colour: %s. Leave them out, or go on with three equal channels.",
+            len(grey),
+            len(paths),
+            _few(grey),
+        )
     if not kept:
         raise SettingError(
             f"None of the {len(paths)} pictures can be used: {len(small)} are smaller than the crop of {crop} px, "

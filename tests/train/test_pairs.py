@@ -56,6 +56,15 @@ def test_small_and_broken_pictures_are_told_and_left_out(folder, photo, caplog):
         usable([one.path for one in find_pictures([folder])], 300)
 
 
+def test_grey_pictures_are_told_and_used(folder, caplog):
+    Image.new("L", (90, 90), 128).save(folder / "grey.png")
+    with caplog.at_level(logging.WARNING, "op4ksr"):
+        paths = usable([one.path for one in find_pictures([folder])], 64)
+    assert len(paths) == 5 and "1 of 5 pictures are grey, and teach no colour" in caplog.text
+    pairs = PairDataset([folder / "grey.png"], 64, 4, "embedded", 0, 1)
+    assert pairs[0]["hr"].shape == (3, 64, 64)
+
+
 def test_a_sample_depends_on_seed_and_number_alone(folder):
     pairs = dataset(folder)
     again, other = dataset(folder, length=90), dataset(folder, seed=1)

@@ -18,11 +18,13 @@ from places import ROOT
 from op4ksr_core.app import cli
 from op4ksr_core.errors import OutputError, SettingError, TrainingError, WeightsError
 from op4ksr_core.geometry import Size
+from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.read import Picture
 from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
+from op4ksr_core.settings import RopeSettings
 from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
 from op4ksr_core.train.cost import Cost, cost_of, operations_of_a_picture
 from op4ksr_core.train.memory import meta_model
@@ -365,11 +367,12 @@ def test_vsd_teaches_model_and_regulariser_and_resumes(photos, whole, negative, 
 
 
 def test_wearing_nothing_is_the_prior(photos, negative):
-    """The passes of VSD use the transformer as it was, and leave everything as they found it."""
+    """The passes of VSD use the transformer as it was, at its own positions, and leave everything as they found it."""
     settings = replace(SMALL, losses=replace(SMALL.losses, vsd=0.5), negative=str(negative))
+    settings = replace(settings, rope=RopeSettings(theta=30.0), prior_rope=RopeSettings(theta=1000.0))
     model, z, sigma = OneStep.load(Sources.find(EMBEDDED), settings), torch.randn(1, 64, 6, 6), torch.tensor([0.4])
     prior = Sources.find(EMBEDDED).load_transformer(torch.float32)
-    prior.pos_embed = model.transformer.pos_embed
+    prior.pos_embed = RotaryEmbedding(RopeSettings(theta=1000.0), prior.config.axes_dims_rope)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -382,6 +385,9 @@ def test_wearing_nothing_is_the_prior(photos, negative):
         again = model.velocity(z, sigma, model.prompt, model.pooled)
         model.transformer = prior
         torch.testing.assert_close(bare, model.velocity(z, sigma, model.prompt, model.pooled))
+        prior.pos_embed = RotaryEmbedding(settings.rope, prior.config.axes_dims_rope)
+        moved = model.velocity(z, sigma, model.prompt, model.pooled)
+    assert float((bare - moved).abs().max()) > 1e-3  # at the student's positions the prior would say something else
     assert torch.equal(worn, again)
     assert float((worn - bare).abs().max()) > 1e-3 and float((worn - other).abs().max()) > 1e-3
 
