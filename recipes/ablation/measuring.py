@@ -11,9 +11,10 @@ from torch import Tensor
 from op4ksr_core.evaluate.measures import gmsd
 from op4ksr_core.evaluate.niqe import niqe
 from op4ksr_core.lattice.autocorrelation import highpass
+from op4ksr_core.model.windows import in_windows
 
 from .training import ARMS, fine_tune, trained
-from .world import LARGE, TOKEN, TRAINED, Model, enlarged, pictures
+from .world import BLOCK, LARGE, TOKEN, TRAINED, Model, decode, encode, enlarged, pictures
 
 SIZES = {"trained": (TRAINED, 16), "4x": (LARGE, 4)}
 """Name -> (px of a side, pictures)."""
@@ -21,7 +22,7 @@ SIZES = {"trained": (TRAINED, 16), "4x": (LARGE, 4)}
 HELD_OUT = 9_000_000
 """Seed of the pictures to judge with; the trainings' seeds stay below."""
 
-METRICS = ("lattice_db", "psnr", "gmsd", "niqe", "texture")
+METRICS = ("lattice_db", "psnr", "psnr_windows", "gmsd", "niqe", "texture")
 
 
 def lattice_db(x: Tensor, period: int = TOKEN) -> float:
@@ -68,6 +69,14 @@ def restored(model: Model, size: str) -> tuple[Tensor, Tensor, Tensor]:
     return blurred, made, truth
 
 
+def in_trained_windows(model: Model, blurred: Tensor) -> Tensor:
+    """The same in windows of the trained 16 tokens, each half over the next: what it would be without positions that
+    the training never met."""
+    side = TRAINED // BLOCK
+    with torch.no_grad():
+        return torch.cat([decode(in_windows(encode(part), side, model.step)) for part in blurred.split(1)])
+
+
 def measured(made: Tensor, truth: Tensor) -> dict[str, float]:
     """By METRICS. texture: the high band's energy over the truth's, 1 is right."""
     pairs = zip(made.split(1), truth.split(1), strict=True)
@@ -91,7 +100,8 @@ def train_and_judge(run: Path, name: str, seed: int) -> None:
         return
     model, found = trained(ARMS[name], weights), {}
     for size in SIZES:
-        _, made, truth = restored(model, size)
+        blurred, made, truth = restored(model, size)
         found[size] = measured(made, truth)
+        found[size]["psnr_windows"] = psnr(in_trained_windows(model, blurred), truth)
     figures.write_text(json.dumps(found, indent=1) + "\n")
     print(name, seed, found, flush=True)

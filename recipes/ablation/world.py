@@ -121,6 +121,8 @@ class Model(nn.Module):
 
     def restore(self, blurred: Tensor) -> Tensor:
         """One step at sigma_mid: enlarged pictures -> restored ones."""
-        z = encode(blurred)
-        sigma = torch.full((len(z),), SIGMA_MID)
-        return decode(z - SIGMA_MID * self.velocity(z, sigma))
+        return decode(self.step(encode(blurred)))
+
+    def step(self, z: Tensor) -> Tensor:
+        """The same on latents."""
+        return z - SIGMA_MID * self.velocity(z, torch.full((len(z),), SIGMA_MID))
