@@ -2,21 +2,33 @@
 
 import argparse
 
+from ..errors import SettingError
+from ..files import at_home
 from ..settings import POSITIVE_PROMPT
-from ..weights.prompt import embed_prompt
+from ..weights.prompt import embed_captions, embed_prompt
 from .console import say
 from .numbers import whole
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="diffusers FLUX folder with its two tokenizers and text encoders")
-    parser.add_argument("-o", "--output", required=True, help="safetensors file to write")
+    parser.add_argument("-o", "--output", help="safetensors file to write")
+    parser.add_argument(
+        "--captions",
+        metavar="FOLDER",
+        help="for each NAME.txt below FOLDER write NAME.prompt.safetensors beside it (Stable Diffusion's text encoder)",
+    )
     parser.add_argument("--text", help="prompt (default: the fixed one of the method)")
     parser.add_argument("--tokens", type=whole(1, 4096), default=512, help="T5 tokens (default 512)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes a prompt file."""
+    """Writes a prompt file, or one for each caption."""
+    if arguments.captions:
+        say(f"{embed_captions(arguments.folder, at_home(arguments.captions))} captions embedded")
+        return 0
+    if not arguments.output:
+        raise SettingError("Name the file to write with -o, or a folder of captions with --captions.")
     text = POSITIVE_PROMPT if arguments.text is None else arguments.text
     say(str(embed_prompt(arguments.folder, arguments.output, text, arguments.tokens)))
     return 0

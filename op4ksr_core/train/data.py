@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ..errors import ImageError, SettingError
 from ..picture.read import read_picture
+from ..weights.loading import load_tokens
 from .degradation import DEGRADATIONS, apply, degrade, draw
 
 log = logging.getLogger("op4ksr")
@@ -60,6 +61,21 @@ def usable(paths: Sequence[Path], crop: int) -> list[Path]:
     return kept
 
 
+def caption_of(picture: Path) -> Path:
+    """The file with a picture's tokens, beside it."""
+    return picture.with_name(f"{picture.stem}.prompt.safetensors")
+
+
+def check_captions(paths: Sequence[Path]) -> None:
+    """Raises SettingError where a picture has no tokens beside it."""
+    without = [path for path in paths if not caption_of(path).is_file()]
+    if without:
+        raise SettingError(
+            f"{len(without)} of {len(paths)} pictures have no NAME.prompt.safetensors beside them: {_few(without)}. "
+            "`op4ksr embed-prompt MODEL --captions FOLDER` makes them from NAME.txt; or leave --captions out."
+        )
+
+
 def _few(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:3])) + (" ..." if len(paths) > 3 else "")
 
@@ -82,11 +98,15 @@ class PairDataset(Dataset):
         seed: int,
         length: int,
         least_crop: int = 0,
+        captions: bool = False,
     ):
         if degradation not in DEGRADATIONS:
             raise SettingError(f"There is no degradation {degradation!r}; there are {', '.join(DEGRADATIONS)}.")
         self.paths, self.crop, self.seed, self.length = list(paths), crop, seed, length
         self.least = least_crop or crop
+        self.captions = captions
+        if captions:
+            check_captions(self.paths)
         self.sides = [crop] if not least_crop else _ladder(least_crop, crop)
         self.degradation = DEGRADATIONS[degradation]
         if self.degradation.scale != scale:
@@ -97,7 +117,8 @@ class PairDataset(Dataset):
 
     def __getitem__(self, number: int) -> dict[str, Tensor | int]:
         hr, dice = self.crop_of(number)
-        return {"hr": hr, "lr": degrade(hr, dice, self.degradation), "seed": self._seed_of(number)}
+        sample = {"hr": hr, "lr": degrade(hr, dice, self.degradation), "seed": self._seed_of(number)}
+        return sample | ({"prompt": load_tokens(caption_of(self._path(number)))[0]} if self.captions else {})
 
     def crop_of(self, number: int) -> tuple[Tensor, torch.Generator]:
         """The HR crop of a sample, and the dice for its degradation."""
@@ -106,6 +127,11 @@ class PairDataset(Dataset):
 
     def _seed_of(self, number: int) -> int:
         return self.seed * 1_000_003 + number
+
+    def _path(self, number: int) -> Path:
+        """The picture that a sample is cut from, where that can be read."""
+        epoch, place = divmod(number, len(self.paths))
+        return self.paths[_order(self.seed, epoch, len(self.paths))[place]]
 
     def _picture(self, number: int) -> Tensor:
         epoch, place = divmod(number, len(self.paths))

@@ -60,16 +60,17 @@ class TrainSettings:
     """One training; saved with every checkpoint.
 
     batch: pictures per optimizer step over all processes; per_device: of those, pictures at once on one device.
-    crop: HR px of a side, a multiple of 32 (F16) or 16 (F8). least_crop: 0, or the least side: then each sample draws
-    its longest side from least_crop, twice that, ... up to crop, pictures that are narrower give rectangles, and
-    per_device is 1. scale: of the LR picture, 1/scale. degradation: a name in degradation.DEGRADATIONS. fidelity: of
-    the back-projection before the losses, 0 (OP4KSR) to 1. lap_highpass, lap_normalise: the form of L_AP, see
-    `autocorrelation_loss`. lpips_weights, features: the files of those two networks. lpips_draw: LPIPS windows drawn
-    for each picture, 0 for all. negative: prompt file of the unconditional prior that VSD guides away from; its
-    regulariser is a second LoRA. vsd_range: the sigmas, or timesteps over 1000, at which VSD noises. vsd_quadrants: on
-    the four quadrants of the latent, each by itself (TVT). timestep: of a Stable Diffusion UNet, which has it in
-    sigma's place. prior_rope: the positions under which the frozen prior was trained, at which VSD runs
-    it and the regulariser. precision: `bf16` or `no` (float32). Steps, rates and rank must be positive. Raises
+    crop: HR px of a side, a multiple of 32 (F16) or 16 (F8). least_crop: 0, or the least side: then each sample
+    draws its longest side from least_crop, twice that, ... up to crop, pictures that are narrower give rectangles,
+    and per_device is 1. scale: of the LR picture, 1/scale. degradation: a name in degradation.DEGRADATIONS.
+    fidelity: of the back-projection before the losses, 0 (OP4KSR) to 1. lap_highpass, lap_normalise: the form of
+    L_AP, see `autocorrelation_loss`. lpips_weights, features: the files of those two networks. lpips_draw: LPIPS
+    windows drawn for each picture, 0 for all. captions: a Stable Diffusion UNet reads each picture's own tokens,
+    `NAME.prompt.safetensors` beside it. negative: prompt file of the unconditional prior that VSD guides away from;
+    its regulariser is a second LoRA. vsd_range: the sigmas, or timesteps over 1000, at which VSD noises.
+    vsd_quadrants: on the four quadrants of the latent, each by itself (TVT). timestep: of a Stable Diffusion UNet,
+    which has it in sigma's place. prior_rope: the positions under which the frozen prior was trained, at which VSD
+    runs it and the regulariser. precision: `bf16` or `no` (float32). Steps, rates and rank must be positive. Raises
     SettingError.
     """
 
@@ -100,6 +101,7 @@ class TrainSettings:
     gan: str = "bce"
     gan_learning_rate: float = 5e-5
     negative: str = ""
+    captions: bool = False
     vsd_guidance: float = 7.5
     vsd_range: tuple[float, float] = (0.02, 0.98)
     vsd_quadrants: bool = False

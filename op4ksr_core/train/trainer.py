@@ -135,6 +135,7 @@ class Trainer:
             settings.seed,
             settings.steps * settings.batch,
             settings.least_crop,
+            settings.captions,
         )
         perceptual = None
         if settings.losses.lpips:
@@ -147,6 +148,8 @@ class Trainer:
         for name, side in (("crop", settings.crop), ("least_crop", settings.least_crop)):
             if side % model.multiple:
                 raise SettingError(f"The {name} is a multiple of {model.multiple} px for this model, got {side}.")
+        if settings.captions and not isinstance(model, UNetOneStep):
+            raise SettingError("captions are for Stable Diffusion UNets; a FLUX transformer has one fixed prompt.")
         if self.sharded and isinstance(model, UNetOneStep):
             raise SettingError("--shard shares out FLUX transformers; a Stable Diffusion UNet trains whole.")
         if self.sharded:
@@ -253,7 +256,8 @@ class Trainer:
         models = [self.model] + ([self.critic] if self.critic is not None else [])
         with accelerator.accumulate(*models):
             with accelerator.autocast():
-                outputs = self.model(batch["lr"], Size(*batch["hr"].shape[-2:]))
+                own = (batch["prompt"],) if "prompt" in batch else ()
+                outputs = self.model(batch["lr"], Size(*batch["hr"].shape[-2:]), *own)
             losses, shown = picture_losses(accelerator.unwrap_model(self.model), batch, outputs)
             if self.perceptual is not None:
                 losses["lpips"] = self.perceptual(shown, batch["hr"], int(batch["seed"][0]))

@@ -93,9 +93,10 @@ class UNetOneStep(OneStep):
     def multiple(self) -> int:
         return self.factor * 2 ** (len(self.transformer.config.block_out_channels) - 1)
 
-    def forward(self, lr: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, lr: Tensor, size: Size, prompt: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """`prompt` (B, L, D): each picture's own tokens, in place of the fixed ones."""
         large = resize(lr, size)
-        self.condition = self._condition_of(large)
+        self.condition = self._condition_of(large) if prompt is None else prompt
         z_lr = encode(self.vae, large.to(self.vae.dtype)).float()
         at = torch.full((len(z_lr),), self.settings.timestep, device=z_lr.device)
         z = self._clean(z_lr, at, self.condition)

@@ -1,5 +1,6 @@
 """Fixed prompt embeddings: computed once with FLUX's or Stable Diffusion's text encoders, then kept in a small file."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,27 @@ def embed_prompt(folder: str | Path, to: str | Path, prompt: str = POSITIVE_PROM
     return to
 
 
+def embed_captions(folder: str | Path, captions: Path) -> int:
+    """Writes `NAME.prompt.safetensors` beside every `NAME.txt` below a folder; returns how many.
+
+    `folder` is Stable Diffusion's. Raises WeightsError where it has no text encoder, or there is no caption.
+    """
+    texts = sorted(captions.rglob("*.txt"))
+    if not texts:
+        raise WeightsError(f"There is no caption (NAME.txt) below {captions}.")
+    embed = _clip_embedder(at_home(folder))
+    for path in texts:
+        embed(path.read_text("utf-8").strip(), path.with_name(f"{path.stem}.prompt.safetensors"))
+    return len(texts)
+
+
 def _embed_clip(folder: Path, to: Path, prompt: str) -> Path:
-    """CLIP's last hidden state of a prompt padded to the tokenizer's length, as Stable Diffusion reads it."""
+    _clip_embedder(folder)(prompt, to)
+    return to
+
+
+def _clip_embedder(folder: Path) -> Callable[[str, Path], None]:
+    """Writes CLIP's last hidden state of a prompt padded to the tokenizer's length, as Stable Diffusion reads it."""
     from safetensors.torch import save_file
     from transformers import AutoTokenizer, CLIPTextModel
 
@@ -49,10 +69,12 @@ def _embed_clip(folder: Path, to: Path, prompt: str) -> Path:
         raise WeightsError(f"{folder} lacks {', '.join(missing)}: Stable Diffusion's own text encoder is needed.")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     encoder: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", local_files_only=True)
-    ids = tokenizer(
-        prompt, max_length=tokenizer.model_max_length, padding="max_length", truncation=True, return_tensors="pt"
-    ).input_ids
-    with torch.inference_mode():
-        tokens = encoder(ids)[0].float().contiguous()
-    save_file({"prompt_embeds": tokens}, to, metadata={"prompt": prompt})
-    return to
+
+    def embed(prompt: str, to: Path) -> None:
+        length = tokenizer.model_max_length
+        ids = tokenizer(prompt, max_length=length, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            tokens = encoder(ids)[0].float().contiguous()
+        save_file({"prompt_embeds": tokens}, to, metadata={"prompt": prompt})
+
+    return embed

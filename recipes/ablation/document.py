@@ -20,9 +20,6 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 """Between these lines of the document the table is written anew."""
 
 HEADINGS = {
-    "lattice_db": "lattice, dB", "psnr": "PSNR", "psnr_windows": "in windows", "gmsd": "GMSD", "niqe": "NIQE",
-    "texture": "texture",
-}  # fmt: skip
     "lattice_db": "lattice, dB",
     "psnr": "PSNR",
     "psnr_windows": "in windows",

@@ -98,6 +98,24 @@ def test_what_was_trained_is_what_the_upscaler_runs(made, tmp_path):
     assert float((upscaler(small, 4) - wanted).abs().max()) < 1e-3
 
 
+def test_captions_condition_each_picture(made, tmp_path, photo):
+    """Each picture's own tokens; a picture without them is named before the first step."""
+    settings = settings_of("osediff", made, steps=1, captions=True)
+    for n in range(2):
+        write_picture(tmp_path / f"{n}.png", Picture(photo[..., :90, 90 * n : 90 * n + 90]))
+        with pytest.raises(SettingError, match=rf"1 of {n + 1} pictures have no NAME.prompt.safetensors.*{n}.png"):
+            Trainer(settings, sources_of("osediff", made), [tmp_path], tmp_path / "run", cpu=True)
+        save_file({"prompt_embeds": torch.full((1, 7, 24), float(n))}, tmp_path / f"{n}.prompt.safetensors")
+    trainer = Trainer(settings, sources_of("osediff", made), [tmp_path], tmp_path / "run", cpu=True)
+    try:
+        own = [(int(round(float(trainer.data[n]["prompt"].mean()))), trainer.data._path(n).stem) for n in range(2)]
+        assert sorted(own) == [(0, "0"), (1, "1")]
+        trainer.run()
+        assert trainer.model.condition.shape == (2, 7, 24)
+    finally:
+        trainer.close()
+
+
 def test_the_prior_has_its_own_first_layer_back(made):
     model = UNetOneStep.load(sources_of("osediff", made), settings_of("osediff", made))
     first = model.transformer.conv_in.base_layer.weight

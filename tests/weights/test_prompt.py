@@ -6,7 +6,7 @@ import torch
 from op4ksr_core.app import cli
 from op4ksr_core.errors import WeightsError
 from op4ksr_core.settings import POSITIVE_PROMPT
-from op4ksr_core.weights.loading import load_prompt
+from op4ksr_core.weights.loading import load_prompt, load_tokens
 from op4ksr_core.weights.prompt import embed_prompt
 
 
@@ -88,3 +88,28 @@ def test_by_command(encoders, tmp_path, capsys):
 def test_a_folder_without_encoders(tmp_path):
     with pytest.raises(WeightsError, match="tokenizer_2"):
         embed_prompt(tmp_path, tmp_path / "p.safetensors")
+
+
+def test_stable_diffusions_prompts_and_captions(encoders, tmp_path, capsys):
+    """A folder with a UNet and one text encoder: 77 tokens of CLIP, for one text or beside every caption."""
+    import shutil
+
+    for name in ("tokenizer", "text_encoder"):
+        shutil.copytree(encoders / name, tmp_path / "sd" / name)
+    (tmp_path / "sd" / "unet").mkdir()
+    out = tmp_path / "prompt.safetensors"
+    assert cli.main(["embed-prompt", str(tmp_path / "sd"), "-o", str(out), "--text", "a photo"]) == 0
+    tokens = load_tokens(out)
+    assert tokens.shape == (1, 77, 20)
+    (tmp_path / "photos").mkdir()
+    for name, text in (("a", "a photo"), ("b", "sky, clouds")):
+        (tmp_path / "photos" / f"{name}.txt").write_text(text + "\n")
+    assert cli.main(["embed-prompt", str(tmp_path / "sd"), "--captions", str(tmp_path / "photos")]) == 0
+    assert "2 captions embedded" in capsys.readouterr().out
+    a, b = (load_tokens(tmp_path / "photos" / f"{name}.prompt.safetensors") for name in "ab")
+    assert torch.equal(a, tokens) and not torch.equal(a, b)
+    assert cli.main(["embed-prompt", str(tmp_path / "sd")]) == 2 and "with -o" in capsys.readouterr().err
+    assert cli.main(["embed-prompt", str(tmp_path / "sd"), "--captions", str(tmp_path / "sd" / "unet")]) == 2
+    shutil.rmtree(tmp_path / "sd" / "tokenizer")
+    assert cli.main(["embed-prompt", str(tmp_path / "sd"), "-o", str(out)]) == 2
+    assert "lacks tokenizer" in capsys.readouterr().err
