@@ -117,8 +117,11 @@ class PairDataset(Dataset):
 
     def __getitem__(self, number: int) -> dict[str, Tensor | int]:
         hr, dice = self.crop_of(number)
-        sample = {"hr": hr, "lr": degrade(hr, dice, self.degradation), "seed": self._seed_of(number)}
-        return sample | ({"prompt": load_tokens(caption_of(self._path(number)))[0]} if self.captions else {})
+        low = degrade(hr, dice, self.degradation)
+        sample: dict[str, Tensor | int] = {"hr": hr, "lr": low, "seed": self._seed_of(number)}
+        if self.captions:
+            sample["prompt"] = load_tokens(caption_of(self._path(number)))[0]
+        return sample
 
     def crop_of(self, number: int) -> tuple[Tensor, torch.Generator]:
         """The HR crop of a sample, and the dice for its degradation."""

@@ -256,8 +256,8 @@ class Trainer:
         models = [self.model] + ([self.critic] if self.critic is not None else [])
         with accelerator.accumulate(*models):
             with accelerator.autocast():
-                own = (batch["prompt"],) if "prompt" in batch else ()
-                outputs = self.model(batch["lr"], Size(*batch["hr"].shape[-2:]), *own)
+                prompts = (batch["prompt"],) if "prompt" in batch else ()
+                outputs = self.model(batch["lr"], Size(*batch["hr"].shape[-2:]), *prompts)
             losses, shown = picture_losses(accelerator.unwrap_model(self.model), batch, outputs)
             if self.perceptual is not None:
                 losses["lpips"] = self.perceptual(shown, batch["hr"], int(batch["seed"][0]))
