@@ -14,6 +14,7 @@ from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.geometry import Size, SizePlan, plan_size
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.model.compensation import compensate, load_compensation
+from ..op4ksr_core.model.diffusion import check_one_step
 from ..op4ksr_core.model.finite import check_finite
 from ..op4ksr_core.picture.resample import pad_reflect
 from ..op4ksr_core.progress import Progress, watch
@@ -128,6 +129,7 @@ class ComfyHost:
     def _unet_step(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         """One step of a diffusion UNet; the latent is mirrored to what its levels halve, and cut back."""
         model = self.model
+        check_one_step(settings)
         check_latent(model, z)
         check_conditioning(model, self.conditioning)
         sampling = model.get_model_object("model_sampling")

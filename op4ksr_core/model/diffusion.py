@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..settings import check_choice, check_range
+from ..errors import SettingError
+from ..settings import UpscaleSettings, check_choice, check_range
 
 Prediction = Literal["epsilon", "v_prediction"]
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
@@ -35,6 +36,24 @@ def alpha_bars() -> Tensor:
 def alpha_bar(timestep: int) -> float:
     """abar at a timestep from 0 to 999. Raises SettingError outside."""
     return float(alpha_bars()[int(check_range("The timestep", timestep, 0, TRAIN_STEPS - 1))])
+
+
+def check_one_step(settings: UpscaleSettings) -> None:
+    """Raises SettingError where the settings ask for what only a flow model has."""
+    asked = [
+        name
+        for name, wanted in (
+            ("theta or scheme (rope)", settings.rope is not None),
+            (f"{settings.steps} steps", settings.steps > 1),
+            (f"noise {settings.noise:g}", settings.noise > 0),
+        )
+        if wanted
+    ]
+    if asked:
+        raise SettingError(
+            f"A Stable Diffusion UNet takes one step and has no RoPE: leave out {', '.join(asked)}, or use a FLUX "
+            "model."
+        )
 
 
 def clean(z_t: Tensor, prediction: Tensor, bar: Tensor | float, kind: Prediction = "epsilon") -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import SettingError
 from ..model import diffusion
 from ..model.attention import attention_kernel
 from ..model.finite import check_finite
@@ -21,12 +22,15 @@ class UNetHost(DiffusersHost):
     """A `restore.Host` over a UNet that runs once at `settings.timestep`. The VAE is as in the other host.
 
     The UNet runs in float32, on CUDA in float16: at timestep 999 bfloat16 would cost up to 0.06 of a latent's
-    deviation. `settings.sigma`, steps, noise, guidance and rope are a flow's and change nothing here.
+    deviation. `settings.sigma` and guidance are a flow's and change nothing here. Raises SettingError where several
+    steps, noise, positions or an execution are asked for that a UNet has not.
     """
 
     sources: UNetSources  # type: ignore[assignment]
 
     def __init__(self, sources: UNetSources, device: torch.device, dtype: torch.dtype, execution: Execution):
+        if execution.fp8 or execution.compiled:
+            raise SettingError("fp8 and torch.compile are for FLUX transformers; leave --fp8 and --compile out.")
         self.condition = sources.load_condition()
         super().__init__(sources, device, dtype, execution)  # type: ignore[arg-type]
         if dtype == torch.bfloat16:
@@ -57,6 +61,7 @@ class UNetHost(DiffusersHost):
         return diffusion.picture_tokens(self._extractor, picture)
 
     def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+        diffusion.check_one_step(settings)
         assert self.condition is not None
         condition = self.condition
         with self.transformer.use(self.residency) as unet:

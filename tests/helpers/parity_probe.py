@@ -99,6 +99,9 @@ four = {"samples": torch.ones(1, 4, 8, 8)}
 errors = {
     "rope": message(with_rope, diffusion, RopeSettings()),
     "sampler": message(transform, diffusion, four["samples"], conditioning),
+    "steps of a unet": message(
+        lambda: ComfyHost(diffusion, conditioning).transform(four["samples"], UpscaleSettings(steps=4), lambda *_: None)
+    ),
     "adapter": message(transformer_targets, diffusion),
     "latent": message(transform, model, four["samples"], conditioning),
     "conditioning": message(transform, model, given["z"], wide),

@@ -112,6 +112,7 @@ def test_the_partitioned_head_is_one_pixel_down_and_right(found):
     [
         ("rope", "RoPE theta works on FLUX models; this MODEL is BaseModel"),
         ("sampler", "this model reads 8"),
+        ("steps of a unet", "leave out theta or scheme (rope), 4 steps"),
         ("adapter", "these adapters are for FLUX transformers; this MODEL is BaseModel"),
         ("latent", "The LATENT is [1, 4, 8, 8]; this MODEL wants (batch, 16, height, width)"),
         ("conditioning", "The CONDITIONING has widths 99 and 20 (sequence, pooled); this MODEL reads 24 and 20"),

@@ -82,6 +82,20 @@ def test_tiles_with_an_overlap_give_the_size_and_differ_little(osediff, converte
         replace(settings, window_overlap=256)
 
 
+def test_what_a_unet_cannot_do_is_refused(osediff, tmp_path, capsys):
+    from op4ksr_core.picture.read import Picture
+    from op4ksr_core.picture.write import write_picture
+
+    write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 16, 24)))
+    words = ["upscale", str(tmp_path / "a.png"), "--model", str(osediff[0]), "-o", str(tmp_path / "b.png"), "--fp8"]
+    assert cli.main(words) == 2 and "are for FLUX transformers" in capsys.readouterr().err
+    words[-1:] = ["--theta", "100", "--steps", "2"]
+    assert cli.main(words) == 1
+    assert "leave out theta or scheme (rope), 2 steps, or use a FLUX model" in capsys.readouterr().out
+    merged = ["merge", "--model", str(osediff[0]), "-o", str(tmp_path / "m")]
+    assert cli.main(merged) == 2 and "merge is for FLUX folders" in capsys.readouterr().err
+
+
 def test_the_posterior_is_sampled_by_its_seed(osediff):
     upscaler = Upscaler.from_pretrained(osediff[0], device="cpu")
     small = torch.rand(1, 3, 16, 16)
