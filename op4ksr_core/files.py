@@ -192,8 +192,10 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         return
     path = _place(path) if path.is_symlink() else path
     temporary = beside(path, f".{os.getpid()}.part")
+    remove_stale_parts(path)
     try:
         with temporary.open("wb") as file:
+            _hold(file)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -203,6 +205,37 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_stale_parts(path: Path) -> None:
+    """Removes what killed runs left half-written beside a file, where no process of this machine is at it any more."""
+    for part in path.parent.glob(f"{glob.escape(beside(path, '').name)}.*.part"):
+        number = part.name.split(".")[-2]
+        if not number.isdecimal() or _is_alive(int(number)):
+            continue
+        with contextlib.suppress(OSError), part.open("rb") as file:
+            if _hold(file):
+                part.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of that number runs on this machine."""
+    import psutil
+
+    return psutil.pid_exists(process)
+
+
+def _hold(file: BinaryIO) -> bool:
+    """Locks an open file for this process, so that others see that it is in work. False where another holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where an open file cannot be removed
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _is_pipe(path: Path) -> bool:

@@ -93,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> int:
     ]
     method = Method(arguments.name, out / "sr", tuple(pairs))
     tiles = Tiles(arguments.tile, arguments.stride, arguments.aggregate)
-    outcome = evaluate([method], metrics, tiles, out / ".rows", arguments.workers, absent)
+    outcome = evaluate([method], metrics, tiles, out / "results.resume", arguments.workers, absent)
     text = report_of(outcome, manifest, results)
     contents = {
         "results.md": text,
@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
     contents["results.json"] = json.dumps(as_json(outcome) | {"benchmark": manifest["benchmark"]}, indent=1) + "\n"
     for name, content in contents.items():
         write_text(out / name, content)
-    (out / ".rows").unlink(missing_ok=True)
+    (out / "results.resume").unlink(missing_ok=True)
     say(text.rstrip("\n"))
     return int(bool(outcome.failed) or any(result.status == "failed" for result in results))
 

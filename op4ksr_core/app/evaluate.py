@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     pictures = [path for method in methods for pair in method.pairs for path in (pair.picture, pair.truth) if path]
     check_targets(list(places.values()), pictures)
     first = next(iter(places.values()), None)
-    keep = first.with_name(f".{first.name}.rows") if first else None
+    keep = first.with_name(f"{first.name}.resume") if first else None
     if keep and arguments.overwrite:
         keep.unlink(missing_ok=True)
     for sentence in unavailable_sentences(unavailable):

@@ -1,5 +1,6 @@
 """Nothing is replaced that should not be, nothing stays behind, and a user never meets a traceback."""
 
+import fcntl
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from places import DEMO
 
 from op4ksr_core.app.cli import main
 from op4ksr_core.errors import OutputError
-from op4ksr_core.files import check_targets, write_text
+from op4ksr_core.files import check_targets, write_atomically, write_text
 
 UPSCALE = [sys.executable, "-m", "op4ksr_core", "upscale"]
 
@@ -57,6 +58,24 @@ def test_a_links_target_is_written(tmp_path):
     (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
     write_text(tmp_path / "link.txt", "new")
     assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
+
+
+def test_what_a_killed_run_left_half_written_goes_at_the_next_write(tmp_path):
+    """Only where no process is at it: not that of a process that runs, or a file that one holds."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    stale, ours = tmp_path / f".a.png.{gone.pid}.part", tmp_path / f".a.png.{os.getpid()}7.part"
+    running, other = tmp_path / f".a.png.{os.getppid()}.part", tmp_path / f".b.png.{gone.pid}.part"
+    for path in (stale, running, other):
+        path.write_bytes(b"half")
+    write_atomically(tmp_path / "a.png", lambda file: file.write(b"whole"))
+    assert not stale.exists() and running.exists() and other.exists() and not ours.exists()
+    assert (tmp_path / "a.png").read_bytes() == b"whole"
+    stale.write_bytes(b"half")
+    with stale.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_atomically(tmp_path / "a.png", lambda file: file.write(b"again"))
+        assert stale.exists()  # the machine that holds it may be another one
 
 
 def test_two_results_in_one_place_are_refused(tmp_path):

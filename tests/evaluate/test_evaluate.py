@@ -60,7 +60,7 @@ def test_tables_agree_with_each_other(folders, capsys):
     assert f"**{good['mean']['psnr']:.2f}" in line and "*" not in line.split("|")[2]
     test = found["tests"][0]
     assert test["count"] == 3 and test["difference"] > 5 and test["p"] == 0.25  # the least that three pairs can give
-    assert not list(folders.glob(".*.rows"))
+    assert not list(folders.glob("*.resume"))
 
 
 def test_the_page_is_one_file_and_holds_every_version(folders):
@@ -160,7 +160,7 @@ def test_a_stopped_run_goes_on(folders, monkeypatch):
     monkeypatch.setattr(run, "judge", judge)
     out = folders / "out.json"
     assert evaluate(folders, "--json", str(out)) == 130 and not out.exists()
-    kept = folders / ".out.json.rows"
+    kept = folders / "out.json.resume"
     kept.write_text(kept.read_text() + '{"method": "bad", "na')  # what a kill may leave
     monkeypatch.setattr(run, "judge", lambda *a: judged.append((a[0], a[1].name)) or real(*a))
     os.utime(folders / "good" / "b.png", (1, 1))
@@ -179,7 +179,7 @@ def test_killed_at_half(folders):
     command = [sys.executable, "-m", "op4ksr_core", "evaluate", str(folders / "good"), "--gt", str(folders / "hr")]
     command += ["--metrics", "psnr", "--json", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    kept = folders / ".out.json.rows"
+    kept = folders / "out.json.resume"
     while process.poll() is None and not (kept.exists() and kept.stat().st_size > 2000):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
