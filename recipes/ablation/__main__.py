@@ -2,7 +2,7 @@
 
 Trains a flow prior at theta 10,000, fine-tunes it for one step in seven arms with three seeds each, judges every one
 at the trained size and at four times its tokens a side, and writes `ablation.json`, the table of `ablation.md`, the
-plot of the spectra and the crops into --docs. What is finished in --run is not done again. Under an hour on two cores.
+plot of the spectra and the crops into --docs. What is finished in --run is not done again.
 """
 
 import argparse
