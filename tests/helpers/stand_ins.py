@@ -67,6 +67,9 @@ def _write_relatives(models, inputs):
     """Small Stable Diffusion and TVT folders, their adapters as `op4ksr convert` writes them, and a prompt for both."""
     base = write_sd_folder(models / "diffusers" / "stable-diffusion-2-1-base", make_unet(), make_sd_vae())
     write_sd_folder(models / "diffusers" / "tvt", make_tvt_unet(), make_d4())
+    write_sd_folder(models / "diffusers" / "f2idiff", make_unet(cross_attention_dim=1024), make_sd_vae())
+    (models / "clip_vision").mkdir(exist_ok=True)
+    write_zeros(models / "clip_vision" / "dinov2_large.safetensors", dino_shapes(), "F16")
     (base / "prompt.safetensors").rename(inputs / "sd_prompt.safetensors")
     for name, unet in (("osediff", make_unet()), ("tvt", make_tvt_unet())):
         held = put_loras(unet, make_sd_vae())
@@ -104,6 +107,30 @@ def write_zeros(path, shapes, dtype):
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + end)
+
+
+def dino_shapes():
+    """DINOv2-large, as transformers names it."""
+    width = 1024
+    shapes = {"embeddings.cls_token": (1, 1, width), "embeddings.mask_token": (1, width)}
+    shapes |= {"embeddings.position_embeddings": (1, 1370, width)}
+    shapes |= {"embeddings.patch_embeddings.projection.weight": (width, 3, 14, 14)}
+    shapes |= {"embeddings.patch_embeddings.projection.bias": (width,)}
+    shapes |= {"layernorm.weight": (width,), "layernorm.bias": (width,)}
+    for number in range(24):
+        layer = f"encoder.layer.{number}"
+        linear = {f"attention.attention.{x}": (width, width) for x in ("query", "key", "value")}
+        linear |= {
+            "attention.output.dense": (width, width),
+            "mlp.fc1": (4 * width, width),
+            "mlp.fc2": (width, 4 * width),
+        }
+        for name, shape in linear.items():
+            shapes |= {f"{layer}.{name}.weight": shape, f"{layer}.{name}.bias": shape[:1]}
+        for n in (1, 2):
+            shapes |= {f"{layer}.norm{n}.{x}": (width,) for x in ("weight", "bias")}
+            shapes[f"{layer}.layer_scale{n}.lambda1"] = (width,)
+    return shapes
 
 
 def t5_shapes():

@@ -57,7 +57,7 @@ def test_workflows_fit_the_nodes(server, path):
 
 
 NEED_WEIGHTS = {"UNETLoader", "VAELoader", "DualCLIPLoader", "UpscaleModelLoader"}
-NEED_WEIGHTS |= {"OP4KSR_LoadPrompt", "OP4KSR_LoadDiffusers", "OP4KSR_LoadUNetAdapter"}
+NEED_WEIGHTS |= {"OP4KSR_LoadPrompt", "OP4KSR_LoadDiffusers", "OP4KSR_LoadUNetAdapter", "CLIPVisionLoader"}
 
 
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
