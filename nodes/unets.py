@@ -39,11 +39,12 @@ def load_sd_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPat
 
 def unet_config(config: dict[str, Any]) -> dict[str, Any]:
     """ComfyUI's settings of a UNet from diffusers' config.json. Raises WeightsError on a kind that is none of these."""
+    missing = [name for name in ("block_out_channels", "down_block_types", "cross_attention_dim") if name not in config]
+    if missing:
+        raise WeightsError(f"This config.json describes no Stable Diffusion UNet: it lacks {listing(missing)}.")
     widths, layers = config["block_out_channels"], config.get("layers_per_block", 2)
     if not isinstance(layers, int) or any(width % widths[0] for width in widths):
-        raise WeightsError(
-            f"This UNet's levels of {widths} px channels and {layers} layers are not Stable Diffusion's."
-        )
+        raise WeightsError(f"This UNet's levels of {widths} channels and {layers} layers are not Stable Diffusion's.")
     depths = [int("CrossAttn" in kind) for kind in config["down_block_types"]]
     # diffusers' name says channels and means a number of heads: one for all levels (SD 1), or one each (SD 2).
     heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)

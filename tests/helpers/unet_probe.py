@@ -20,7 +20,7 @@ import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from op4ksr.nodes.adapters import FeaturesConditioning, LoadUNetAdapter, available_unet_adapters  # noqa: E402
 from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
-from op4ksr.nodes.unets import load_sd_folder  # noqa: E402
+from op4ksr.nodes.unets import load_sd_folder, unet_config  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.geometry import Size, plan_target  # noqa: E402
 from op4ksr.op4ksr_core.pipeline.restore import restore  # noqa: E402
@@ -69,6 +69,7 @@ with torch.inference_mode():
     errors = {
         "v with an adapter": message(LoadUNetAdapter.execute, *v, "osediff.safetensors", 1.0),
         "another base": message(LoadUNetAdapter.execute, *load_sd_folder(base / "tvt"), "osediff.safetensors", 1.0),
+        "no unet": message(unet_config, {"in_channels": 4}),
         "outside": message(LoadUNetAdapter.execute, model, vae, "../osediff.safetensors", 1.0),
         "heavy imports": " ".join(sorted({"diffusers", "peft"} & sys.modules.keys())) or "none",
     }

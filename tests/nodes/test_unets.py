@@ -88,5 +88,6 @@ def test_errors_name_what_does_not_fit(found):
     *_, errors = found
     assert "predicts v, as stable-diffusion-2-1 (768 px) does" in errors["v with an adapter"]
     assert "is for another base" in errors["another base"] or "is for another model" in errors["another base"]
+    assert "it lacks block_out_channels, down_block_types, cross_attention_dim" in errors["no unet"]
     assert "lies outside ComfyUI's loras folders" in errors["outside"]
     assert errors["heavy imports"] == "none"
