@@ -65,8 +65,8 @@ def with_rope(model: ModelPatcher, settings: RopeSettings) -> ModelPatcher:
 
 def is_unet(model: ModelPatcher) -> bool:
     """Whether the MODEL is a diffusion UNet that predicts noise or v, which takes its step at a timestep of 1000."""
-    sampling = model.get_model_object("model_sampling")
-    return isinstance(sampling, comfy.model_sampling.EPS) and hasattr(sampling, "sigmas")
+    sampling, config = model.get_model_object("model_sampling"), model.model.model_config.unet_config
+    return isinstance(sampling, comfy.model_sampling.EPS) and hasattr(sampling, "sigmas") and "channel_mult" in config
 
 
 def check_flow(model: ModelPatcher) -> None:

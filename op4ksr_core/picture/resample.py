@@ -58,10 +58,12 @@ def _banded(x: Tensor, band: Tensor, axis: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _there_and_back_band(length: int, through: int) -> Tensor:
     """(length, 2 reach + 1): how much of its neighbours each px holds after a resize to `through` px and back.
 
-    Measured on combs of impulses that lie too far apart to meet.
+    Measured on combs of impulses that lie too far apart to meet. Kept for later calls, so it is no tensor of inference
+    mode, even where the first call is made there: a training may make the next.
     """
     reach = 2 * math.ceil(2 * max(1.0, length / through)) + 2
     taps = 2 * reach + 1

@@ -94,6 +94,15 @@ def test_there_and_back_is_two_resizes(size, through):
     torch.testing.assert_close(there_and_back(x, Size(*through)), slow, atol=2e-6, rtol=0)
 
 
+def test_a_training_may_follow_an_upscale_in_one_process():
+    """What the first call keeps for the next ones is no tensor of inference mode."""
+    with torch.inference_mode():
+        there_and_back(torch.rand(1, 3, 44, 52), Size(11, 13))
+    x = torch.rand(1, 3, 44, 52, requires_grad=True)
+    there_and_back(x, Size(11, 13)).square().mean().backward()
+    assert float(x.grad.abs().sum()) > 0
+
+
 @pytest.mark.parametrize("size", [(128, 128), (97, 31), (16, 128), (5, 3)])
 def test_full_fidelity_returns_the_lr_picture(size, photo):
     lr = resize(photo, Size(*size)).clamp(0, 1)
