@@ -150,11 +150,16 @@ class PairDataset(Dataset):
                 log.warning("%s; the next picture takes its place.", error)
         raise ImageError(f"None of the {len(order)} pictures can be read any more.")
 
-    def _crop(self, rgb: Tensor, rng: random.Random) -> Tensor:
-        most = rng.choice(self.sides) if len(self.sides) > 1 else self.crop
+    def _sides(self, rgb: Tensor, rng: random.Random) -> tuple[int, int]:
+        """Height and width of a crop."""
+        if len(self.sides) == 1:
+            return self.crop, self.crop
+        most = rng.choice(self.sides)
         height, width = (min(most, side // MULTIPLE * MULTIPLE or side) for side in rgb.shape[-2:])
-        if self.least == self.crop:
-            height = width = self.crop
+        return height, width
+
+    def _crop(self, rgb: Tensor, rng: random.Random) -> Tensor:
+        height, width = self._sides(rgb, rng)
         top, left = (rng.randint(0, side - cut) for side, cut in zip(rgb.shape[-2:], (height, width), strict=True))
         x = torch.rot90(rgb[:, top : top + height, left : left + width], rng.randrange(4), (1, 2))
         return (x.flip(2) if rng.random() < 0.5 else x).contiguous()

@@ -2,7 +2,7 @@
 
 `draw` chooses every step and its parameters, `apply` carries them out: so that what a setting does can be counted and
 shown. All random numbers come from one CPU generator: a seed gives the same choices on every device. Pictures are
-(3, H, W) in [0, 1]. Left out is nothing that the paper names; Poisson noise is drawn in its Gaussian limit.
+(3, H, W) in [0, 1]. Poisson noise is drawn in its Gaussian limit.
 """
 
 import math

@@ -113,20 +113,13 @@ class OneStep(nn.Module):
         Both run at the positions that the prior was trained with: at the student's theta its velocity would be another
         (by 55 to 77 % on the embedded model's predecessor).
         """
-        from peft.tuners.lora import LoraLayer
-
-        layers = [layer for layer in self.transformer.modules() if isinstance(layer, LoraLayer)]
-        before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
         own_positions = self.transformer.pos_embed
         self.transformer.pos_embed = self.prior_positions
-        for layer in layers:  # not by set_adapter, which also changes what requires a gradient
-            layer._active_adapter, layer._disable_adapters = [adapter] if adapter else [], adapter is None
         try:
-            yield
+            with worn(self.transformer, adapter):
+                yield
         finally:
             self.transformer.pos_embed = own_positions
-            for layer, (active, disabled) in zip(layers, before, strict=True):
-                layer._active_adapter, layer._disable_adapters = active, disabled
 
     def distillation_loss(self, z: Tensor, seeds: Tensor) -> Tensor:
         """VSD of restored latents at a random sigma: the guided prior against the regulariser."""
@@ -179,6 +172,22 @@ class OneStep(nn.Module):
             state = {k: whole(v) for k, v in get_peft_model_state_dict(module).items()}
             found[part] = Adapter("this training", self.configs[part], state)
         return found
+
+
+@contextmanager
+def worn(network: nn.Module, adapter: str | None) -> Iterator[None]:
+    """Runs a network with another of its LoRAs, or with none; afterwards as before."""
+    from peft.tuners.lora import LoraLayer
+
+    layers = [layer for layer in network.modules() if isinstance(layer, LoraLayer)]
+    before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+    for layer in layers:  # not by set_adapter, which also changes what requires a gradient
+        layer._active_adapter, layer._disable_adapters = [adapter] if adapter else [], adapter is None
+    try:
+        yield
+    finally:
+        for layer, (active, disabled) in zip(layers, before, strict=True):
+            layer._active_adapter, layer._disable_adapters = active, disabled
 
 
 def load_negative(settings: TrainSettings) -> tuple[Tensor, Tensor] | None:

@@ -143,15 +143,7 @@ class Trainer:
             perceptual = PerceptualLoss(network, settings.lpips_window, draw=settings.lpips_draw)
         torch.manual_seed(settings.seed)  # the heads begin by chance
         critic = load_discriminator(settings.features) if settings.losses.adversarial else None
-        kind = UNetOneStep if isinstance(sources, UNetSources) else OneStep
-        model: OneStep = kind.load(sources, settings)  # type: ignore[arg-type]
-        for name, side in (("crop", settings.crop), ("least_crop", settings.least_crop)):
-            if side % model.multiple:
-                raise SettingError(f"The {name} is a multiple of {model.multiple} px for this model, got {side}.")
-        if settings.captions and not isinstance(model, UNetOneStep):
-            raise SettingError("captions are for Stable Diffusion UNets; a FLUX transformer has one fixed prompt.")
-        if self.sharded and isinstance(model, UNetOneStep):
-            raise SettingError("--shard shares out FLUX transformers; a Stable Diffusion UNet trains whole.")
+        model = self._load_model(sources)
         if self.sharded:
             shard(model.transformer, self.accelerator.device)
         self.trainable, self.regulariser = model.trainable(), model.regulariser()
@@ -183,6 +175,20 @@ class Trainer:
         self._check_space()
         if self.is_main:
             self._rewind_log()
+
+    def _load_model(self, sources: Sources | UNetSources) -> OneStep:
+        """The family's step. Raises SettingError where the settings do not fit it."""
+        settings = self.settings
+        kind = UNetOneStep if isinstance(sources, UNetSources) else OneStep
+        model: OneStep = kind.load(sources, settings)  # type: ignore[arg-type]
+        for name, side in (("crop", settings.crop), ("least_crop", settings.least_crop)):
+            if side % model.multiple:
+                raise SettingError(f"The {name} is a multiple of {model.multiple} px for this model, got {side}.")
+        if settings.captions and not isinstance(model, UNetOneStep):
+            raise SettingError("captions are for Stable Diffusion UNets; a FLUX transformer has one fixed prompt.")
+        if self.sharded and isinstance(model, UNetOneStep):
+            raise SettingError("--shard shares out FLUX transformers; a Stable Diffusion UNet trains whole.")
+        return model
 
     def _check_space(self) -> None:
         """A checkpoint that would not fit is said before the first step. Raises OutputError."""

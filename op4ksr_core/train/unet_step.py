@@ -20,7 +20,7 @@ from ..weights.loading import Adapter, load_tokens
 from ..weights.unet_adapters import BASE, UNetAdapter, save_unet_adapter
 from ..weights.unet_sources import UNetSources
 from .losses.vsd import guided, vsd_loss
-from .onestep import REGULARISER, SINGLE, OneStep, inject, load_negative
+from .onestep import REGULARISER, SINGLE, OneStep, inject, load_negative, worn
 from .settings import TrainSettings
 from .sharding import whole
 
@@ -114,26 +114,19 @@ class UNetOneStep(OneStep):
 
     @contextmanager
     def wearing(self, adapter: str | None) -> Iterator[None]:
-        """As in a FLUX model; the prior also has its own conv_in back."""
-        from peft.tuners.lora import LoraLayer
-
-        layers = [layer for layer in self.transformer.modules() if isinstance(layer, LoraLayer)]
-        before = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+        """As in a FLUX model; the prior has no positions of its own, but its conv_in back."""
         first = self.transformer.conv_in.base_layer
         learned = {name: p.data for name, p in first.named_parameters()}
         for name, parameter in first.named_parameters():
             parameter.data = self.first_layer[name].to(parameter.device)
             parameter.requires_grad_(False)  # what the regulariser learns is not its own
-        for layer in layers:
-            layer._active_adapter, layer._disable_adapters = [adapter] if adapter else [], adapter is None
         try:
-            yield
+            with worn(self.transformer, adapter):
+                yield
         finally:
             for name, parameter in first.named_parameters():
                 parameter.data = learned[name]
                 parameter.requires_grad_(True)
-            for layer, (active, disabled) in zip(layers, before, strict=True):
-                layer._active_adapter, layer._disable_adapters = active, disabled
 
     def distillation_loss(self, z: Tensor, seeds: Tensor) -> Tensor:
         condition = self.condition

@@ -23,7 +23,8 @@ def embed_prompt(folder: str | Path, to: str | Path, prompt: str = POSITIVE_PROM
 
     folder, to = at_home(folder), at_home(to)
     if (folder / "unet").is_dir():
-        return _embed_clip(folder, to, prompt)
+        _clip_embedder(folder)(prompt, to)
+        return to
     wanted = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2", "model_index.json")
     missing = [name for name in wanted if not (folder / name).exists()]
     if missing:
@@ -52,11 +53,6 @@ def embed_captions(folder: str | Path, captions: Path) -> int:
     for path in texts:
         embed(path.read_text("utf-8").strip(), path.with_name(f"{path.stem}.prompt.safetensors"))
     return len(texts)
-
-
-def _embed_clip(folder: Path, to: Path, prompt: str) -> Path:
-    _clip_embedder(folder)(prompt, to)
-    return to
 
 
 def _clip_embedder(folder: Path) -> Callable[[str, Path], None]:

@@ -163,7 +163,7 @@ def replace_layers(model: Any, layers: dict[str, Tensor], origin: str) -> None:
     wrong = [key for key, value in layers.items() if key not in own or own[key].shape != value.shape]
     if wrong:
         raise WeightsError(f"{origin} is for another base; it has no place for {listing(wrong)}.")
-    model.load_state_dict({key: value.to(own[key].dtype) for key, value in layers.items()}, strict=False)
+    model.load_state_dict(own | {key: value.to(own[key].dtype) for key, value in layers.items()})
 
 
 def vae_of_checkpoint(path: str | Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from op4ksr_core.lattice.autocorrelation import Highpass, Normalise, autocorrelation_loss, highpass
 
-from .world import SIGMA_MID, THETA_PRIOR, THETA_RFR, TRAINED, Model, encode, enlarged, pictures
+from .world import THETA_PRIOR, THETA_RFR, TRAINED, Model, encode, enlarged, pictures
 
 BATCH = 8
 LAGS = (2, 4, 6, 8, 10)
@@ -120,6 +120,3 @@ def trained(arm: Arm, path: Path) -> Model:
     model = Model(arm.theta)
     model.load_state_dict(torch.load(path, weights_only=True))
     return model.requires_grad_(False).eval()
-
-
-__all__ = ["ARMS", "SIGMA_MID", "Arm", "fine_tune", "losses", "texture_loss", "train_prior", "trained"]
