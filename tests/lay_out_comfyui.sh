@@ -8,7 +8,7 @@ torch=${2:-2.14.1}
 [ -d .venv ] || python3 -m venv .venv
 .venv/bin/pip install -q "torch==$torch"
 # torchvision and torchaudio without their own idea of torch.
-.venv/bin/pip install -q --no-deps "torchvision==${TORCHVISION:-0.29.2}" torchaudio
+.venv/bin/pip install -q --no-deps "torchvision==${TORCHVISION:-0.29.*}" torchaudio
 grep -vE '^(torch|torchvision|torchaudio)$' requirements.txt > .venv/requirements.txt
 .venv/bin/pip install -q -r .venv/requirements.txt requests
 echo "$PWD is ready: $(.venv/bin/python -c 'import comfyui_version; print(comfyui_version.__version__)')"

@@ -16,12 +16,13 @@ from ..model.finite import check_finite
 from ..model.fp8 import bytes_of, has_fp8_products, to_fp8
 from ..model.rope import RotaryEmbedding
 from ..model.transformer import make_lean_transformer
-from ..model.vae import compile_norms, decode, downscale_factor, encode, finish_vae
+from ..model.vae import compile_norms, decode, encode, finish_vae
 from ..model.vae_passes import passes_of, passing
 from ..picture.resample import channels_last
 from ..progress import Progress, watch
 from ..settings import Execution, UpscaleSettings
 from ..weights.files import find_weights
+from ..weights.loading import vae_layout
 from ..weights.sources import Sources
 from .memory import PLAIN_LAYERS, Footprint
 from .residency import Resident
@@ -53,10 +54,15 @@ class DiffusersHost:
         return passes_of(self.device) if self.execution.lean else ("whole",)
 
     @cached_property
+    def vae_layout(self) -> tuple[tuple[int, ...], int]:
+        """(channels of the VAE's levels, picture px per latent px), from the file's header: what does not fit in
+        memory is refused before a model is loaded."""
+        return vae_layout(self.sources.vae, self.sources.f16)
+
+    @property
     def latent_factor(self) -> int:
-        """Picture px per latent px: 16 or 8. Loads the VAE on first use."""
-        with self.vae.use("resident") as vae:
-            return downscale_factor(vae)
+        """Picture px per latent px: 16 or 8."""
+        return self.vae_layout[1]
 
     @cached_property
     def token_px(self) -> int:
@@ -116,8 +122,6 @@ class DiffusersHost:
         transformer, vae = find_weights(self.sources.transformer), find_weights(self.sources.vae)
         shapes = transformer.shapes()
         embedder = next((s for k, s in shapes.items() if k.endswith(("x_embedder.weight", "img_in.weight"))), (0,))
-        with self.vae.use("resident") as module:
-            channels = tuple(module.config.block_out_channels)
         blocks: dict[str, int] = {}
         for name, shape in shapes.items():
             block = re.match(r".*blocks\.\d+\.", name)
@@ -127,7 +131,7 @@ class DiffusersHost:
             sum(blocks.values()),
             vae.parameter_count() * itemsize,
             embedder[0],
-            channels,
+            self.vae_layout[0],
             itemsize,
             transformer.parameter_count() + vae.parameter_count(),
             1.0 if self.execution.lean else PLAIN_LAYERS,

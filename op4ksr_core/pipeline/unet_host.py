@@ -13,6 +13,7 @@ from ..model.finite import check_finite
 from ..progress import Progress, watch
 from ..settings import Execution, UpscaleSettings
 from ..weights.files import find_weights
+from ..weights.loading import vae_layout
 from ..weights.unet_sources import UNetSources
 from .diffusers_host import DiffusersHost
 from .memory import PLAIN_LAYERS, Footprint
@@ -44,8 +45,17 @@ class UNetHost(DiffusersHost):
     @cached_property
     def token_px(self) -> int:
         """Sides are padded to what the UNet halves without a rest: 64 px for Stable Diffusion and for TVT."""
-        with self.transformer.use("resident") as unet:
-            return self.latent_factor * 2 ** (len(unet.config.block_out_channels) - 1)
+        return self.latent_factor * 2 ** (len(self.unet_channels) - 1)
+
+    @cached_property
+    def vae_layout(self) -> tuple[tuple[int, ...], int]:
+        return vae_layout(self.sources.vae, False)
+
+    @cached_property
+    def unet_channels(self) -> tuple[int, ...]:
+        """Channels of the UNet's levels, from its config.json."""
+        config = find_weights(self.sources.unet).config or {}
+        return tuple(config.get("block_out_channels", (320, 640, 1280, 1280)))
 
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         if self.sources.features is not None:
@@ -76,16 +86,13 @@ class UNetHost(DiffusersHost):
     def footprint(self) -> Footprint:
         """Sizes of the parts, from the file headers; the UNet's work is estimated by its first level's width."""
         unet, vae = find_weights(self.sources.unet), find_weights(self.sources.vae)
-        with self.vae.use("resident") as module:
-            channels = tuple(module.config.block_out_channels)
-        width = int((unet.config or {}).get("block_out_channels", [320])[0])
         per_token = (self.token_px // self.latent_factor) ** 2
         size = self.unet_dtype.itemsize
         return Footprint(
             unet.parameter_count() * size,
             vae.parameter_count() * self.dtype.itemsize,
-            width * per_token // 2,
-            channels,
+            self.unet_channels[0] * per_token // 2,
+            self.vae_layout[0],
             size,
             unet.parameter_count() + vae.parameter_count(),
             1.0 if self.execution.lean else PLAIN_LAYERS,

@@ -109,7 +109,7 @@ class Upscaler:
 
     @property
     def latent_factor(self) -> int:
-        """Picture px per latent px: 16 or 8. Loads the VAE on first use."""
+        """Picture px per latent px: 16 or 8."""
         return self.host.latent_factor
 
     def plan(

@@ -19,9 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..geometry import Size
 from ..model.vae import make_f16
-from ..weights import key_layouts as layouts
 from ..weights.files import find_weights
-from ..weights.loading import FLUX_VAE, transformer_config, vae_config
+from ..weights.loading import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.sources import Sources
 from .onestep import OneStep
 from .settings import TrainSettings
@@ -77,8 +76,7 @@ def meta_model(sources: Sources, settings: TrainSettings) -> OneStep:
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    shapes = _shapes(sources.transformer, layouts.is_bfl_transformer, layouts.transformer_to_diffusers)
-    vae_shapes = _shapes(sources.vae, layouts.is_ldm_vae, layouts.vae_to_diffusers)
+    shapes, vae_shapes = header_shapes(sources.transformer), header_shapes(sources.vae)
     files = find_weights(sources.vae)
     strided = sources.f16 if sources.f16 is not None else int((files.config or {}).get("stride", 1)) == 2
     with torch.device("meta"):
@@ -97,14 +95,6 @@ def without_positions(model: OneStep) -> OneStep:
     model.transformer.pos_embed = _Shapes(sum(model.transformer.config.axes_dims_rope))
     model.prior_positions = model.transformer.pos_embed
     return model.to("meta")
-
-
-def _shapes(path: Any, foreign: Any, convert: Any) -> dict[str, tuple[int, ...]]:
-    shapes = find_weights(path).shapes()
-    if foreign(set(shapes)):
-        with torch.device("meta"):
-            shapes = {k: tuple(v.shape) for k, v in convert({k: torch.empty(s) for k, s in shapes.items()}).items()}
-    return shapes
 
 
 def plan_training(model: OneStep, settings: TrainSettings, crop: int | None = None, shards: int = 1) -> TrainingPlan:

@@ -98,6 +98,31 @@ def vae_config(shapes: Shapes, given: dict | None) -> dict:
     }
 
 
+def header_shapes(path: str | Path) -> Shapes:
+    """Shape of every tensor of a transformer or autoencoder, by diffusers' names, from the files' headers alone."""
+    shapes = find_weights(path).shapes()
+    for foreign, convert in (
+        (key_layouts.is_bfl_transformer, key_layouts.transformer_to_diffusers),
+        (key_layouts.is_ldm_vae, key_layouts.vae_to_diffusers),
+    ):
+        if foreign(set(shapes)):
+            with torch.device("meta"):
+                converted = convert({key: torch.empty(shape) for key, shape in shapes.items()})
+            return {key: tuple(value.shape) for key, value in converted.items()}
+    return shapes
+
+
+def vae_layout(path: str | Path, f16: bool | None = None) -> tuple[tuple[int, ...], int]:
+    """(channels of each level, picture px per latent px) of an autoencoder, from the files' headers alone.
+
+    Raises WeightsError and SettingError as `load_vae` does.
+    """
+    files = find_weights(path)
+    strided = _is_strided(files, f16)
+    channels = tuple(vae_config(header_shapes(path), files.config)["block_out_channels"])
+    return channels, 2 ** (len(channels) - 1) * (2 if strided else 1)
+
+
 def load_vae(
     path: str | Path, dtype: torch.dtype = torch.float32, f16: bool | None = None, head: str = "centered"
 ) -> Any:

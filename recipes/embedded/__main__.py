@@ -1,6 +1,7 @@
 """python -m recipes.embedded STAGE --run runs/embedded --photos FOLDER [--teacher FILE.param] [--minutes N]
 
 Stages in order:
+  bundled         instead of vae: the bundled model's weights, to go on from (vae_best.pt, transformer_start.pt)
   vae             the F16 autoencoder; its encoder is frozen from then on
   pairs           degraded crops with their sharp targets, kept
   latents         the encoder's latents of those, kept
@@ -25,8 +26,8 @@ from . import autoencoder, crops, detail, export, transformer
 from .pictures import Pictures
 
 STAGES = (
-    "vae", "pairs", "latents", "transformer", "together", "detail-start", "texture-start", "crops", "detail", "texture",
-    "average", "scale", "export", "export-detail",
+    "vae", "bundled", "pairs", "latents", "transformer", "together", "detail-start", "texture-start", "crops", "detail",
+    "texture", "average", "scale", "export", "export-detail",
 )  # fmt: skip
 
 
@@ -55,13 +56,15 @@ def main() -> None:
     run, photos, teacher, minutes = args.run, args.photos, args.teacher, args.minutes
     if args.stage == "vae":
         autoencoder.train(run, photos, minutes)
+    elif args.stage == "bundled":
+        export.unpack(run)
     elif args.stage == "transformer":
         transformer.train_transformer(run, photos, teacher, minutes, args.start)
     elif args.stage == "latents":
         transformer.keep_latents(run, photos)
     elif args.stage == "pairs":
-        for name, count, side in (("pairs.pt", args.count, 256), ("pairs-large.pt", args.count // 6, 512)):
-            crops.keep_pairs(run / name, Pictures.load(photos), teacher, count, side)
+        for name, side in transformer.SIZES.items():
+            crops.keep_pairs(run / f"{name}.pt", Pictures.load(photos), teacher, args.count * 256**2 // side**2, side)
     elif args.stage == "together":
         transformer.train_together(run, photos, minutes)
     elif args.stage == "average":

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import op4ksr_core
+
 from .calm import calm
-from .networks import DIT_CONFIG, VAE_CONFIG
+from .loop import write
+from .networks import DIT_CONFIG, VAE_CONFIG, Restorer, new_vae
 from .pictures import Pictures
 from .transformer import trained
+
+EMBEDDED = Path(op4ksr_core.__file__).parent / "assets" / "embedded"
 
 
 def export_model(run: Path, photos: Path, to: Path) -> None:
@@ -26,6 +31,20 @@ def export_model(run: Path, photos: Path, to: Path) -> None:
     _write(to / "transformer", {"_class_name": "FluxTransformer2DModel"} | DIT_CONFIG, restorer.dit.state_dict())
     prompt = {"prompt_embeds": restorer.prompt.data.clone(), "pooled_prompt_embeds": restorer.pooled.data.clone()}
     save_file(prompt, to / "prompt.safetensors")
+
+
+def unpack(run: Path) -> None:
+    """The bundled model as the checkpoints that the later stages begin with; its encoder stays as it is."""
+    vae, restorer, latents = new_vae(), Restorer(), json.loads((EMBEDDED / "vae" / "config.json").read_text())
+    for module, folder in ((vae, "vae"), (restorer.dit, "transformer")):
+        state = load_file(EMBEDDED / folder / "diffusion_pytorch_model.safetensors")
+        module.load_state_dict({key: value.float() for key, value in state.items()})
+    prompt = load_file(EMBEDDED / "prompt.safetensors")
+    restorer.prompt.data, restorer.pooled.data = (prompt[k].float() for k in ("prompt_embeds", "pooled_prompt_embeds"))
+    run.mkdir(parents=True, exist_ok=True)
+    write(run / "vae_best.pt", vae.state_dict())
+    write(run / "transformer_start.pt", restorer.state_dict())
+    write(run / "latents.pt", {"shift": latents["shift_factor"], "scale": latents["scaling_factor"]})
 
 
 def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:

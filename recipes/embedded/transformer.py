@@ -25,6 +25,12 @@ from .teacher import load_teacher, sharp_target
 VARIANTS = ((0, False), (0, True), (1, False))
 """(quarter turns, flipped): the forms of each crop whose latents are kept."""
 
+SIZES = {"pairs": 256, "pairs-large": 512, "pairs-huge": 1024, "pairs-whole": 1408}
+"""Kept crops by the side in px: 8, 16, 32 and 44 tokens a side."""
+
+STEPS = {"pairs": (0.4, 24), "pairs-large": (0.25, 6), "pairs-huge": (0.2, 2), "pairs-whole": (0.15, 1)}
+"""Stage b: the share of the steps that see crops of a size, and how many at once."""
+
 LARGE = 0.25
 """Share of the steps of stage c on one crop of 384 px in place of four of 192."""
 
@@ -79,11 +85,11 @@ def keep_latents(run: Path, photos: Path) -> None:
     Encoding is most of a step's work, and the encoder is frozen: so the transformer sees twenty times the tokens.
     """
     frozen = Frozen.load(run, photos)
-    for name in ("pairs", "pairs-large"):
-        pairs, rows = crops.Kept.load(run / f"{name}.pt"), []
+    for name, side in SIZES.items():
+        pairs, rows, count = crops.Kept.load(run / f"{name}.pt"), [], max(1, 10 * 256**2 // side**2)
         for turn, flip in VARIANTS:
-            for first in range(0, len(pairs.parts["lr"]), 10):
-                part = {key: value[first : first + 10].float() / 255 for key, value in pairs.parts.items()}
+            for first in range(0, len(pairs.parts["lr"]), count):
+                part = {key: value[first : first + count].float() / 255 for key, value in pairs.parts.items()}
                 part = {key: torch.rot90(value, turn, (2, 3)) for key, value in part.items()}
                 if flip:
                     part = {key: value.flip(3) for key, value in part.items()}
@@ -94,19 +100,19 @@ def keep_latents(run: Path, photos: Path) -> None:
 
 
 def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: float, start: Path | None) -> None:
-    """Squared error of the latent against the sharp target's, at 8 and 16 tokens a side."""
+    """Squared error of the latent against the sharp target's, at 8 to 44 tokens a side."""
     frozen, teacher = Frozen.load(run, photos), load_teacher(teacher_file)
-    sources = [torch.load(run / f"latents-{name}.pt", weights_only=True) for name in ("pairs", "pairs-large")]
+    sources = {name: torch.load(run / f"latents-{name}.pt", weights_only=True) for name in SIZES}
     module = Restorer()
     if start is not None:
         module.load_state_dict(torch.load(start, weights_only=True))
-    settings = {"sigma": SIGMA_MID, "theta": THETA, "latents": len(sources[0])}
+    settings = {"sigma": SIGMA_MID, "theta": THETA, "latents": {name: len(kept) for name, kept in sources.items()}}
     loop = Loop("transformer", run, module, minutes, 6e-4, settings, muon=2)
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        large = rng.random() < LARGE
-        rows = [rng.randrange(len(sources[large])) for _ in range(6 if large else 24)]
-        before, wanted = sources[large][rows].float().unbind(1)
+        (name,) = rng.choices(list(STEPS), [share for share, _ in STEPS.values()])
+        rows = [rng.randrange(len(sources[name])) for _ in range(STEPS[name][1])]
+        before, wanted = sources[name][rows].float().unbind(1)
         return F.mse_loss(restored(module, before), wanted)
 
     loop.train(loss, held_out_figures(photos, frozen, teacher, loop))

@@ -280,11 +280,23 @@ def test_running_out_after_all_is_named(monkeypatch, upscaler):
 
 
 def test_what_does_not_fit_is_refused_with_the_estimate(monkeypatch, upscaler):
-    upscaler.latent_factor  # noqa: B018  loads the VAE, which the check must not count twice
+    with upscaler.host.vae.use("resident"):
+        pass  # the VAE is there, and must not be counted twice
     _available(monkeypatch, 1e9)
     with pytest.raises(MemoryPlanError, match=r"30000x30 -> 120000x120.*GB"):
         upscaler(torch.rand(1, 3, 30, 30_000))
     monkeypatch.undo()
+
+
+def test_it_is_refused_before_a_model_is_loaded(monkeypatch, folder):
+    """Reading a model takes seconds for the bundled one and minutes for FLUX."""
+    fresh = Upscaler.from_pretrained(folder, settings=BARE, device="cpu")
+    for part in (fresh.host.vae, fresh.host.transformer):
+        monkeypatch.setattr(part, "use", lambda *_: pytest.fail("a model was loaded"))
+    _available(monkeypatch, 1e9)
+    with pytest.raises(MemoryPlanError, match=r"does not fit"):
+        fresh.memory_plan(fresh.plan(Size(30, 30_000)))
+    assert fresh.latent_factor == 16
 
 
 def test_the_check_can_be_skipped(monkeypatch, folder):
