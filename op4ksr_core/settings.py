@@ -14,12 +14,14 @@ from .errors import SettingError
 
 Scheme = Literal["plain", "yarn", "resonance-yarn"]
 ColourFix = Literal["none", "wavelet", "adain", "lab"]
+WindowWeights = Literal["linear", "gaussian"]
 Head = Literal["centered", "partitioned"]
 VaePass = Literal["whole", "strips", "frugal"]
 Attention = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3", "fa4"]
 
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 COLOUR_FIXES: tuple[str, ...] = get_args(ColourFix)
+WINDOW_WEIGHTS: tuple[str, ...] = get_args(WindowWeights)
 HEADS: tuple[str, ...] = get_args(Head)
 PASSES: tuple[str, ...] = get_args(VaePass)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
@@ -141,10 +143,14 @@ class UpscaleSettings:
     window_overlap: int = 0
     """px that windows share; 0 is half a window. OSEDiff's tiles: windows of 768 px that share 256."""
 
+    window_weights: WindowWeights = "linear"
+    """How windows are mixed where they overlap: by a linear ramp, or by OSEDiff's Gaussian."""
+
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
         check_range("The timestep", self.timestep, 0, 999)
         check_range("The windows' overlap", self.window_overlap, 0, MAX_WINDOW)
+        check_choice("The windows' weights", self.window_weights, WINDOW_WEIGHTS)
         if self.window and self.window_overlap >= self.window:
             raise SettingError(
                 f"Windows share less than their side of {self.window} px, got an overlap of {self.window_overlap} px."
@@ -191,6 +197,10 @@ class Execution:
             check_choice("The VAE's pass", self.vae_pass, PASSES)
 
 
+_SD = UpscaleSettings(
+    timestep=999, posterior_seed=0, colour="adain", fidelity=0.0, rope=None, window_weights="gaussian"
+)
+
 PRESETS: dict[str, UpscaleSettings] = {
     # The bundled small model and its detail network. Fidelity: of 0.2, 0.4, 0.5, 0.6 and 0.8 by detail, right,
     # NIQE and PSNR on 40 RealSR pairs (its card has the table): less gains no right detail and loses PSNR, more brings
@@ -211,11 +221,11 @@ PRESETS: dict[str, UpscaleSettings] = {
     # OMGSR-F (arXiv 2508.08227): FLUX.1-dev at its trained sizes with the F8 VAE.
     "omgsr": UpscaleSettings(sigma=0.5051, colour="wavelet", fidelity=0.0, rope=RopeSettings(theta=10_000.0)),
     # OSEDiff (arXiv 2406.08177): Stable Diffusion 2.1-base at its last timestep, the posterior sampled, AdaIN.
-    "osediff": UpscaleSettings(timestep=999, posterior_seed=0, colour="adain", fidelity=0.0, rope=None),
+    "osediff": _SD,
     # TVT (arXiv 2507.20291): its VAE-D4 and CE-UNet at timestep 1.
-    "tvt": UpscaleSettings(timestep=1, posterior_seed=0, colour="adain", fidelity=0.0, rope=None),
+    "tvt": replace(_SD, timestep=1),
     # F2IDiff-SR: OSEDiff's plan with DINOv2's features in the prompt's place. The paper does not state its timestep.
-    "f2idiff": UpscaleSettings(timestep=999, posterior_seed=0, colour="adain", fidelity=0.0, rope=None),
+    "f2idiff": _SD,
 }
 """Settings by name; each means the same on the command line, in Python and in a graph."""
 

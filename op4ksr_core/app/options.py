@@ -18,6 +18,7 @@ from ..settings import (
     PASSES,
     PRESETS,
     SCHEMES,
+    WINDOW_WEIGHTS,
     Execution,
     RopeSettings,
     UpscaleSettings,
@@ -104,6 +105,7 @@ def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> 
     method.add_argument("--strength", type=float, help="0 keeps the picture, 1 is the preset (default), 2 is most")
     method.add_argument("--timestep", type=int, help="of a Stable Diffusion UNet, 0 to 999 (OSEDiff 999, TVT 1)")
     method.add_argument("--window-overlap", type=int, help="px that windows share, 0 for half a window (default)")
+    method.add_argument("--window-weights", help=f"where windows overlap: {', '.join(WINDOW_WEIGHTS)}")
     method.add_argument("--window", type=int, help="px of the windows that the transformer sees, 0 for all (default)")
 
 

@@ -6,27 +6,31 @@ import torch
 from torch import Tensor
 
 
-def in_windows(z_bchw: Tensor, side: int, work: Callable[[Tensor], Tensor], overlap: int = 0) -> Tensor:
+def in_windows(
+    z_bchw: Tensor, side: int, work: Callable[[Tensor], Tensor], overlap: int = 0, weights: str = "linear"
+) -> Tensor:
     """`work` on windows of `side` x `side` latent px, and their weighted mean; each shares `overlap` px with the next,
     half a window if 0.
 
-    `side` is even and at least 4. Weights fall linearly from a window's middle to its border, so that no seam is left;
-    the last window of a row lies at the end of it. A latent that is no larger than a window is worked on whole.
+    `side` is even and at least 4. `weights` (one of settings.WINDOW_WEIGHTS) fall from a window's middle to its
+    border, so that no seam is left; the last window of a row lies at the end of it. A latent that is no larger than a
+    window is worked on whole.
     """
+    profile = {"linear": _ramp, "gaussian": _bell}[weights]
     height, width = z_bchw.shape[-2:]
     rows, columns = starts(height, side, overlap), starts(width, side, overlap)
     if len(rows) == len(columns) == 1:
         return work(z_bchw)
     total = torch.zeros_like(z_bchw)
-    weights = z_bchw.new_zeros(1, 1, height, width)
+    shares = z_bchw.new_zeros(1, 1, height, width)
     for top in rows:
         for left in columns:
             at = (..., slice(top, min(height, top + side)), slice(left, min(width, left + side)))
             part = work(z_bchw[at].contiguous())
-            weight = _ramp(part.shape[-2], z_bchw)[:, None] * _ramp(part.shape[-1], z_bchw)
+            weight = profile(part.shape[-2], z_bchw)[:, None] * profile(part.shape[-1], z_bchw)
             total[at] += weight * part
-            weights[at] += weight
-    return total / weights
+            shares[at] += weight
+    return total / shares
 
 
 def starts(length: int, side: int, overlap: int = 0) -> list[int]:
@@ -40,3 +44,9 @@ def starts(length: int, side: int, overlap: int = 0) -> list[int]:
 def _ramp(length: int, like: Tensor) -> Tensor:
     at = torch.arange(length, device=like.device, dtype=like.dtype)
     return torch.minimum(at + 1, length - at) / length
+
+
+def _bell(length: int, like: Tensor) -> Tensor:
+    """A Gaussian of variance 0.01 of the squared length, as OSEDiff's tiles have it (arXiv 2406.08177, its code)."""
+    at = (torch.arange(length, device=like.device, dtype=like.dtype) - (length - 1) / 2) / length
+    return torch.exp(-at.square() / (2 * 0.01))

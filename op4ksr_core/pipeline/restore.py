@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from torch import Tensor
@@ -73,7 +74,8 @@ def transform_latent(host: Host, z: Tensor, settings: UpscaleSettings, report: P
         return host.transform(z, settings, report)
     side = settings.window // (2 * host.latent_factor) * 2
     overlap = settings.window_overlap // host.latent_factor
-    return in_windows(z, side, lambda part: host.transform(part, settings, report), overlap)
+    work = partial(host.transform, settings=settings, report=report)
+    return in_windows(z, side, work, overlap, settings.window_weights)
 
 
 def decode_picture(
