@@ -164,8 +164,9 @@ def _fast_half(device: torch.device | None) -> torch.dtype | None:
     return torch.bfloat16
 
 
-def find_sources(arguments: argparse.Namespace) -> Sources | UNetSources:
-    """The model that the options name. Raises WeightsError."""
+def find_sources(arguments: argparse.Namespace, conditioned: bool = True) -> Sources | UNetSources:
+    """The model that the options name; not `conditioned`, a Stable Diffusion folder needs no prompt. Raises
+    WeightsError."""
     if is_unet_folder(arguments.model):
         return UNetSources.find(
             arguments.model,
@@ -175,6 +176,7 @@ def find_sources(arguments: argparse.Namespace) -> Sources | UNetSources:
             features=arguments.dino,
             adapters=arguments.adapter,
             adapter_scale=arguments.adapter_scale,
+            conditioned=conditioned,
         )
     if arguments.dino:
         raise SettingError(f"--dino is for a Stable Diffusion folder; {arguments.model} has no unet.")

@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.print_settings:
         say(json_text(settings.as_dict()).rstrip())
         return 0
-    sources = find_sources(arguments)
+    sources = find_sources(arguments, conditioned=settings.stage not in ("decoder", "encoder"))
     first = _is_first()
     if first:
         say(f"settings: {json.dumps(settings.as_dict())}")

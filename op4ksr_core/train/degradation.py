@@ -117,7 +117,11 @@ EMBEDDED = Degradation(
 )
 """What a camera or a good web picture has been through; the embedded model keeps the LR's own band."""
 
+NONE = Degradation(scale=1)
+"""The picture itself: for the stages that learn from clean pictures."""
+
 DEGRADATIONS = {
+    "none": NONE,
     "omgsr": OMGSR,
     "s3diff": MILD,
     "osediff": REAL_ESRGAN,
@@ -180,6 +184,8 @@ def degrade(picture_chw: Tensor, generator: torch.Generator, degradation: Degrad
 
 def draw(size: Size, generator: torch.Generator, degradation: Degradation = OMGSR) -> list[Step]:
     """The steps that a picture of `size` goes through, in their order."""
+    if degradation == NONE:
+        return []
     dice, second = _Dice(generator), degradation.second
     final = Size(size.height // degradation.scale, size.width // degradation.scale)
     steps = _draw_stage(dice, degradation, degradation.first, size)

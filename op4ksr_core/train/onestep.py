@@ -87,6 +87,16 @@ class OneStep(nn.Module):
         dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
         return cls(sources.load_transformer(dtype), sources.load_vae(dtype), sources.load_prompt(), settings, negative)
 
+    def inputs_of(self, batch: dict[str, Tensor]) -> tuple[Any, ...]:
+        """What `forward` is given of a batch."""
+        prompts = (batch["prompt"],) if "prompt" in batch else ()
+        return batch["lr"], Size(*batch["hr"].shape[-2:]), *prompts
+
+    def losses(self, batch: dict[str, Tensor], outputs: Any) -> tuple[dict[str, Tensor], Tensor | None]:
+        """(losses by name, unweighted, of those whose weight is not 0 and that need no further network; the picture
+        that they see, if there is one)."""
+        return picture_losses(self, batch, outputs)
+
     def encode_hr(self, hr: Tensor) -> Tensor:
         """z_HR by the frozen encoder."""
         adapted, self.vae.encoder = self.vae.encoder, self.hr_encoder

@@ -16,8 +16,18 @@ ENCODER_TARGETS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_q to_k to_
 """OMGSR's LoRA targets (arXiv 2508.08227)."""
 
 
-DEGRADATIONS = ("omgsr", "s3diff", "osediff", "real-esrgan", "embedded")
+DEGRADATIONS = ("none", "omgsr", "s3diff", "osediff", "real-esrgan", "embedded")
 """Names in train.degradation.DEGRADATIONS."""
+
+_OF_PICTURES = frozenset({"mse", "l1", "lpips", "wavelet", "periodicity", "adversarial"})
+STAGES = {
+    "adapters": _OF_PICTURES | {"refinement", "vsd"},
+    "decoder": _OF_PICTURES,
+    "encoder": _OF_PICTURES,
+    "prior": frozenset({"denoising"}),
+}
+"""What can be trained, and the losses that each may have: LoRA for one step (OP4KSR and its relatives); the two halves
+of TVT's VAE-D4, one after the other; the UNet that F2IDiff-SR starts from."""
 
 LARGEST = {
     "rank": 4096, "alpha": 65_536, "steps": 10**8, "batch": 10**5, "per_device": 10**4, "crop": 32_768, "scale": 16,
@@ -31,7 +41,8 @@ class LossWeights:
     """Factors of the losses, each at least 0; 0 leaves a loss out.
 
     mse, l1, lpips, wavelet: the picture against the HR picture. periodicity: L_AP. refinement: L_vae.
-    adversarial: the generator's share of the GAN loss. vsd: variational score distillation on the latent.
+    adversarial: the generator's share of the GAN loss. vsd: variational score distillation on the latent. denoising:
+    of the stage `prior`, the noise (or v) of a latent at a random timestep.
 
     They are for pictures in [0, 1]. Papers that train on [-1, 1] publish an MSE weight that is 4 times as large here,
     and an L1 weight twice as large (OMGSR's MSE 2 is 8); LPIPS looks at [-1, 1] in either case, and the losses on
@@ -46,6 +57,7 @@ class LossWeights:
     refinement: float = 5.0
     adversarial: float = 0.0
     vsd: float = 0.0
+    denoising: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -59,6 +71,10 @@ class LossWeights:
 class TrainSettings:
     """One training; saved with every checkpoint.
 
+    stage: what is trained, one of STAGES. critic: what judges for the adversarial loss, `features` (heads on the
+    network in `features`) or `patch` (a PatchGAN of its own). gan_adaptive: the adversarial loss is scaled so that it
+    pulls at the decoder's last layer as hard as the others (stages decoder and encoder). drop_condition: share of the
+    pictures whose condition is zeros, in [0, 1] (stage prior).
     batch: pictures per optimizer step over all processes; per_device: of those, pictures at once on one device.
     crop: HR px of a side, a multiple of 32 (F16) or 16 (F8). least_crop: 0, or the least side: then each sample
     draws its longest side from least_crop, twice that, ... up to crop, pictures that are narrower give rectangles,
@@ -74,6 +90,7 @@ class TrainSettings:
     SettingError.
     """
 
+    stage: str = "adapters"
     sigma: float = 0.3
     timestep: int = 999
     rope: RopeSettings = field(default_factory=RopeSettings)
@@ -100,8 +117,11 @@ class TrainSettings:
     features: str = ""
     gan: str = "bce"
     gan_learning_rate: float = 5e-5
+    critic: str = "features"
+    gan_adaptive: bool = False
     negative: str = ""
     captions: bool = False
+    drop_condition: float = 0.1
     vsd_guidance: float = 7.5
     vsd_range: tuple[float, float] = (0.02, 0.98)
     vsd_quadrants: bool = False
@@ -114,6 +134,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
         check_range("timestep", self.timestep, 0, 999)
+        check_range("drop_condition", self.drop_condition, 0, 1)
+        self._check_stage()
         if not 0 < self.vsd_range[0] < self.vsd_range[1] < 1:
             raise SettingError(f"vsd_range is two shares of the noise, 0 < low < high < 1, got {self.vsd_range}.")
         for name, most in LARGEST.items():
@@ -136,13 +158,31 @@ class TrainSettings:
                 raise SettingError(
                     f"least_crop gives pictures of several sizes: per_device is 1, got {self.per_device}."
                 )
-        for name, options in (("precision", ("bf16", "no")), ("gan", ("bce", "hinge"))):
+        for name, options in (
+            ("precision", ("bf16", "no")),
+            ("gan", ("bce", "hinge")),
+            ("critic", ("features", "patch")),
+        ):
             if getattr(self, name) not in options:
                 raise SettingError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}.")
         if self.crop % self.scale or self.crop // self.scale < 8:
             raise SettingError(f"The crop is a multiple of the scale and at least 8 times it, got {self.crop} px.")
         if not 0 <= self.fidelity <= 1:
             raise SettingError(f"Fidelity must lie in [0, 1], got {self.fidelity}.")
+
+    def _check_stage(self) -> None:
+        check_choice("stage", self.stage, tuple(STAGES))
+        foreign = [name for name, value in asdict(self.losses).items() if value and name not in STAGES[self.stage]]
+        if foreign:
+            raise SettingError(f"The stage {self.stage} has no loss {foreign[0]}: set --loss-{foreign[0]} to 0.")
+        clean = self.stage != "adapters"
+        if clean and (self.degradation != "none" or self.scale != 1):
+            raise SettingError(
+                f"The stage {self.stage} learns from clean pictures: degradation none and scale 1, got "
+                f"{self.degradation} and {self.scale}."
+            )
+        if self.gan_adaptive and self.stage not in ("decoder", "encoder"):
+            raise SettingError("gan_adaptive is for the stages decoder and encoder; elsewhere the decoder is frozen.")
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, for JSON."""
@@ -186,6 +226,20 @@ _OSEDIFF = TrainSettings(
     regulariser_learning_rate=5e-5,
 )
 
+_VAE_STAGE = TrainSettings(
+    stage="encoder",
+    learning_rate=5e-5,
+    weight_decay=1e-2,
+    steps=50_000,
+    crop=256,
+    scale=1,
+    degradation="none",
+    losses=LossWeights(mse=0.0, l1=2.0, lpips=1.0, periodicity=0.0, refinement=0.0),
+    critic="patch",
+    gan="hinge",
+    gan_adaptive=True,
+)
+
 PRESETS = {
     # OP4KSR (arXiv 2605.13457): LoRA 64 on encoder and transformer, lr 2.5e-5, batch 16, 2,000 iterations, theta 100,
     # L_AP as the paper writes it. The weights of its losses and its crop are not published. Two days on eight cards are
@@ -217,6 +271,22 @@ PRESETS = {
     "osediff": _OSEDIFF,
     # TVT (arXiv 2507.20291): the same at timestep 1, VSD on the quadrants of its 128x128 latent, t from 250 to 750.
     "tvt": replace(_OSEDIFF, timestep=1, vsd_range=(0.25, 0.75), vsd_quadrants=True),
+    # TVT's VAE-D4 in two stages: pixel, LPIPS and adversarial loss with an adaptive weight (Esser et al. 2021, eq. 7),
+    # then pixel and LPIPS. Weights, rate, crop and batch are not stated in what we read; these are LDM's habits.
+    "tvt-decoder": replace(_VAE_STAGE, stage="decoder", losses=replace(_VAE_STAGE.losses, adversarial=0.5)),
+    "tvt-encoder": replace(_VAE_STAGE, gan_adaptive=False),
+    # F2IDiff-SR's prior: 700,000 steps of 120 pictures at 1e-4, the VAE frozen. Its crop is not stated.
+    "f2idiff-prior": TrainSettings(
+        stage="prior",
+        learning_rate=1e-4,
+        weight_decay=1e-2,
+        steps=700_000,
+        batch=120,
+        crop=256,
+        scale=1,
+        degradation="none",
+        losses=LossWeights(mse=0.0, periodicity=0.0, refinement=0.0, denoising=1.0),
+    ),
     # F2IDiff-SR: OSEDiff's losses with DINOv2's features as the condition; 256-px crops, batch 6.
     "f2idiff": replace(_OSEDIFF, crop=256, batch=6),
     # Fine-tunes the embedded model on any machine, on what it is judged by: the picture after back-projection.

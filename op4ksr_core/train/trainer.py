@@ -19,18 +19,18 @@ from torch.utils.data import DataLoader
 
 from ..errors import OutputError, SettingError, TrainingError
 from ..files import find_pictures
-from ..geometry import Size
 from ..model.precision import half_is_fast
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, usable
-from .losses.adversarial import diff_augment, discriminator_loss, generator_loss
+from .losses.adversarial import Discriminator, PatchCritic, diff_augment, discriminator_loss, generator_loss
 from .losses.perceptual import PerceptualLoss
 from .networks import load_discriminator, load_lpips
-from .onestep import REGULARISER, OneStep, picture_losses
+from .onestep import REGULARISER, OneStep
 from .settings import TrainSettings, changed
 from .sharding import average_gradients, by_kind, clip_gradients, fill, fill_optimizer, optimizer_state, shard, whole
+from .stages import Prior, VaeStage
 from .unet_step import UNetOneStep
 
 log = logging.getLogger("op4ksr")
@@ -142,7 +142,7 @@ class Trainer:
             network = load_lpips(settings.lpips_weights)
             perceptual = PerceptualLoss(network, settings.lpips_window, draw=settings.lpips_draw)
         torch.manual_seed(settings.seed)  # the heads begin by chance
-        critic = load_discriminator(settings.features) if settings.losses.adversarial else None
+        critic = _critic_of(settings) if settings.losses.adversarial else None
         model = self._load_model(sources)
         if self.sharded:
             shard(model.transformer, self.accelerator.device)
@@ -179,7 +179,13 @@ class Trainer:
     def _load_model(self, sources: Sources | UNetSources) -> OneStep:
         """The family's step. Raises SettingError where the settings do not fit it."""
         settings = self.settings
-        kind = UNetOneStep if isinstance(sources, UNetSources) else OneStep
+        if settings.stage != "adapters" and not isinstance(sources, UNetSources):
+            raise SettingError(
+                f"The stage {settings.stage} is Stable Diffusion's: name its diffusers folder (--model)."
+            )
+        one_step: type[OneStep] = UNetOneStep if isinstance(sources, UNetSources) else OneStep
+        stages: dict[str, type[OneStep]] = {"decoder": VaeStage, "encoder": VaeStage, "prior": Prior}
+        kind = stages.get(settings.stage, one_step)
         model: OneStep = kind.load(sources, settings)  # type: ignore[arg-type]
         for name, side in (("crop", settings.crop), ("least_crop", settings.least_crop)):
             if side % model.multiple:
@@ -262,17 +268,18 @@ class Trainer:
         models = [self.model] + ([self.critic] if self.critic is not None else [])
         with accelerator.accumulate(*models):
             with accelerator.autocast():
-                prompts = (batch["prompt"],) if "prompt" in batch else ()
-                outputs = self.model(batch["lr"], Size(*batch["hr"].shape[-2:]), *prompts)
-            losses, shown = picture_losses(accelerator.unwrap_model(self.model), batch, outputs)
-            if self.perceptual is not None:
+                outputs = self.model(*accelerator.unwrap_model(self.model).inputs_of(batch))
+            losses, shown = accelerator.unwrap_model(self.model).losses(batch, outputs)
+            if self.perceptual is not None and shown is not None:
                 losses["lpips"] = self.perceptual(shown, batch["hr"], int(batch["seed"][0]))
-            if self.critic is not None:
+            if self.critic is not None and shown is not None:
                 losses["adversarial"] = self._fool(shown, batch["seed"])
             if self.regulariser:
                 with accelerator.autocast():
                     losses["vsd"] = accelerator.unwrap_model(self.model).distillation_loss(outputs[1], batch["seed"])
             weights = asdict(settings.losses)
+            if settings.gan_adaptive and "adversarial" in losses:
+                weights["adversarial"] *= self._adaptive(losses, weights)
             total = torch.stack([weights[name] * value.float() for name, value in losses.items()]).sum()
             self._check(losses)
             accelerator.backward(total)
@@ -286,12 +293,20 @@ class Trainer:
                     raise self._failure("the gradient", norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            if self.critic is not None:
+            if self.critic is not None and shown is not None:
                 losses["critic"] = self._teach(shown.detach(), batch)
             if self.regulariser:
                 losses["regulariser"] = self._regularise(outputs[1].detach(), batch["seed"])
         told = {name: value.detach().float() for name, value in losses.items()} | {"total": total.detach()}
         return told | ({"gradient": torch.as_tensor(norm)} if norm is not None else {})
+
+    def _adaptive(self, losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+        """How much harder the other losses pull at the decoder's last layer than the adversarial one does, at most
+        10,000 (Esser et al. 2021, VQGAN, eq. 7)."""
+        last = self.accelerator.unwrap_model(self.model).last_layer
+        others = torch.stack([weights[k] * v.float() for k, v in losses.items() if k != "adversarial"]).sum()
+        pulls = [torch.autograd.grad(x, last, retain_graph=True)[0].norm() for x in (others, losses["adversarial"])]
+        return (pulls[0] / (pulls[1] + 1e-4)).clamp(0, 1e4).detach()
 
     def _fool(self, shown: Tensor, seeds: Tensor) -> Tensor:
         critic = self.accelerator.unwrap_model(self.critic)
@@ -378,13 +393,14 @@ class Trainer:
 
         model, pair = self.accelerator.unwrap_model(self.model), self.data[0]
         device = self.accelerator.device
-        batch = {name: torch.as_tensor(pair[name])[None].to(device) for name in ("hr", "lr", "seed")}
+        batch = {name: torch.as_tensor(pair[name])[None].to(device) for name in pair}
         with self.accelerator.autocast():
-            outputs = model(batch["lr"], Size(*batch["hr"].shape[-2:]))
-        if not self.is_main:
+            outputs = model(*model.inputs_of(batch))
+        made = model.losses(batch, outputs)[1]
+        if not self.is_main or made is None:
             return
         writer = self._tensorboard()
-        shown = picture_losses(model, batch, outputs)[1][0].clamp(0, 1).cpu()
+        shown = made[0].clamp(0, 1).cpu()
         lr = torch.nn.functional.interpolate(batch["lr"], size=shown.shape[-2:])[0].cpu()
         writer.add_image("LR, restored, HR", torch.cat([lr, shown, batch["hr"][0].cpu()], 2), self.step)
         if min(shown.shape[-2:]) >= 64:
@@ -408,6 +424,10 @@ class Trainer:
             state["critic"] = self.accelerator.unwrap_model(self.critic).heads.state_dict()
             state["critic_optimizer"] = self.critic_optimizer.state_dict()
         return save_checkpoint(self.run_folder, self.step, state, self.settings, write_adapters)
+
+
+def _critic_of(settings: TrainSettings) -> Discriminator | PatchCritic:
+    return PatchCritic() if settings.critic == "patch" else load_discriminator(settings.features)
 
 
 def _adamw(parameters: dict[str, torch.nn.Parameter], settings: TrainSettings, rate: float) -> torch.optim.AdamW:

@@ -20,7 +20,7 @@ from ..errors import OutputError, SettingError, WeightsError
 from ..files import at_home
 from ..model.vae import is_f16
 from ..weights.sources import Sources
-from .files import find_weights
+from .files import find_weights, save_diffusers
 from .loading import Adapter, find_adapters, save_adapter_folders, save_adapters
 from .unet_adapters import from_pickle, plain_metadata, save_unet_adapter, vae_of_checkpoint
 from .unet_sources import SD_VAE
@@ -68,17 +68,13 @@ def convert_pickle(source: str | Path, to: str | Path) -> str:
 
     Whole or not at all; returns what it was, in a line. Raises WeightsError, SettingError on a wrong name, OutputError.
     """
-    from safetensors.torch import save_file
-
     to = at_home(to)
     if str(source).lower().endswith(".ckpt"):
         if to.suffix:
             raise SettingError(f"VAE-D4 becomes a folder: give -o a name without an ending, not {to.name}.")
         state = vae_of_checkpoint(source)
         with _whole(to) as part:
-            part.mkdir()
-            save_file(state, part / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-            (part / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"} | SD_VAE, indent=2) + "\n")
+            save_diffusers(part, "AutoencoderKL", SD_VAE, state)
         return f"VAE-D4, {len(state)} tensors"
     if to.suffix != ".safetensors":
         raise SettingError(f"The adapter is one file: give it a name that ends in .safetensors, not {to.name}.")
@@ -200,11 +196,5 @@ def _stored(path: Path) -> torch.dtype:
 
 
 def _save_vae(vae: Any, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    folder.mkdir()
-    state = {key: value.contiguous() for key, value in vae.state_dict().items()}
-    save_file(state, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
     config = {key: value for key, value in dict(vae.config).items() if not key.startswith("_")}
-    config = {"_class_name": "AutoencoderKL"} | config | {"stride": 2 if is_f16(vae) else 1}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_diffusers(folder, "AutoencoderKL", config | {"stride": 2 if is_f16(vae) else 1}, vae.state_dict())

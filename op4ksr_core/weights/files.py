@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import WeightsError
@@ -139,6 +140,14 @@ def _config(folder: Path, file: Path | None = None) -> dict | None:
 
 def _json(path: Path) -> dict:
     return read_json(path)
+
+
+def save_diffusers(folder: Path, kind: str, config: dict, state: dict[str, Tensor]) -> None:
+    """A folder as diffusers writes it: config.json, which names the class `kind`, and the weights."""
+    folder.mkdir()
+    weights = {key: value.contiguous() for key, value in state.items()}
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps({"_class_name": kind} | config, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict:

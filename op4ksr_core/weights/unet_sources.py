@@ -57,13 +57,15 @@ class UNetSources:
         features: str | Path | None = None,
         adapters: Iterable[str | Path] = (),
         adapter_scale: float = 1.0,
+        conditioned: bool = True,
     ) -> "UNetSources":
-        """The parts of a diffusers folder, each named one in its place. Raises WeightsError."""
+        """The parts of a diffusers folder, each named one in its place; not `conditioned`, the UNet is not run and
+        wants no prompt. Raises WeightsError."""
         root, given = at_home(folder), [at_home(one) for one in adapters]
         if len(given) > 1:
             raise WeightsError(f"One adapter goes with a UNet, got {len(given)}: {', '.join(map(str, given))}.")
         prompt_file = at_home(prompt) if prompt else root / "prompt.safetensors"
-        if features is None and not prompt_file.is_file():
+        if conditioned and features is None and not prompt_file.is_file():
             raise WeightsError(
                 f"{prompt_file} is missing: the UNet wants prompt embeddings (--prompt; `op4ksr embed-prompt` of "
                 "the same folder makes them), or --dino, a DINOv2 folder, for F2IDiff-SR."
@@ -71,7 +73,7 @@ class UNetSources:
         return cls(
             at_home(unet) if unet else root / "unet",
             at_home(vae) if vae else root / "vae",
-            None if features else prompt_file,
+            None if features or not conditioned else prompt_file,
             at_home(features) if features else None,
             given[0] if given else None,
             adapter_scale,

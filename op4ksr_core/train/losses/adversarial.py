@@ -93,6 +93,23 @@ class Discriminator(nn.Module):
         return self
 
 
+class PatchCritic(nn.Module):
+    """A PatchGAN that sees 70 px (Isola et al. 2017): pictures in [0, 1] -> logits of overlapping patches.
+
+    Spectrally normalised where the original has batch norms, so that a picture's logits do not depend on its batch.
+    """
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 4, 2, 1), nn.LeakyReLU(0.2)]
+        for source, to, stride in ((1, 2, 2), (2, 4, 2), (4, 8, 1)):
+            layers += [spectral_norm(nn.Conv2d(source * width, to * width, 4, stride, 1)), nn.LeakyReLU(0.2)]
+        self.heads = nn.Sequential(*layers, nn.Conv2d(8 * width, 1, 4, 1, 1))
+
+    def forward(self, image_bchw: Tensor) -> list[Tensor]:
+        return [self.heads(image_bchw * 2 - 1).float()]
+
+
 def _head(width: int) -> nn.Sequential:
     inner = min(width, 256)
     return nn.Sequential(

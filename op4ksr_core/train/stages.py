@@ -1,0 +1,208 @@
+"""What comes before a one-step model: TVT's two stages of VAE training, and the training of F2IDiff-SR's prior.
+
+These start from clean pictures: their presets have scale 1 and the degradation `none`, so the small picture of a sample
+is the picture itself.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import WeightsError
+from ..geometry import Size
+from ..model import diffusion
+from ..model.vae import NoMiddle, decode, downscale_factor, encode
+from ..picture.resample import resize
+from ..weights.files import check_keys, find_weights, read_json, save_diffusers
+from ..weights.unet_sources import SD_VAE, UNetSources, load_sd_vae
+from .onestep import OneStep
+from .settings import TrainSettings
+
+VAE_FOLDER, UNET_FOLDER = "vae", "unet"
+"""Folders of a checkpoint that hold what was learned."""
+
+
+class VaeStage(OneStep):
+    """One half of TVT's VAE-D4 (arXiv 2507.20291) by reconstruction: pictures -> (latent, latent, pictures made).
+
+    `decoder`: D4 is taught D4(E8(2 x enlarged picture)) = picture, behind the frozen encoder of the model's own 8x VAE,
+    so that latents of 4x have the statistics that the UNet knows. `encoder`: that decoder is frozen, and E4 is taught
+    D4(E4(picture)) = picture. All weights of the half are trained, float32, from chance.
+    """
+
+    def __init__(self, vae: Any, settings: TrainSettings, teacher: Any = None):
+        nn.Module.__init__(self)
+        self.settings, self.vae, self.teacher = settings, vae, teacher
+        self.factor, self.channels = downscale_factor(vae), int(vae.config.latent_channels)
+        self.requires_grad_(False)
+        halves = ("decoder", "post_quant_conv") if settings.stage == "decoder" else ("encoder", "quant_conv")
+        for name in halves:
+            if getattr(vae, name, None) is not None:
+                getattr(vae, name).requires_grad_(True)
+        if settings.checkpointing:
+            vae.enable_gradient_checkpointing()
+
+    @classmethod
+    def load(cls, sources: UNetSources, settings: TrainSettings) -> "VaeStage":  # type: ignore[override]
+        """`decoder` wants an 8x VAE, `encoder` the VAE of a checkpoint of that stage. Raises WeightsError."""
+        torch.manual_seed(settings.seed)
+        if settings.stage == "encoder":
+            return cls(_with_new_encoder(sources.vae), settings)
+        teacher = load_sd_vae(sources.vae)
+        if downscale_factor(teacher) != 8:
+            raise WeightsError(
+                f"{sources.vae} compresses {downscale_factor(teacher)}x; the decoder stage starts from an 8x VAE of "
+                "Stable Diffusion (--model or --vae)."
+            )
+        first, second = list(teacher.config.block_out_channels)[:2]
+        vae = _new_d4([first, second, second], dict(teacher.config))
+        return cls(vae, settings, teacher)
+
+    @property
+    def multiple(self) -> int:
+        return self.factor
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """Where the adaptive weight of the adversarial loss compares gradients."""
+        return self.vae.decoder.conv_out.weight
+
+    def forward(self, picture: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
+        if self.teacher is None:
+            z = encode(self.vae, picture)
+        else:
+            with torch.no_grad():
+                z = encode(self.teacher, resize(picture, Size(2 * size.height, 2 * size.width)))
+        return z, z, decode(self.vae, z).float()
+
+    def adapter_writer(self) -> Callable[[Path], None]:
+        """Writes the VAE as a diffusers folder; of the decoder stage its decoder alone."""
+        state = {key: value.detach().float().cpu() for key, value in self.vae.state_dict().items()}
+        if self.settings.stage == "decoder":
+            state = {key: value for key, value in state.items() if not key.startswith(("encoder.", "quant_conv."))}
+        config = {key: value for key, value in self.vae.config.items() if not key.startswith("_")}
+        return lambda folder: save_diffusers(folder / VAE_FOLDER, "AutoencoderKL", config, state)
+
+
+class Prior(OneStep):
+    """F2IDiff-SR's foundation model: a UNet that learns to denoise latents of pictures, conditioned by DINOv2's tokens
+    of the same picture: (latent, the UNet's prediction, what was wanted).
+
+    All weights of the UNet are trained, float32. A share `drop_condition` of the pictures is given zeros in place of
+    the tokens, so that the model can be guided; the paper does not say whether or how.
+    """
+
+    bars: Tensor
+
+    def __init__(self, unet: Any, vae: Any, extractor: Any, settings: TrainSettings, prediction: diffusion.Prediction):
+        nn.Module.__init__(self)
+        self.settings, self.prediction = settings, prediction
+        self.transformer, self.vae, self.extractor = unet, vae, extractor
+        self.factor, self.channels = downscale_factor(vae), int(vae.config.latent_channels)
+        self.requires_grad_(False)
+        unet.requires_grad_(True)
+        if settings.checkpointing:
+            unet.enable_gradient_checkpointing()
+        self.register_buffer("bars", diffusion.alpha_bars().float(), persistent=False)
+
+    @classmethod
+    def load(cls, sources: UNetSources, settings: TrainSettings) -> "Prior":  # type: ignore[override]
+        """The VAE, DINOv2 and the UNet of `unet/config.json`, from chance where no weights lie beside it."""
+        if sources.features is None:
+            raise WeightsError("The prior is conditioned by DINOv2: name its transformers folder with --dino.")
+        torch.manual_seed(settings.seed)
+        extractor = sources.load_features()
+        unet = _unet(sources, int(extractor.config.hidden_size))
+        return cls(unet, sources.load_vae(torch.float32), extractor, settings, sources.prediction)
+
+    @property
+    def multiple(self) -> int:
+        return self.factor * 2 ** (len(self.transformer.config.block_out_channels) - 1)
+
+    def inputs_of(self, batch: dict[str, Tensor]) -> tuple[Any, ...]:
+        return batch["hr"], batch["seed"]
+
+    def forward(  # type: ignore[override]
+        self, picture: Tensor, seeds: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.no_grad():
+            z = encode(self.vae, picture.to(self.vae.dtype)).float()
+            condition = diffusion.picture_tokens(self.extractor, picture)
+        generators = [torch.Generator().manual_seed(int(seed) + 7_919 * 5) for seed in seeds]
+        kept = torch.stack([torch.rand((), generator=g) >= self.settings.drop_condition for g in generators])
+        condition = condition * kept.to(condition).view(-1, 1, 1)
+        at = torch.stack([torch.randint(0, 1000, (), generator=g) for g in generators]).to(z.device)
+        noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z)
+        bar = self.bars[at].view(-1, 1, 1, 1)
+        predicted = diffusion.unet_prediction(self.transformer, diffusion.noised(z, noise, bar), at, condition)
+        wanted = noise if self.prediction == "epsilon" else bar.sqrt() * noise - (1 - bar).sqrt() * z
+        return z, predicted, wanted
+
+    def losses(self, batch: dict[str, Tensor], outputs: Any) -> tuple[dict[str, Tensor], Tensor | None]:
+        _, predicted, wanted = outputs
+        return {"denoising": F.mse_loss(predicted, wanted)}, None
+
+    def adapter_writer(self) -> Callable[[Path], None]:
+        """Writes the UNet as a diffusers folder."""
+        state = {key: value.detach().float().cpu() for key, value in self.transformer.state_dict().items()}
+        config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
+        return lambda folder: save_diffusers(folder / UNET_FOLDER, "UNet2DConditionModel", config, state)
+
+
+def _new_d4(channels: list[int], base: dict[str, Any]) -> Any:
+    """A 4x autoencoder without a middle block: three levels, the rest as in the 8x one that it stands beside."""
+    from diffusers import AutoencoderKL
+
+    same = ("latent_channels", "layers_per_block", "norm_num_groups", "scaling_factor", "shift_factor")
+    vae: Any = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        block_out_channels=channels,
+        use_quant_conv=True,
+        use_post_quant_conv=True,
+        mid_block_add_attention=False,
+        **{key: base[key] for key in same},
+    )
+    vae.encoder.mid_block = vae.decoder.mid_block = NoMiddle()
+    return vae.float()
+
+
+def _with_new_encoder(path: Path) -> Any:
+    """VAE-D4 with the decoder at `path`, as the decoder stage wrote it, and an encoder from chance."""
+    files = find_weights(path)
+    state = {key: value for key, value in files.tensors().items() if not key.startswith(("encoder.", "quant_conv."))}
+    config = SD_VAE | (files.config or {})
+    channels = config.get("block_out_channels")
+    if not isinstance(channels, list) or len(channels) != 3 or "decoder.conv_in.weight" not in state:
+        raise WeightsError(
+            f"{path} is no VAE-D4 with its config.json: the encoder stage starts from a checkpoint of the decoder "
+            "stage (--vae RUN/checkpoints/step-NNNNNN/vae)."
+        )
+    config |= {"latent_channels": state["decoder.conv_in.weight"].shape[1]}
+    vae = _new_d4(channels, {"layers_per_block": 2} | config)
+    expected = {key: tuple(value.shape) for key, value in vae.state_dict().items() if key in state or "decoder" in key}
+    check_keys(str(path), expected, {key: tuple(value.shape) for key, value in state.items()})
+    vae.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    return vae
+
+
+def _unet(sources: UNetSources, width: int) -> Any:
+    """The UNet that `unet/config.json` describes, its condition `width` wide, in float32."""
+    from diffusers import UNet2DConditionModel
+
+    if any(sources.unet.glob("*.safetensors")):
+        return sources.load_transformer(torch.float32)
+    if not (sources.unet / "config.json").is_file():
+        raise WeightsError(f"{sources.unet} has no config.json, which says how the UNet is built.")
+    config = read_json(sources.unet / "config.json")
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    try:
+        return UNet2DConditionModel(**known | {"cross_attention_dim": width})
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{sources.unet}/config.json describes no UNet that diffusers can build ({error})."
+        ) from error
