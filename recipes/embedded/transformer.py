@@ -22,8 +22,8 @@ from .networks import SIGMA_MID, THETA, Restorer, half_where_fast, new_vae
 from .pictures import Pictures
 from .teacher import load_teacher, sharp_target
 
-VARIANTS = ((0, False), (0, True), (1, False))
-"""(quarter turns, flipped): the forms of each crop whose latents are kept."""
+VARIANTS = ((0, False), (1, True))
+"""(quarter turns, flipped): the forms of each crop whose latents are kept; of crops above 512 px the first alone."""
 
 SIZES = {"pairs": 256, "pairs-large": 512, "pairs-huge": 1024, "pairs-whole": 1408}
 """Kept crops by the side in px: 8, 16, 32 and 44 tokens a side."""
@@ -87,7 +87,7 @@ def keep_latents(run: Path, photos: Path) -> None:
     frozen = Frozen.load(run, photos)
     for name, side in SIZES.items():
         pairs, rows, count = crops.Kept.load(run / f"{name}.pt"), [], max(1, 10 * 256**2 // side**2)
-        for turn, flip in VARIANTS:
+        for turn, flip in VARIANTS if side <= 512 else VARIANTS[:1]:
             for first in range(0, len(pairs.parts["lr"]), count):
                 part = {key: value[first : first + count].float() / 255 for key, value in pairs.parts.items()}
                 part = {key: torch.rot90(value, turn, (2, 3)) for key, value in part.items()}
