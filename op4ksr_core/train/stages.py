@@ -4,6 +4,7 @@ These start from clean pictures: their presets have scale 1 and the degradation 
 is the picture itself.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,17 @@ class Prior(OneStep):
         return {"denoising": F.mse_loss(predicted, wanted)}, None
 
     def adapter_writer(self) -> Callable[[Path], None]:
-        """Writes the UNet as a diffusers folder."""
+        """Writes the UNet as a diffusers folder, and beside it what it predicts."""
         state = {key: value.detach().float().cpu() for key, value in self.transformer.state_dict().items()}
         config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
-        return lambda folder: save_diffusers(folder / UNET_FOLDER, "UNet2DConditionModel", config, state)
+
+        def write(folder: Path) -> None:
+            save_diffusers(folder / UNET_FOLDER, "UNet2DConditionModel", config, state)
+            (folder / "scheduler").mkdir()
+            text = json.dumps({"prediction_type": self.prediction}) + "\n"
+            (folder / "scheduler" / "scheduler_config.json").write_text(text)
+
+        return write
 
 
 def _new_d4(channels: list[int], base: dict[str, Any]) -> Any:

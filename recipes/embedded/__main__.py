@@ -63,8 +63,9 @@ def main() -> None:
     elif args.stage == "latents":
         transformer.keep_latents(run, photos)
     elif args.stage == "pairs":
+        pictures = Pictures.load(photos)
         for name, side in transformer.SIZES.items():
-            crops.keep_pairs(run / f"{name}.pt", Pictures.load(photos), teacher, args.count * 256**2 // side**2, side)
+            crops.keep_pairs(run / f"{name}.pt", pictures, teacher, args.count * 256**2 // side**2, side)
     elif args.stage == "together":
         transformer.train_together(run, photos, minutes)
     elif args.stage == "average":

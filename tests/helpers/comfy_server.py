@@ -60,8 +60,9 @@ def python_of(folder: Path) -> str:
 class Server:
     """A running ComfyUI: post a graph, wait for it, read what it said."""
 
-    def __init__(self, base: Path, port: int, pid: int, version: str):
-        self.base, self.url, self.pid, self.version = base, f"http://127.0.0.1:{port}", pid, version
+    def __init__(self, base: Path, port: int, pid: int, comfyui: Path):
+        self.base, self.url, self.pid, self.comfyui = base, f"http://127.0.0.1:{port}", pid, comfyui
+        self.version = version_of(comfyui)
 
     def get(self, path: str) -> dict:
         with urllib.request.urlopen(self.url + path, timeout=30) as answer:
@@ -106,7 +107,7 @@ def running_server(comfyui: Path, base: Path, options: Sequence[str] = (), exten
     command += ["--database-url", f"sqlite:///{base}/user/comfyui.db", *options]
     log = (base / "server.log").open("wb")
     process = subprocess.Popen(command, cwd=comfyui, stdout=log, stderr=subprocess.STDOUT)
-    running = Server(base, port, process.pid, version_of(comfyui))
+    running = Server(base, port, process.pid, comfyui)
     try:
         end = time.time() + 180
         while True:

@@ -6,9 +6,12 @@ them (T5's, all zeros, is a sparse file).
 
 import json
 import struct
+import subprocess
+from pathlib import Path
 
 import torch
 from builders import make_transformer, make_vae
+from comfy_server import python_of
 from model_files import contiguous, write_model, write_omgsr_adapters, write_prompt
 from safetensors.torch import save_file
 from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, put_loras, write_sd_folder
@@ -93,6 +96,20 @@ def _write_flux_dev(models):
     write_omgsr_adapters(models / "loras" / "OMGSR-F-1024", transformer, vae)
     write_zeros(models / "text_encoders" / "t5xxl_fp8_e4m3fn.safetensors", t5_shapes(), "F8_E4M3")
     write_zeros(models / "text_encoders" / "clip_l.safetensors", clip_shapes(), "F16")
+
+
+def write_seedvr2(server, scratch):
+    """SeedVR2 3B and its VAE of zeros, under the names that its template asks for; ComfyUI tells the shapes."""
+    script = Path(__file__).with_name("seedvr2_shapes.py")
+    comfyui = server.comfyui
+    subprocess.run([python_of(comfyui), script, comfyui, scratch / "shapes.json"], check=True, capture_output=True)
+    shapes = json.loads((scratch / "shapes.json").read_text())
+    for folder, name, part in (
+        ("diffusion_models", "seedvr2_3b_int8_convrot.safetensors", "dit"),
+        ("vae", "seedvr2_ema_vae_fp16.safetensors", "vae"),
+    ):
+        (server.base / "models" / folder).mkdir(exist_ok=True)
+        write_zeros(server.base / "models" / folder / name, shapes[part], "F16")
 
 
 def write_zeros(path, shapes, dtype):

@@ -21,7 +21,7 @@ from op4ksr_core.train.losses.adversarial import PatchCritic
 from op4ksr_core.train.settings import PRESETS, LossWeights
 from op4ksr_core.train.stages import Prior, VaeStage
 from op4ksr_core.train.trainer import Trainer
-from op4ksr_core.weights.unet_sources import UNetSources, load_sd_vae
+from op4ksr_core.weights.unet_sources import UNetSources, load_sd_vae, prediction_of
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,7 @@ def test_the_adaptive_weight_makes_both_losses_pull_alike(made, tmp_path):
 def test_the_prior_is_what_f2idiff_starts_from(made, tmp_path):
     train(settings_of("f2idiff-prior", steps=2), prior_sources(made), made, tmp_path / "run")
     unet = checkpoints(tmp_path / "run")[-1] / "unet"
+    assert prediction_of(unet) == "epsilon" and (unet.parent / "scheduler" / "scheduler_config.json").is_file()
     upscaler = Upscaler.from_pretrained(
         made / "sd", transformer=unet, features=made / "dino", settings=UPSCALE["f2idiff"], device="cpu"
     )
