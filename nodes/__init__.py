@@ -9,6 +9,7 @@ from .diagnostics import AnalyseRope, LatentView, ThetaSweep
 from .inspect import InspectPeriodicity, SuppressLattice
 from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .prompt import LoadPrompt, SavePrompt
+from .redirects import redirect_templates
 from .sigma import EstimateSigma
 from .upscale import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas
 from .versions import check_version
@@ -43,4 +44,5 @@ NODES: list[type[io.ComfyNode]] = [
 class Op4ksrExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         check_version()
+        redirect_templates()
         return [*NODES, ImageCompare] if is_missing() else NODES

@@ -65,6 +65,13 @@ def test_workflows_fit_the_nodes(server, path):
         assert nodes[target]["inputs"][into]["type"] in (kind, "*")
 
 
+def test_links_under_the_first_release_s_names_open(server):
+    for name in ("4k_quickstart", "inspect_and_sweep"):
+        found = server.get(f"/api/workflow_templates/op4ksr/{name}.json")
+        assert found == json.loads((ROOT / "workflows" / f"op4ksr_{name}.json").read_text())
+    assert not any(name.startswith("4k") for name in server.get("/api/workflow_templates")["op4ksr"])
+
+
 NEED_WEIGHTS = {"UNETLoader", "VAELoader", "DualCLIPLoader", "UpscaleModelLoader"}
 NEED_WEIGHTS |= {"OP4KSR_LoadPrompt", "OP4KSR_LoadDiffusers", "OP4KSR_LoadUNetAdapter", "CLIPVisionLoader"}
 
