@@ -1,7 +1,8 @@
 """Stages b and c: the transformer on the frozen encoder's latents, then it and the decoder on the picture."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from op4ksr_core.geometry import Size
+from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.vae import decode, encode
 from op4ksr_core.picture.resample import resize
+from op4ksr_core.settings import RopeSettings
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 from . import crops
 from .figures import detail_and_right, lattice, psnr
-from .loop import Figures, Loop, write
+from .loop import Figures, Loop, mean, write
 from .networks import SIGMA_MID, THETA, Restorer, half_where_fast, new_vae
 from .pictures import Pictures
 from .teacher import load_teacher, sharp_target
@@ -33,6 +36,11 @@ STEPS = {"pairs": (0.4, 24), "pairs-large": (0.25, 6), "pairs-huge": (0.2, 2), "
 
 LARGE = 0.25
 """Share of the steps of stage c on one crop of 384 px in place of four of 192."""
+
+LATENT = 0.2
+"""Share of the steps of stage c on kept latents of 32 and 44 tokens a side, the transformer's alone."""
+
+FLUX_THETA = 10_000.0
 
 TRUTH = 2.0
 """Weight of the truth's squared error beside the target's L1."""
@@ -119,10 +127,15 @@ def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: floa
 
 
 def held_out_figures(photos: Path, frozen: Frozen, teacher: nn.Module, loop: Loop) -> Callable[[nn.Module], Figures]:
-    """Of 12 held-out crops: the latent's error with the transformer and without it, and the decoded pictures' PSNR."""
-    rng = random.Random(7)
-    lr, hr = Pictures.load(photos, held_out=True).pairs(rng, 12, 256)
+    """Of 12 held-out crops: how much of the latent's error the transformer takes away, in dB, and the decoded pictures'
+    PSNR; of 4 large ones the same, at theta 100 and at 10,000."""
+    rng, pictures = random.Random(7), Pictures.load(photos, held_out=True)
+    lr, hr = pictures.pairs(rng, 12, 256)
     z, wanted = frozen.encoded(enlarged(lr)), frozen.encoded(sharp_target(teacher, lr, hr))
+    large = []
+    for _ in range(4):
+        small, truth = pictures.pairs(rng, 1, SIZES["pairs-whole"])
+        large.append((frozen.encoded(enlarged(small)), frozen.encoded(sharp_target(teacher, small, truth))))
     with torch.no_grad():
         off = frozen.decoded(z)
 
@@ -130,12 +143,36 @@ def held_out_figures(photos: Path, frozen: Frozen, teacher: nn.Module, loop: Loo
         with torch.no_grad():
             moved = restored(module, z)
             on = frozen.decoded(moved)
-        gain = float(10 * torch.log10(F.mse_loss(z, wanted) / F.mse_loss(moved, wanted)))
+            whole = gain_of_large(module, large)
+            with positions(module, FLUX_THETA):
+                elsewhere = gain_of_large(module, large)
+        gain = latent_gain(z, moved, wanted)
         detail, right = detail_and_right(on, hr)
-        values = {"latent_gain": gain, "psnr_on": psnr(on, hr), "psnr_off": psnr(off, hr)}
+        values = {"latent_gain": gain, "large": whole, "large_10000": elsewhere}
+        values |= {"psnr_on": psnr(on, hr), "psnr_off": psnr(off, hr)}
         return values | {"detail": detail, "right": right, "score": gain}
 
     return figures
+
+
+def latent_gain(before: Tensor, after: Tensor, wanted: Tensor) -> float:
+    """dB by which the squared error is smaller afterwards."""
+    return float(10 * torch.log10(F.mse_loss(before, wanted) / F.mse_loss(after, wanted)))
+
+
+def gain_of_large(module: nn.Module, pairs: list[tuple[Tensor, Tensor]]) -> float:
+    return mean(latent_gain(z, restored(module, z), wanted) for z, wanted in pairs)
+
+
+@contextmanager
+def positions(module: Any, theta: float) -> Iterator[None]:
+    """The transformer under another RoPE base."""
+    own = module.dit.pos_embed
+    module.dit.pos_embed = RotaryEmbedding(RopeSettings(theta=theta))
+    try:
+        yield
+    finally:
+        module.dit.pos_embed = own
 
 
 def train_together(run: Path, photos: Path, minutes: float) -> None:
@@ -143,7 +180,8 @@ def train_together(run: Path, photos: Path, minutes: float) -> None:
     latent that the decoder alone decodes, so that the VAE stays one.
 
     The latent loss of stage b leaves a blurred picture: what a latent's mean over all sharp pictures decodes to. Here
-    the target is one sharp picture, and the decoder learns to show what the transformer found.
+    the target is one sharp picture, and the decoder learns to show what the transformer found. A share of the steps is
+    stage b's at large sizes, which the picture's loss never sees.
     """
     frozen = Frozen.load(run, photos)
     sources = [crops.Kept.load(run / name) for name in ("pairs.pt", "pairs-large.pt")]
@@ -153,7 +191,14 @@ def train_together(run: Path, photos: Path, minutes: float) -> None:
     module = nn.ModuleDict({"restorer": restorer, "decoder": decoder})
     loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=4)
 
+    kept = {name: torch.load(run / f"latents-{name}.pt", weights_only=True) for name in ("pairs-huge", "pairs-whole")}
+
     def loss(rng: random.Random, step: int) -> Tensor:
+        if rng.random() < LATENT:
+            name = rng.choice(list(kept))
+            rows = [rng.randrange(len(kept[name])) for _ in range(STEPS[name][1])]
+            before, wanted = kept[name][rows].float().unbind(1)
+            return F.mse_loss(restored(restorer, before), wanted)
         large = rng.random() < LARGE
         batch = sources[large].batch(rng, *((1, 0.0, 384) if large else (4, 0.0, 192)))
         target = batch["target"]
