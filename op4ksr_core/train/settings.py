@@ -71,10 +71,10 @@ class LossWeights:
 class TrainSettings:
     """One training; saved with every checkpoint.
 
-    stage: what is trained, one of STAGES. critic: what judges for the adversarial loss, `features` (heads on the
-    network in `features`) or `patch` (a PatchGAN of its own). gan_adaptive: the adversarial loss is scaled so that it
-    pulls at the decoder's last layer as hard as the others (stages decoder and encoder). drop_condition: share of the
-    pictures whose condition is zeros, in [0, 1] (stage prior).
+    stage: what is trained, one of STAGES. critic: the discriminator, `features` (heads on the network in `features`) or
+    `patch` (a PatchGAN). gan_adaptive: scales the adversarial loss so that its gradient at the decoder's last layer is
+    as large as that of the other losses (stages decoder and encoder). drop_condition: share of the pictures that are
+    trained without their condition, in [0, 1] (stage prior).
     batch: pictures per optimizer step over all processes; per_device: of those, pictures at once on one device.
     crop: HR px of a side, a multiple of 32 (F16) or 16 (F8). least_crop: 0, or the least side: then each sample
     draws its longest side from least_crop, twice that, ... up to crop, pictures that are narrower give rectangles,

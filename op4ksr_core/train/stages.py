@@ -1,7 +1,7 @@
-"""What comes before a one-step model: TVT's two stages of VAE training, and the training of F2IDiff-SR's prior.
+"""Training stages that come before a one-step model: TVT's two VAE stages, and F2IDiff-SR's prior.
 
-These start from clean pictures: their presets have scale 1 and the degradation `none`, so the small picture of a sample
-is the picture itself.
+All of them learn from clean pictures: their presets use scale 1 and the degradation `none`, so a sample's LR picture
+is the HR picture.
 """
 
 import json
@@ -30,9 +30,9 @@ VAE_FOLDER, UNET_FOLDER = "vae", "unet"
 class VaeStage(OneStep):
     """One half of TVT's VAE-D4 (arXiv 2507.20291) by reconstruction: pictures -> (latent, latent, pictures made).
 
-    `decoder`: D4 is taught D4(E8(2 x enlarged picture)) = picture, behind the frozen encoder of the model's own 8x VAE,
-    so that latents of 4x have the statistics that the UNet knows. `encoder`: that decoder is frozen, and E4 is taught
-    D4(E4(picture)) = picture. All weights of the half are trained, float32, from chance.
+    `decoder`: D4 learns D4(E8(picture enlarged twice)) = picture behind the frozen encoder of the model's own 8x VAE,
+    so that the 4x latents have the statistics that the UNet knows. `encoder`: that decoder is frozen, and E4 learns
+    D4(E4(picture)) = picture. All weights of that half are trained in float32, starting from random values.
     """
 
     def __init__(self, vae: Any, settings: TrainSettings, teacher: Any = None):
@@ -81,7 +81,7 @@ class VaeStage(OneStep):
         return z, z, decode(self.vae, z).float()
 
     def adapter_writer(self) -> Callable[[Path], None]:
-        """Writes the VAE as a diffusers folder; of the decoder stage its decoder alone."""
+        """Writes the VAE as a diffusers folder; after the decoder stage only its decoder."""
         state = {key: value.detach().float().cpu() for key, value in self.vae.state_dict().items()}
         if self.settings.stage == "decoder":
             state = {key: value for key, value in state.items() if not key.startswith(("encoder.", "quant_conv."))}
@@ -90,11 +90,11 @@ class VaeStage(OneStep):
 
 
 class Prior(OneStep):
-    """F2IDiff-SR's foundation model: a UNet that learns to denoise latents of pictures, conditioned by DINOv2's tokens
-    of the same picture: (latent, the UNet's prediction, what was wanted).
+    """F2IDiff-SR's foundation model: a UNet that learns to denoise latents of pictures, conditioned on DINOv2's tokens
+    of the same picture. Gives (latent, the UNet's prediction, its target).
 
-    All weights of the UNet are trained, float32. A share `drop_condition` of the pictures is given zeros in place of
-    the tokens, so that the model can be guided; the paper does not say whether or how.
+    All weights of the UNet are trained in float32. A share `drop_condition` of the pictures gets zeros in place of the
+    tokens, which makes classifier-free guidance possible; the paper does not say whether it does this.
     """
 
     bars: Tensor
@@ -112,9 +112,9 @@ class Prior(OneStep):
 
     @classmethod
     def load(cls, sources: UNetSources, settings: TrainSettings) -> "Prior":  # type: ignore[override]
-        """The VAE, DINOv2 and the UNet of `unet/config.json`, from chance where no weights lie beside it."""
+        """The VAE, DINOv2 and the UNet of `unet/config.json`, with random weights where there is no weight file."""
         if sources.features is None:
-            raise WeightsError("The prior is conditioned by DINOv2: name its transformers folder with --dino.")
+            raise WeightsError("The prior is conditioned on DINOv2: name its transformers folder with --dino.")
         torch.manual_seed(settings.seed)
         extractor = sources.load_features()
         unet = _unet(sources, int(extractor.config.hidden_size))
@@ -180,7 +180,7 @@ def _new_d4(channels: list[int], base: dict[str, Any]) -> Any:
 
 
 def _with_new_encoder(path: Path) -> Any:
-    """VAE-D4 with the decoder at `path`, as the decoder stage wrote it, and an encoder from chance."""
+    """VAE-D4 with the decoder at `path`, as the decoder stage wrote it, and an encoder with random weights."""
     files = find_weights(path)
     state = {key: value for key, value in files.tensors().items() if not key.startswith(("encoder.", "quant_conv."))}
     config = SD_VAE | (files.config or {})

@@ -1,7 +1,8 @@
 """python -m recipes.embedded STAGE --run runs/embedded --photos FOLDER [--teacher FILE.param] [--minutes N]
 
 Stages in order:
-  bundled         instead of vae: the bundled model's weights, to go on from (vae_best.pt, transformer_start.pt)
+  bundled         instead of vae: the bundled model's weights, to go on from (vae_best.pt, transformer_start.pt,
+                  detail_start.pt)
   vae             the F16 autoencoder; its encoder is frozen from then on
   pairs           degraded crops with their sharp targets, kept
   latents         the encoder's latents of those, kept

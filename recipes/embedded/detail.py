@@ -25,7 +25,7 @@ from .networks import half_where_fast
 from .pictures import Pictures
 from .teacher import low
 
-WIDTH, BLOCKS = 48, 6
+WIDTH, BLOCKS = 64, 8
 TRUTH = 8.0
 """Weight of the truth's squared error beside the target's L1."""
 

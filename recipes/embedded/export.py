@@ -44,6 +44,8 @@ def unpack(run: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
     write(run / "vae_best.pt", vae.state_dict())
     write(run / "transformer_start.pt", restorer.state_dict())
+    detail = load_file(EMBEDDED.parent / "compensation.safetensors")
+    write(run / "detail_start.pt", {key: value.float() for key, value in detail.items()})
     write(run / "latents.pt", {"shift": latents["shift_factor"], "scale": latents["scaling_factor"]})
 
 
