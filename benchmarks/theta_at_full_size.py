@@ -3,7 +3,8 @@
     python benchmarks/theta_at_full_size.py PICTURE... [--side 4096]
 
 Each picture is cut to at most SIDE px, degraded to a quarter of its side as in the model's training, and restored under
-both thetas, with and without the detail network. Prints the means, in how many pictures 10,000 is worse than 100, and Wilcoxon's p.
+both thetas, with and without the detail network. Prints the means, in how many pictures 10,000 is worse than 100, and
+Wilcoxon's p.
 `latent` is the squared error of the restored latent against the truth's, in dB below that of the enlarged picture.
 """
 
