@@ -91,7 +91,8 @@ def compensate(
 
     lr (B, 3, h, w) is the picture that it was made from; it is resampled to a quarter of H and W, what the network was
     trained for. Each layer works in strips of rows on the whole map; two maps live at once, 32 bytes per px of picture
-    with the bundled weights, which are used without `module`. Raises SettingError, ImageError.
+    with the bundled weights, which are used without `module`. The network runs in its weights' dtype, all else in
+    float32. Raises SettingError, ImageError.
     """
     check_range("Compensation", strength, 0, MAX_COMPENSATION)
     if picture_bchw.ndim != 4 or lr_bchw.ndim != 4 or picture_bchw.shape[:2] != lr_bchw.shape[:2]:
@@ -124,10 +125,11 @@ def _with_detail(
     module: HighFrequencyCompensation, lr: Tensor, picture: Tensor, strength: float, progress: Progress
 ) -> Tensor:
     """Picture (B, 3, 4h, 4w) and `strength` times the network's forward, clamped; every layer in strips."""
-    height, total = lr.shape[2], len(module.body) + 2
+    height, total, dtype = lr.shape[2], len(module.body) + 2, module.head.weight.dtype
 
     def folded(first: int, last: int) -> Tensor:
-        return channels_last(module.folded(lr[:, :, first:last], picture[:, :, first * FACTOR : last * FACTOR]))
+        rows = module.folded(lr[:, :, first:last], picture[:, :, first * FACTOR : last * FACTOR])
+        return channels_last(rows.to(dtype))
 
     def rows_of(conv: nn.Conv2d, source: Map) -> Layer:
         return lambda first, last: conv_rows(conv, source.window(first - 1, last + 1))
@@ -145,7 +147,7 @@ def _with_detail(
     out, tail = torch.empty_like(picture), rows_of(module.tail, x)
     for top, bottom in strips(height, strip):
         band = slice(top * FACTOR, bottom * FACTOR)
-        detail = F.pixel_shuffle(tail(top, bottom), FACTOR)
+        detail = F.pixel_shuffle(tail(top, bottom).float(), FACTOR)
         out[:, :, band] = (picture[:, :, band] + strength * detail).clamp_(0, 1)
     progress("compensate", total, total)
     return out

@@ -113,7 +113,8 @@ class DiffusersHost:
 
     @cached_property
     def _compensation(self) -> HighFrequencyCompensation:
-        return load_compensation().to(self.device)
+        half = self.dtype == torch.bfloat16
+        return load_compensation().to(self.device, torch.bfloat16 if half else torch.float32)
 
     @cached_property
     def footprint(self) -> Footprint:

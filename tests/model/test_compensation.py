@@ -107,3 +107,12 @@ def test_the_low_band_stays(photo):
     bright = (picture * 0.2 + 0.8).clamp(0, 1)
     made = compensate(bright, lr * 0.2 + 0.8, 2.0)
     assert float((made - bright).mean().abs()) * 255 < 0.3 < float((made - bright).abs().mean()) * 255
+
+
+def test_bfloat16_weights_change_next_to_nothing(photo):
+    picture = resize(photo[..., :128, :128], Size(512, 512)).clamp(0, 1)
+    whole, half = load_compensation(), load_compensation().to(torch.bfloat16)
+    made, again = (compensate(picture, photo[..., :128, :128], 1.0, module) for module in (whole, half))
+    assert again.dtype == torch.float32
+    assert 0 < float((made - again).abs().mean()) < 0.2 / 255
+    assert float((made - picture).abs().mean()) > 0.5 / 255
