@@ -5,6 +5,9 @@ import json
 import torch
 from safetensors.torch import save_file
 
+from op4ksr_core.picture.read import Picture
+from op4ksr_core.picture.write import write_picture
+
 UNET = {
     "sample_size": 8,
     "in_channels": 4,
@@ -128,3 +131,19 @@ def put_loras(unet, vae, rank=4):
     held["state_dict_unet"] = {k: v for k, v in unet.state_dict().items() if "lora" in k or "conv_in" in k}
     held["state_dict_vae"] = {k: v for k, v in vae.state_dict().items() if "lora" in k}
     return held
+
+
+def write_photos(folder, photo):
+    """Three crops of a photo, 160 px a side."""
+    folder.mkdir()
+    for n in range(3):
+        write_picture(folder / f"{n}.png", Picture(photo[..., 90 * n : 90 * n + 160, 40:200]))
+
+
+def write_dino(folder):
+    """A DINOv2 of one layer, 24 wide, in transformers' folder."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(9)
+    config = Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=518, patch_size=14)
+    Dinov2Model(config).save_pretrained(folder)

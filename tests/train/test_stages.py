@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from unet_models import make_d4, make_sd_vae, make_unet, write_sd_folder
+from unet_models import make_d4, make_sd_vae, make_unet, write_dino, write_photos, write_sd_folder
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import SettingError, WeightsError
 from op4ksr_core.geometry import Size
 from op4ksr_core.model.vae import downscale_factor
-from op4ksr_core.picture.read import Picture
-from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints
@@ -27,17 +25,11 @@ from op4ksr_core.weights.unet_sources import UNetSources, load_sd_vae, predictio
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, photo):
     """Pictures, a Stable Diffusion folder without a prompt, DINOv2, and a UNet that is only described."""
-    from transformers import Dinov2Config, Dinov2Model
-
     root = tmp_path_factory.mktemp("stages")
-    (root / "photos").mkdir()
-    for n in range(3):
-        write_picture(root / "photos" / f"{n}.png", Picture(photo[..., 90 * n : 90 * n + 160, 40:200]))
+    write_photos(root / "photos", photo)
     write_sd_folder(root / "sd", make_unet(), make_sd_vae())
     (root / "sd" / "prompt.safetensors").unlink()
-    torch.manual_seed(9)
-    config = Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=518, patch_size=14)
-    Dinov2Model(config).save_pretrained(root / "dino")
+    write_dino(root / "dino")
     shutil.copytree(root / "sd", root / "described")
     (root / "described" / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     return root

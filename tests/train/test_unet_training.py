@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
-from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, write_sd_folder
+from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, write_dino, write_photos, write_sd_folder
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import SettingError
@@ -25,17 +25,11 @@ from op4ksr_core.weights.unet_sources import UNetSources
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, photo):
     """A folder with pictures, models of each family, DINOv2 and a negative prompt."""
-    from transformers import Dinov2Config, Dinov2Model
-
     root = tmp_path_factory.mktemp("unet-training")
-    (root / "photos").mkdir()
-    for n in range(3):
-        write_picture(root / "photos" / f"{n}.png", Picture(photo[..., 90 * n : 90 * n + 160, 40:200]))
+    write_photos(root / "photos", photo)
     write_sd_folder(root / "osediff", make_unet(), make_sd_vae())
     write_sd_folder(root / "tvt", make_tvt_unet(), make_d4())
-    torch.manual_seed(9)
-    config = Dinov2Config(hidden_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=518, patch_size=14)
-    Dinov2Model(config).save_pretrained(root / "dino")
+    write_dino(root / "dino")
     save_file({"prompt_embeds": torch.randn(1, 7, 24)}, root / "negative.safetensors")
     return root
 
