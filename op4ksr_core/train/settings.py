@@ -181,6 +181,8 @@ class TrainSettings:
                 f"The stage {self.stage} learns from clean pictures: degradation none and scale 1, got "
                 f"{self.degradation} and {self.scale}."
             )
+        if clean and self.captions:
+            raise SettingError(f"captions condition an adapter's training; the stage {self.stage} has none.")
         if self.gan_adaptive and self.stage not in ("decoder", "encoder"):
             raise SettingError("gan_adaptive is for the stages decoder and encoder; elsewhere the decoder is frozen.")
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..errors import SettingError, WeightsError
 from ..files import at_home
 from ..model.diffusion import PREDICTIONS, Prediction
 from ..model.vae import NoMiddle
 from .files import find_weights, load_strictly, read_json
-from .loading import load_tokens, merge_adapter, vae_config
+from .loading import load_tokens, merge_adapter, strided_by, vae_config
 from .unet_adapters import UNetAdapter, find_unet_adapter, replace_layers
 
 SD_VAE = {"scaling_factor": 0.18215, "shift_factor": 0.0, "norm_num_groups": 32}
@@ -60,8 +60,10 @@ class UNetSources:
         conditioned: bool = True,
     ) -> "UNetSources":
         """The parts of a diffusers folder, each named one in its place; not `conditioned`, the UNet is not run and
-        wants no prompt. Raises WeightsError."""
+        wants no prompt. Raises WeightsError and SettingError."""
         root, given = at_home(folder), [at_home(one) for one in adapters]
+        if features is not None and not conditioned:
+            raise SettingError(f"A VAE is trained without a condition: leave --dino out, got {features}.")
         if len(given) > 1:
             raise WeightsError(f"One adapter goes with a UNet, got {len(given)}: {', '.join(map(str, given))}.")
         prompt_file = at_home(prompt) if prompt else root / "prompt.safetensors"
@@ -185,6 +187,8 @@ def load_sd_vae(path: str | Path, dtype: torch.dtype = torch.float32) -> Any:
 
     files = find_weights(path)
     state = files.tensors()
+    if files.config and strided_by(files.config):
+        raise WeightsError(f"{path} compresses 16x by its config.json; Stable Diffusion's VAE compresses 8x, TVT's 4x.")
     numbers = SD_VAE | {k: v for k, v in (files.config or {}).items() if k in SD_VAE and v is not None}
     with torch.device("meta"):
         vae: Any = AutoencoderKL(**vae_config({k: tuple(v.shape) for k, v in state.items()}, numbers))

@@ -12,6 +12,7 @@ from op4ksr_core.app import cli
 from op4ksr_core.errors import SettingError, WeightsError
 from op4ksr_core.geometry import Size
 from op4ksr_core.model.vae import downscale_factor
+from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints
@@ -147,6 +148,12 @@ def test_what_does_not_fit_a_stage_is_refused(made, tmp_path):
         replace(PRESETS["tvt-encoder"], losses=LossWeights(l1=1.0))
     with pytest.raises(SettingError, match="learns from clean pictures: degradation none and scale 1, got omgsr"):
         replace(PRESETS["tvt-encoder"], degradation="omgsr")
+    with pytest.raises(SettingError, match="captions condition an adapter's training; the stage encoder has none"):
+        replace(PRESETS["tvt-encoder"], captions=True)
+    with pytest.raises(SettingError, match="leave --dino out"):
+        UNetSources.find(made / "sd", features=made / "dino", conditioned=False)
+    with pytest.raises(WeightsError, match="compresses 16x by its config.json"):
+        load_sd_vae(EMBEDDED / "vae")
     with pytest.raises(SettingError, match="gan_adaptive is for the stages"):
         replace(PRESETS["osediff"], gan_adaptive=True)
     with pytest.raises(WeightsError, match="compresses 4x; the decoder stage starts from an 8x VAE"):
