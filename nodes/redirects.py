@@ -13,14 +13,17 @@ RENAMED = (
 
 
 def redirect_templates() -> None:
-    """Where ComfyUI serves this pack's templates, the old names answer with the new ones' address."""
+    """Makes ComfyUI's server answer the old addresses with the new ones, once and before it starts."""
     running = getattr(server.PromptServer, "instance", None)
-    if running is None:  # imported without a server
+    if running is None or running.app.router.frozen:
         return
     templates = f"/api/workflow_templates/{Path(__file__).parents[1].name}"
+    known = {resource.canonical for resource in running.app.router.resources()}
     for name in RENAMED:
         for ending in ("json", "jpg"):
-            running.app.router.add_get(f"{templates}/{name}.{ending}", _to(f"{templates}/{PREFIX}{name}.{ending}"))
+            old = f"{templates}/{name}.{ending}"
+            if old not in known:
+                running.app.router.add_get(old, _to(f"{templates}/{PREFIX}{name}.{ending}"))
 
 
 def _to(address: str):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import SettingError
+from ..errors import SettingError, WeightsError
 from ..model import diffusion
 from ..model.attention import attention_kernel
 from ..model.finite import check_finite
@@ -53,9 +53,15 @@ class UNetHost(DiffusersHost):
 
     @cached_property
     def unet_channels(self) -> tuple[int, ...]:
-        """Channels of the UNet's levels, from its config.json."""
+        """Channels of the UNet's levels, from its config.json. Raises WeightsError."""
         config = find_weights(self.sources.unet).config or {}
-        return tuple(config.get("block_out_channels", (320, 640, 1280, 1280)))
+        channels = config.get("block_out_channels", [320, 640, 1280, 1280])  # diffusers' default
+        if not (isinstance(channels, list) and channels and all(isinstance(one, int) and one > 0 for one in channels)):
+            raise WeightsError(
+                f"{self.sources.unet}/config.json has block_out_channels = {channels!r}; it must list the channels of "
+                "each level."
+            )
+        return tuple(channels)
 
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         if self.sources.features is not None:

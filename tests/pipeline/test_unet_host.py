@@ -1,5 +1,6 @@
 """OSEDiff, TVT and F2IDiff-SR: our pipeline against diffusers' own modules and scheduler, on small random weights."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,9 @@ from op4ksr_core.app import cli
 from op4ksr_core.errors import SettingError, WeightsError
 from op4ksr_core.geometry import Size
 from op4ksr_core.model import diffusion
+from op4ksr_core.picture.read import Picture
 from op4ksr_core.picture.resample import resize
+from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS
 
@@ -178,6 +181,15 @@ def test_the_base_that_predicts_v_is_refused(tmp_path, converted):
     upscaler = Upscaler.from_pretrained(folder, adapters=[converted], settings=BARE, device="cpu")
     with pytest.raises(WeightsError, match="predicts v, as stable-diffusion-2-1"):
         upscaler(torch.rand(1, 3, 16, 16), 4)
+
+
+def test_a_damaged_config_is_named(tmp_path, osediff, capsys):
+    folder = tmp_path / "damaged"
+    shutil.copytree(osediff[0], folder)
+    (folder / "unet" / "config.json").write_text('{"block_out_channels": "x"}')
+    write_picture(tmp_path / "a.png", Picture(torch.rand(1, 3, 16, 16)))
+    assert cli.main(["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "o"), "--model", str(folder)]) == 1
+    assert "block_out_channels = 'x'; it must list the channels" in capsys.readouterr().out
 
 
 def test_another_width_of_dino_or_prompt_is_refused(tmp_path, osediff, dino):
