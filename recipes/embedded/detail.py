@@ -25,7 +25,7 @@ from .networks import half_where_fast
 from .pictures import Pictures
 from .teacher import low
 
-WIDTH, BLOCKS = 64, 8
+WIDTH, BLOCKS = 48, 6
 TRUTH = 8.0
 """Weight of the truth's squared error beside the target's L1."""
 
@@ -47,7 +47,9 @@ def stand_in(rng: random.Random) -> Restorer:
 
 
 def new_network(start: Path | None = None) -> HighFrequencyCompensation:
-    """The weights of `start`, else Kaiming's: with torch's default nothing is learned in the first ten minutes."""
+    """The network of `start`, else a new one by Kaiming: with torch's default nothing is learned in ten minutes."""
+    if start is not None:
+        return network_of(torch.load(start, weights_only=True)).to(memory_format=torch.channels_last)
     module = HighFrequencyCompensation(WIDTH, BLOCKS)
     for name, part in module.named_modules():
         if isinstance(part, nn.Conv2d):
@@ -56,9 +58,15 @@ def new_network(start: Path | None = None) -> HighFrequencyCompensation:
             if name.endswith("second"):
                 part.weight.data *= 0.3
     module.tail.weight.data *= 0.05
-    if start is not None:
-        module.load_state_dict(torch.load(start, weights_only=True))
     return module.to(memory_format=torch.channels_last)
+
+
+def network_of(state: dict[str, Tensor]) -> HighFrequencyCompensation:
+    """The network that a state dict belongs to."""
+    blocks = sum(key.endswith(".first.weight") for key in state)
+    module = HighFrequencyCompensation(len(state["head.weight"]), blocks)
+    module.load_state_dict(state)
+    return module
 
 
 def forward(module: nn.Module, lr: Tensor, picture: Tensor) -> Tensor:
@@ -125,7 +133,9 @@ def train_faithful(
 ) -> None:
     """L1 to the sharp target; where the target is clearly wrong (0.06 and more), the truth's mean wins."""
     rate = 3e-4 if start is None else 1e-4  # from 1e-3 on it diverges
-    loop = Loop(name, run, new_network(start), minutes, rate, {"width": WIDTH, "blocks": BLOCKS}, muon=4)
+    module = new_network(start)
+    settings = {"width": module.head.out_channels, "blocks": len(module.body)}
+    loop = Loop(name, run, module, minutes, rate, settings, muon=4)
 
     def loss(rng: random.Random, step: int) -> Tensor:
         batch = source(rng, 8)
@@ -150,9 +160,11 @@ def train_textured(
         raise SystemExit("Texture begins with a faithful network: name its weights with --start.")
     critic = Critic().to(memory_format=torch.channels_last)
     against = torch.optim.Adam(critic.parameters(), 4e-4, betas=(0.5, 0.99))
-    settings = {"width": WIDTH, "blocks": BLOCKS, "gan": gan, "periodicity": periodicity, "lags": list(LAGS)}
+    module = new_network(start)
+    settings = {"width": module.head.out_channels, "blocks": len(module.body), "gan": gan, "periodicity": periodicity}
+    settings |= {"lags": list(LAGS)}
     extra = {"critic": critic, "against": against}
-    loop = Loop(name, run, new_network(start), minutes, 2e-4, settings, 0.99, (0.5, 0.99), extra)
+    loop = Loop(name, run, module, minutes, 2e-4, settings, 0.99, (0.5, 0.99), extra)
 
     def loss(rng: random.Random, step: int) -> Tensor:
         batch = source(rng, 6)
@@ -192,8 +204,7 @@ def scale(start: Path, to: Path, luma: float, chroma: float) -> None:
         rows = state[name].unflatten(0, (3, 16))
         brightness = torch.einsum("cp...,c->p...", rows, weights)[None]
         state[name] = (chroma * (rows - brightness) + luma * brightness).flatten(0, 1)
-    module = HighFrequencyCompensation(WIDTH, BLOCKS)
-    module.load_state_dict(state)
+    module = network_of(state)
     with torch.no_grad():
         greys = torch.linspace(0.05, 0.95, 19)[:, None, None, None].expand(-1, 3, -1, -1)
         added = module(greys.expand(-1, -1, 40, 40), greys.expand(-1, -1, 160, 160))
