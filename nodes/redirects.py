@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import server
-from aiohttp import web
 
 PREFIX = "op4ksr_"
 RENAMED = (
@@ -27,7 +26,7 @@ def redirect_templates() -> None:
 
 
 def _to(address: str):
-    async def answer(request: web.Request) -> web.Response:
-        raise web.HTTPMovedPermanently(address)
+    async def answer(request: object) -> None:
+        raise server.web.HTTPMovedPermanently(address)  # the server's own aiohttp
 
     return answer

@@ -97,7 +97,12 @@ def test_a_sinc_filter_passes_low_and_stops_high_frequencies():
     assert passed == pytest.approx(1, abs=0.1) and stopped == pytest.approx(0, abs=0.1)
 
 
-@pytest.mark.parametrize("name", DEGRADATIONS)
+def test_none_gives_the_picture_itself(photo):
+    picture = photo[0, :, :96, :128]
+    assert torch.equal(degrade(picture, torch.Generator().manual_seed(3), DEGRADATIONS["none"]), picture)
+
+
+@pytest.mark.parametrize("name", [name for name in DEGRADATIONS if name != "none"])
 def test_every_preset_gives_a_quarter_of_the_side(name, photo):
     picture = photo[0, :, :96, :128]
     small = degrade(picture, torch.Generator().manual_seed(3), DEGRADATIONS[name])

@@ -314,9 +314,10 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
         ({"losses": LossWeights(adversarial=1.0)}, "--features FOLDER"),
         ({"losses": LossWeights(vsd=1.0)}, "--negative FILE"),
         (
-            {"degradation": "none"},
-            "degradation must be one of omgsr, s3diff, osediff, real-esrgan, embedded, got 'none'",
+            {"degradation": "blur"},
+            "degradation must be one of none, omgsr, s3diff, osediff, real-esrgan, embedded, got 'blur'",
         ),
+        ({"degradation": "none"}, "The degradation none makes 1/1, not 1/4"),
         ({"crop": 512}, "5 are smaller than the crop of 512 px"),
     ],
 )
