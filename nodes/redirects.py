@@ -1,8 +1,7 @@
 """Links to templates under the names that they had before they were prefixed still open."""
 
 from pathlib import Path
-
-import server
+from typing import Any
 
 PREFIX = "op4ksr_"
 RENAMED = (
@@ -13,6 +12,8 @@ RENAMED = (
 
 def redirect_templates() -> None:
     """Makes ComfyUI's server answer the old addresses with the new ones, once and before it starts."""
+    import server  # late: it imports all of ComfyUI, which a script that imports the nodes need not have
+
     running = getattr(server.PromptServer, "instance", None)
     if running is None or running.app.router.frozen:
         return
@@ -22,11 +23,13 @@ def redirect_templates() -> None:
         for ending in ("json", "jpg"):
             old = f"{templates}/{name}.{ending}"
             if old not in known:
-                running.app.router.add_get(old, _to(f"{templates}/{PREFIX}{name}.{ending}"))
+                running.app.router.add_get(old, _to(server.web, f"{templates}/{PREFIX}{name}.{ending}"))
 
 
-def _to(address: str):
+def _to(web: Any, address: str):
+    """A handler; `web` is aiohttp's module as the server has it."""
+
     async def answer(request: object) -> None:
-        raise server.web.HTTPMovedPermanently(address)  # the server's own aiohttp
+        raise web.HTTPMovedPermanently(address)
 
     return answer
