@@ -61,6 +61,13 @@ class HighFrequencyCompensation(nn.Module):
         return torch.cat([lr, F.pixel_unshuffle(picture, FACTOR)], 1) - 0.5
 
 
+def network_of(state: dict[str, Tensor]) -> HighFrequencyCompensation:
+    """The network that a state dict belongs to, of any width and depth."""
+    module = HighFrequencyCompensation(len(state["head.weight"]), sum(key.endswith(".first.weight") for key in state))
+    module.load_state_dict(state)
+    return module
+
+
 def load_compensation(path: str | Path = COMPENSATION) -> HighFrequencyCompensation:
     """The network of a safetensors file, float32. Raises WeightsError where it is missing or is something else."""
     from safetensors.torch import load_file
@@ -69,10 +76,7 @@ def load_compensation(path: str | Path = COMPENSATION) -> HighFrequencyCompensat
     if not path.is_file():
         raise WeightsError(f"The compensation weights {path} are missing.")
     try:
-        state = {name: value.float() for name, value in load_file(path).items()}
-        width, blocks = len(state["head.weight"]), sum(name.endswith(".first.weight") for name in state)
-        module = HighFrequencyCompensation(width, blocks)
-        module.load_state_dict(state)
+        module = network_of({name: value.float() for name, value in load_file(path).items()})
     except Exception as error:  # a foreign or damaged file can fail in any way
         raise WeightsError(f"{path} holds no compensation network ({error}).") from error
     return module.requires_grad_(False).eval()

@@ -75,6 +75,23 @@ def noised(x0: Tensor, noise: Tensor, bar: Tensor | float) -> Tensor:
     return bar.sqrt() * x0 + (1 - bar).sqrt() * noise
 
 
+def target(x0: Tensor, noise: Tensor, bar: Tensor, kind: Prediction) -> Tensor:
+    """What a UNet of this kind is trained to predict of `noised`: the noise, or v."""
+    return noise if kind == "epsilon" else bar.sqrt() * noise - (1 - bar).sqrt() * x0
+
+
+def noised_at_random(
+    x0: Tensor, seeds: Tensor, stream: int, bars: Tensor, span: tuple[float, float] = (0.0, 1.0)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(state, timesteps, noise) of clean latents at timesteps in `span`, a share of all; each sample's from its own
+    seed and stream. `bars` is abar of every timestep."""
+    generators = [torch.Generator().manual_seed(int(seed) + 7_919 * stream) for seed in seeds]
+    low, high = (round(TRAIN_STEPS * share) for share in span)
+    at = torch.stack([torch.randint(low, high, (), generator=g) for g in generators]).to(x0.device)
+    noise = torch.stack([torch.randn(x0.shape[1:], generator=g) for g in generators]).to(x0)
+    return noised(x0, noise, bars[at].view(-1, 1, 1, 1)), at, noise
+
+
 def unet_prediction(unet: Any, z: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
     """What a diffusers UNet predicts, float32, in the shape of z (B, 4, h, w).
 

@@ -13,7 +13,6 @@ from ..model.finite import check_finite
 from ..progress import Progress, watch
 from ..settings import Execution, UpscaleSettings
 from ..weights.files import find_weights
-from ..weights.loading import vae_layout
 from ..weights.unet_sources import UNetSources
 from .diffusers_host import DiffusersHost
 from .memory import PLAIN_LAYERS, Footprint
@@ -46,10 +45,6 @@ class UNetHost(DiffusersHost):
     def token_px(self) -> int:
         """Sides are padded to what the UNet halves without a rest: 64 px for Stable Diffusion and for TVT."""
         return self.latent_factor * 2 ** (len(self.unet_channels) - 1)
-
-    @cached_property
-    def vae_layout(self) -> tuple[tuple[int, ...], int]:
-        return vae_layout(self.sources.vae, False)
 
     @cached_property
     def unet_channels(self) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ is the HR picture.
 """
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,17 @@ from ..model import diffusion
 from ..model.vae import NoMiddle, decode, downscale_factor, encode
 from ..picture.resample import resize
 from ..weights.files import check_keys, find_weights, read_json, save_diffusers
-from ..weights.unet_sources import SD_VAE, UNetSources, load_sd_vae
+from ..weights.unet_sources import SD_VAE, UNetSources, load_sd_vae, new_unet
 from .onestep import OneStep
 from .settings import TrainSettings
 
+log = logging.getLogger("op4ksr")
+
 VAE_FOLDER, UNET_FOLDER = "vae", "unet"
 """Folders of a checkpoint that hold what was learned."""
+
+HALVES = {"decoder": ("decoder.", "post_quant_conv."), "encoder": ("encoder.", "quant_conv.")}
+"""Beginnings of an autoencoder's keys, by the stage that trains them."""
 
 
 class VaeStage(OneStep):
@@ -40,10 +46,8 @@ class VaeStage(OneStep):
         self.settings, self.vae, self.teacher = settings, vae, teacher
         self.factor, self.channels = downscale_factor(vae), int(vae.config.latent_channels)
         self.requires_grad_(False)
-        halves = ("decoder", "post_quant_conv") if settings.stage == "decoder" else ("encoder", "quant_conv")
-        for name in halves:
-            if getattr(vae, name, None) is not None:
-                getattr(vae, name).requires_grad_(True)
+        for name, parameter in vae.named_parameters():
+            parameter.requires_grad_(name.startswith(HALVES[settings.stage]))
         if settings.checkpointing:
             vae.enable_gradient_checkpointing()
 
@@ -84,9 +88,8 @@ class VaeStage(OneStep):
         """Writes the VAE as a diffusers folder; after the decoder stage only its decoder."""
         state = {key: value.detach().float().cpu() for key, value in self.vae.state_dict().items()}
         if self.settings.stage == "decoder":
-            state = {key: value for key, value in state.items() if not key.startswith(("encoder.", "quant_conv."))}
-        config = {key: value for key, value in self.vae.config.items() if not key.startswith("_")}
-        return lambda folder: save_diffusers(folder / VAE_FOLDER, "AutoencoderKL", config, state)
+            state = {key: value for key, value in state.items() if key.startswith(HALVES["decoder"])}
+        return lambda folder: save_diffusers(folder / VAE_FOLDER, "AutoencoderKL", dict(self.vae.config), state)
 
 
 class Prior(OneStep):
@@ -133,15 +136,12 @@ class Prior(OneStep):
         with torch.no_grad():
             z = encode(self.vae, picture.to(self.vae.dtype)).float()
             condition = diffusion.picture_tokens(self.extractor, picture)
-        generators = [torch.Generator().manual_seed(int(seed) + 7_919 * 5) for seed in seeds]
-        kept = torch.stack([torch.rand((), generator=g) >= self.settings.drop_condition for g in generators])
+        dice = [torch.Generator().manual_seed(int(seed) + 7_919 * 6) for seed in seeds]
+        kept = torch.stack([torch.rand((), generator=g) >= self.settings.drop_condition for g in dice])
         condition = condition * kept.to(condition).view(-1, 1, 1)
-        at = torch.stack([torch.randint(0, 1000, (), generator=g) for g in generators]).to(z.device)
-        noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z)
-        bar = self.bars[at].view(-1, 1, 1, 1)
-        predicted = diffusion.unet_prediction(self.transformer, diffusion.noised(z, noise, bar), at, condition)
-        wanted = noise if self.prediction == "epsilon" else bar.sqrt() * noise - (1 - bar).sqrt() * z
-        return z, predicted, wanted
+        state, at, noise = diffusion.noised_at_random(z, seeds, 5, self.bars)
+        predicted = diffusion.unet_prediction(self.transformer, state, at, condition)
+        return z, predicted, diffusion.target(z, noise, self.bars[at].view(-1, 1, 1, 1), self.prediction)
 
     def losses(self, batch: dict[str, Tensor], outputs: Any) -> tuple[dict[str, Tensor], Tensor | None]:
         _, predicted, wanted = outputs
@@ -150,10 +150,9 @@ class Prior(OneStep):
     def adapter_writer(self) -> Callable[[Path], None]:
         """Writes the UNet as a diffusers folder, and beside it what it predicts."""
         state = {key: value.detach().float().cpu() for key, value in self.transformer.state_dict().items()}
-        config = {key: value for key, value in self.transformer.config.items() if not key.startswith("_")}
 
         def write(folder: Path) -> None:
-            save_diffusers(folder / UNET_FOLDER, "UNet2DConditionModel", config, state)
+            save_diffusers(folder / UNET_FOLDER, "UNet2DConditionModel", dict(self.transformer.config), state)
             (folder / "scheduler").mkdir()
             text = json.dumps({"prediction_type": self.prediction}) + "\n"
             (folder / "scheduler" / "scheduler_config.json").write_text(text)
@@ -182,7 +181,7 @@ def _new_d4(channels: list[int], base: dict[str, Any]) -> Any:
 def _with_new_encoder(path: Path) -> Any:
     """VAE-D4 with the decoder at `path`, as the decoder stage wrote it, and an encoder with random weights."""
     files = find_weights(path)
-    state = {key: value for key, value in files.tensors().items() if not key.startswith(("encoder.", "quant_conv."))}
+    state = {key: value for key, value in files.tensors().items() if not key.startswith(HALVES["encoder"])}
     config = SD_VAE | (files.config or {})
     channels = config.get("block_out_channels")
     if not isinstance(channels, list) or len(channels) != 3 or "decoder.conv_in.weight" not in state:
@@ -192,25 +191,19 @@ def _with_new_encoder(path: Path) -> Any:
         )
     config |= {"latent_channels": state["decoder.conv_in.weight"].shape[1]}
     vae = _new_d4(channels, {"layers_per_block": 2} | config)
-    expected = {key: tuple(value.shape) for key, value in vae.state_dict().items() if key in state or "decoder" in key}
+    own = vae.state_dict()
+    expected = {key: tuple(value.shape) for key, value in own.items() if key.startswith(HALVES["decoder"])}
     check_keys(str(path), expected, {key: tuple(value.shape) for key, value in state.items()})
-    vae.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    vae.load_state_dict(own | {key: value.float() for key, value in state.items()})
     return vae
 
 
 def _unet(sources: UNetSources, width: int) -> Any:
-    """The UNet that `unet/config.json` describes, its condition `width` wide, in float32."""
-    from diffusers import UNet2DConditionModel
-
-    if any(sources.unet.glob("*.safetensors")):
+    """The UNet of the sources; a folder that holds nothing but a config.json gives one with random weights, its
+    condition `width` wide."""
+    place = sources.unet
+    if not place.is_dir() or {path.name for path in place.iterdir()} - {"config.json"}:
         return sources.load_transformer(torch.float32)
-    if not (sources.unet / "config.json").is_file():
-        raise WeightsError(f"{sources.unet} has no config.json, which says how the UNet is built.")
-    config = read_json(sources.unet / "config.json")
-    known = {key: value for key, value in config.items() if not key.startswith("_")}
-    try:
-        return UNet2DConditionModel(**known | {"cross_attention_dim": width})
-    except (TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{sources.unet}/config.json describes no UNet that diffusers can build ({error})."
-        ) from error
+    config = read_json(place / "config.json") if (place / "config.json").is_file() else None
+    log.info("%s holds no weights: the UNet starts from random ones", place)
+    return new_unet(place, config, cross_attention_dim=width)

@@ -135,7 +135,7 @@ class UNetOneStep(OneStep):
             seeds = (4 * seeds[:, None] + torch.arange(4, device=seeds.device)).flatten()
             if len(condition) > 1:
                 condition = condition.repeat_interleave(4, 0)
-        state, at, _ = self._noised(z.detach(), seeds, 2, self.settings.vsd_range)
+        state, at, _ = diffusion.noised_at_random(z.detach(), seeds, 2, self.bars, self.settings.vsd_range)
         with torch.no_grad():
             with self.wearing(None):
                 fixed = self._clean(state, at, condition)
@@ -147,21 +147,9 @@ class UNetOneStep(OneStep):
 
     def regulariser_loss(self, z: Tensor, seeds: Tensor) -> Tensor:
         """The noise of restored latents (detached), or their v: what the regulariser learns. Call it `wearing` that."""
-        state, at, noise = self._noised(z, seeds, 4, (0.001, 0.999))
+        state, at, noise = diffusion.noised_at_random(z, seeds, 4, self.bars, (0.001, 0.999))
         predicted = diffusion.unet_prediction(self.transformer, state, at, self.condition)
-        bar = self.bars[at].view(-1, 1, 1, 1)
-        wanted = noise if self.prediction == "epsilon" else bar.sqrt() * noise - (1 - bar).sqrt() * z
-        return F.mse_loss(predicted, wanted)
-
-    def _noised(
-        self, z: Tensor, seeds: Tensor, stream: int, span: tuple[float, float]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(state, timesteps, noise), each sample's from its own seed."""
-        generators = [torch.Generator().manual_seed(int(seed) + 7_919 * stream) for seed in seeds]
-        low, high = (round(1000 * share) for share in span)
-        at = torch.stack([torch.randint(low, high, (), generator=g) for g in generators]).to(z.device)
-        noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators]).to(z)
-        return diffusion.noised(z, noise, self.bars[at].view(-1, 1, 1, 1)), at, noise
+        return F.mse_loss(predicted, diffusion.target(z, noise, self.bars[at].view(-1, 1, 1, 1), self.prediction))
 
     def adapter_writer(self) -> Callable[[Path], None]:
         """Writes `adapters.safetensors` in the form that *Load OSEDiff or TVT adapter* and `--adapter` read."""

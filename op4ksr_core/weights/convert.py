@@ -196,5 +196,4 @@ def _stored(path: Path) -> torch.dtype:
 
 
 def _save_vae(vae: Any, folder: Path) -> None:
-    config = {key: value for key, value in dict(vae.config).items() if not key.startswith("_")}
-    save_diffusers(folder, "AutoencoderKL", config | {"stride": 2 if is_f16(vae) else 1}, vae.state_dict())
+    save_diffusers(folder, "AutoencoderKL", dict(vae.config) | {"stride": 2 if is_f16(vae) else 1}, vae.state_dict())

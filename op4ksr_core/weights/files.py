@@ -143,11 +143,13 @@ def _json(path: Path) -> dict:
 
 
 def save_diffusers(folder: Path, kind: str, config: dict, state: dict[str, Tensor]) -> None:
-    """A folder as diffusers writes it: config.json, which names the class `kind`, and the weights."""
+    """A folder as diffusers writes it: config.json, which names the class `kind`, and the weights. Of a model's config
+    what diffusers keeps for itself is left out."""
     folder.mkdir()
+    config = {"_class_name": kind} | {key: value for key, value in config.items() if not key.startswith("_")}
     weights = {key: value.contiguous() for key, value in state.items()}
     save_file(weights, folder / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps({"_class_name": kind} | config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict:

@@ -81,6 +81,11 @@ class UNetSources:
             adapter_scale,
         )
 
+    @property
+    def f16(self) -> bool:
+        """Stable Diffusion's VAEs have no stride of 2."""
+        return False
+
     @cached_property
     def found_adapters(self) -> UNetAdapter | None:
         """The adapter, read once."""
@@ -118,19 +123,9 @@ class UNetSources:
 
     def load_transformer(self, dtype: torch.dtype) -> Any:
         """The UNet with its adapter merged. Raises WeightsError, also where the condition has not its width."""
-        from diffusers import UNet2DConditionModel
-
         files = find_weights(self.unet)
-        if files.config is None:
-            raise WeightsError(f"{self.unet} has no config.json, which says how the UNet is built.")
-        config = {key: value for key, value in files.config.items() if not key.startswith("_")}
-        try:
-            with torch.device("meta"):
-                model: Any = UNet2DConditionModel(**config)
-        except (TypeError, ValueError) as error:
-            raise WeightsError(
-                f"{self.unet}/config.json describes no UNet that diffusers can build ({error})."
-            ) from error
+        with torch.device("meta"):
+            model = new_unet(self.unet, files.config)
         load_strictly(model, files.tensors(), str(self.unet), dtype)
         adapter = self.found_adapters
         if adapter:
@@ -152,6 +147,19 @@ class UNetSources:
             replace_layers(vae, adapter.layers["vae"], adapter.origin)
             merge_adapter(vae, adapter.lora["vae"], self.adapter_scale)
         return vae
+
+
+def new_unet(place: Path, config: dict | None, **changes: Any) -> Any:
+    """The UNet that the config.json of `place` describes, with random weights. Raises WeightsError."""
+    from diffusers import UNet2DConditionModel
+
+    if config is None:
+        raise WeightsError(f"{place} has no config.json, which says how the UNet is built.")
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    try:
+        return UNet2DConditionModel(**known | changes)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{place}/config.json describes no UNet that diffusers can build ({error}).") from error
 
 
 def prediction_of(unet: Path) -> Prediction:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.model.compensation import HighFrequencyCompensation
+from op4ksr_core.model.compensation import HighFrequencyCompensation, network_of
 from op4ksr_core.picture.resample import resize
 
 from .crops import Restorer, Source
@@ -59,14 +59,6 @@ def new_network(start: Path | None = None) -> HighFrequencyCompensation:
                 part.weight.data *= 0.3
     module.tail.weight.data *= 0.05
     return module.to(memory_format=torch.channels_last)
-
-
-def network_of(state: dict[str, Tensor]) -> HighFrequencyCompensation:
-    """The network that a state dict belongs to."""
-    blocks = sum(key.endswith(".first.weight") for key in state)
-    module = HighFrequencyCompensation(len(state["head.weight"]), blocks)
-    module.load_state_dict(state)
-    return module
 
 
 def forward(module: nn.Module, lr: Tensor, picture: Tensor) -> Tensor:

@@ -9,15 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import op4ksr_core
+from op4ksr_core.paths import COMPENSATION, EMBEDDED
 
 from .calm import calm
 from .loop import write
 from .networks import DIT_CONFIG, VAE_CONFIG, Restorer, new_vae
 from .pictures import Pictures
 from .transformer import trained
-
-EMBEDDED = Path(op4ksr_core.__file__).parent / "assets" / "embedded"
 
 
 def export_model(run: Path, photos: Path, to: Path) -> None:
@@ -44,7 +42,7 @@ def unpack(run: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
     write(run / "vae_best.pt", vae.state_dict())
     write(run / "transformer_start.pt", restorer.state_dict())
-    detail = load_file(EMBEDDED.parent / "compensation.safetensors")
+    detail = load_file(COMPENSATION)
     write(run / "detail_start.pt", {key: value.float() for key, value in detail.items()})
     write(run / "latents.pt", {"shift": latents["shift_factor"], "scale": latents["scaling_factor"]})
 

@@ -119,11 +119,16 @@ def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: floa
 
     def loss(rng: random.Random, step: int) -> Tensor:
         (name,) = rng.choices(list(STEPS), [share for share, _ in STEPS.values()])
-        rows = [rng.randrange(len(sources[name])) for _ in range(STEPS[name][1])]
-        before, wanted = sources[name][rows].float().unbind(1)
-        return F.mse_loss(restored(module, before), wanted)
+        return latent_loss(module, sources, name, rng)
 
     loop.train(loss, held_out_figures(photos, frozen, teacher, loop))
+
+
+def latent_loss(restorer: nn.Module, sources: dict[str, Tensor], name: str, rng: random.Random) -> Tensor:
+    """Squared error on as many kept latents of a size as STEPS says."""
+    rows = [rng.randrange(len(sources[name])) for _ in range(STEPS[name][1])]
+    before, wanted = sources[name][rows].float().unbind(1)
+    return F.mse_loss(restored(restorer, before), wanted)
 
 
 def held_out_figures(photos: Path, frozen: Frozen, teacher: nn.Module, loop: Loop) -> Callable[[nn.Module], Figures]:
@@ -195,10 +200,7 @@ def train_together(run: Path, photos: Path, minutes: float) -> None:
 
     def loss(rng: random.Random, step: int) -> Tensor:
         if rng.random() < LATENT:
-            name = rng.choice(list(kept))
-            rows = [rng.randrange(len(kept[name])) for _ in range(STEPS[name][1])]
-            before, wanted = kept[name][rows].float().unbind(1)
-            return F.mse_loss(restored(restorer, before), wanted)
+            return latent_loss(restorer, kept, rng.choice(list(kept)), rng)
         large = rng.random() < LARGE
         batch = sources[large].batch(rng, *((1, 0.0, 384) if large else (4, 0.0, 192)))
         target = batch["target"]

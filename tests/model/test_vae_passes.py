@@ -235,7 +235,7 @@ from op4ksr_core import Upscaler
 def peak():
     return int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 1e6
 with Upscaler.from_embedded(device="cpu").host.vae.use("resident") as vae, torch.inference_mode():
-    z = torch.randn(1, 16, 96, 96).contiguous(memory_format=torch.channels_last)
+    z = torch.randn(1, vae.config.latent_channels, 96, 96).contiguous(memory_format=torch.channels_last)
     vae.decoder(z[..., :8, :8])
     before = peak()
     vae.decoder(z) if sys.argv[1] == "whole" else vae_passes.run(vae.decoder, z, sys.argv[1])

@@ -1,11 +1,12 @@
 """TVT's VAE in its two stages and F2IDiff-SR's prior train at small size, resume, and give what the upscaler runs."""
 
-import json
 import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from trainings import log_of, run_training
 from unet_models import make_d4, make_sd_vae, make_unet, write_dino, write_photos, write_sd_folder
 
 from op4ksr_core.app import cli
@@ -43,15 +44,7 @@ def settings_of(name, **changes):
 
 
 def train(settings, sources, made, run, **options):
-    trainer = Trainer(settings, sources, [made / "photos"], run, cpu=True, save_every=5)
-    try:
-        return trainer.run(**options)
-    finally:
-        trainer.close()
-
-
-def log_of(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return run_training(settings, sources, made / "photos", run, **options)
 
 
 def vae_sources(made, vae=None):
@@ -161,6 +154,18 @@ def test_what_does_not_fit_a_stage_is_refused(made, tmp_path):
         VaeStage.load(UNetSources.find(tmp_path / "d4", conditioned=False), settings_of("tvt-decoder"))
     with pytest.raises(WeightsError, match="starts from a checkpoint of the decoder stage"):
         VaeStage.load(vae_sources(made), settings_of("tvt-encoder"))
+    train(settings_of("tvt-decoder", steps=1), vae_sources(made), made, tmp_path / "half")
+    half = checkpoints(tmp_path / "half")[-1] / "vae"
+    state = load_file(half / "diffusion_pytorch_model.safetensors")
+    for lost in ("post_quant_conv.weight", "decoder.conv_out.bias"):
+        kept = {key: value for key, value in state.items() if key != lost}
+        save_file(kept, half / "diffusion_pytorch_model.safetensors")
+        with pytest.raises(WeightsError, match=f"1 missing: {lost}"):
+            VaeStage.load(vae_sources(made, half), settings_of("tvt-encoder"))
+    shutil.copytree(made / "described", tmp_path / "pickled")
+    (tmp_path / "pickled" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"weights")
+    with pytest.raises(WeightsError, match="is a pickle"):
+        Prior.load(UNetSources.find(tmp_path / "pickled", features=made / "dino"), settings_of("f2idiff-prior"))
     with pytest.raises(WeightsError, match="name its transformers folder with --dino"):
         Prior.load(UNetSources.find(made / "sd", conditioned=False), settings_of("f2idiff-prior"))
 

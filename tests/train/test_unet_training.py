@@ -1,11 +1,11 @@
 """OSEDiff, TVT and F2IDiff-SR train at small size: the loss falls, a stopped run resumes, the adapter runs."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from trainings import log_of, run_training
 from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, write_dino, write_photos, write_sd_folder
 
 from op4ksr_core.app import cli
@@ -49,15 +49,7 @@ def sources_of(family, made):
 
 def train(family, made, run, settings=None, **options):
     settings = settings or settings_of(family, made)
-    trainer = Trainer(settings, sources_of(family, made), [made / "photos"], run, cpu=True, save_every=5)
-    try:
-        return trainer.run(**options)
-    finally:
-        trainer.close()
-
-
-def log_of(run):
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return run_training(settings, sources_of(family, made), made / "photos", run, **options)
 
 
 @pytest.mark.slow
