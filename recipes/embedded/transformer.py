@@ -114,6 +114,7 @@ def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: floa
     module = Restorer()
     if start is not None:
         module.load_state_dict(torch.load(start, weights_only=True))
+        module.look_at_neighbours()
     settings = {"sigma": SIGMA_MID, "theta": THETA, "latents": {name: len(kept) for name, kept in sources.items()}}
     loop = Loop("transformer", run, module, minutes, 6e-4, settings, muon=2)
 

@@ -8,7 +8,10 @@ import torch
 from patterns import woven
 from torch import nn
 
-from recipes.embedded import detail, figures, loop
+from op4ksr_core.model.flow import image_ids
+from op4ksr_core.model.rope import RotaryEmbedding
+from op4ksr_core.settings import RopeSettings
+from recipes.embedded import detail, figures, loop, networks
 from recipes.embedded.muon import orthogonal
 from recipes.embedded.teacher import load_teacher, sharp_target
 
@@ -58,6 +61,26 @@ def test_a_gradient_that_is_not_finite_stops_the_stage(tmp_path):
 def test_muon_makes_rows_about_orthonormal():
     values = torch.linalg.svdvals(orthogonal(torch.randn(8, 40)))
     assert values.min() > 0.6 and values.max() < 1.3
+
+
+@pytest.mark.parametrize("side", [16, 128])
+def test_heads_of_the_last_blocks_look_at_one_neighbour_under_theta_100_alone(side):
+    from diffusers.models.embeddings import apply_rotary_emb
+
+    torch.manual_seed(0)
+    restorer, middle = networks.Restorer(), side // 2
+    tokens = torch.randn(1, side * side, 256)
+    for theta, least, most in ((100.0, 0.6, 1.0), (10_000.0, 0.0, 0.1)):
+        rotary = RotaryEmbedding(RopeSettings(theta=theta))(image_ids(2 * side, 2 * side))
+        for block, offsets in zip(restorer.dit.single_transformer_blocks[1:], networks.NEIGHBOURS, strict=True):
+            attention = block.attn
+            queries = attention.norm_q(attention.to_q(tokens).unflatten(-1, (2, 128)))
+            keys = attention.norm_k(attention.to_k(tokens).unflatten(-1, (2, 128)))
+            queries, keys = (apply_rotary_emb(x, rotary, sequence_dim=1)[0] for x in (queries, keys))
+            for head, (down, right) in enumerate(offsets):
+                logits = keys[:, head] @ queries[middle * side + middle, head] / 128**0.5
+                share = logits.softmax(0).unflatten(0, (side, side))[middle + down, middle + right]
+                assert least <= share <= most
 
 
 def write_ncnn(folder, layers, half):
