@@ -203,7 +203,8 @@ _SD = UpscaleSettings(
 
 PRESETS: dict[str, UpscaleSettings] = {
     # The bundled small model and its detail network. Fidelity: chosen among 0.3 to 0.7 by detail, right and PSNR
-    # on 40 RealSR pairs (see its card): less loses PSNR, more brings the small picture's blur back. The wavelet fix removes the tint that the decoder leaves.
+    # on 40 RealSR pairs (see its card): less loses PSNR, more brings the small picture's blur
+    # back. The wavelet fix removes the tint that the decoder leaves.
     "embedded": UpscaleSettings(colour="wavelet", fidelity=0.3, compensation=1.0),
     # The paper's settings (arXiv 2605.13457): plain RoPE at theta 100, one step from 0.3.
     "op4ksr": UpscaleSettings(colour="wavelet", fidelity=0.0),
