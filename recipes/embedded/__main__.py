@@ -4,10 +4,11 @@ Stages in order:
   bundled         instead of vae: the bundled model's weights, to go on from (vae_best.pt, transformer_start.pt,
                   detail_start.pt)
   vae             the F16 autoencoder; its encoder is frozen from then on
-  pairs           degraded crops with their sharp targets, kept
+  pairs           degraded crops, kept
   latents         the encoder's latents of those, kept
-  transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the sharp one's
-  together        the transformer and the decoder, on the picture
+  transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the truth's
+  together        the transformer and the decoder, on the picture (without-droplets prepares a decoder for it that was
+                  trained under plain group norms)
   crops           crops restored by the stages before (or by the bundled model: --behind bundled), kept
   detail, texture the detail network behind them: faithful, then textured
   export          the averaged weights as float16 safetensors, into --to
@@ -27,8 +28,8 @@ from . import autoencoder, crops, detail, export, transformer
 from .pictures import Pictures
 
 STAGES = (
-    "vae", "bundled", "pairs", "latents", "transformer", "together", "detail-start", "texture-start", "crops", "detail",
-    "texture", "average", "scale", "export", "export-detail",
+    "vae", "bundled", "pairs", "latents", "transformer", "without-droplets", "together", "detail-start",
+    "texture-start", "crops", "detail", "texture", "average", "scale", "export", "export-detail",
 )  # fmt: skip
 
 
@@ -60,15 +61,17 @@ def main() -> None:
     elif args.stage == "bundled":
         export.unpack(run)
     elif args.stage == "transformer":
-        transformer.train_transformer(run, photos, teacher, minutes, args.start)
+        transformer.train_transformer(run, photos, minutes, args.start)
     elif args.stage == "latents":
         transformer.keep_latents(run, photos)
     elif args.stage == "pairs":
         pictures = Pictures.load(photos)
         for name, side in transformer.SIZES.items():
-            crops.keep_pairs(run / f"{name}.pt", pictures, teacher, args.count * 256**2 // side**2, side)
+            crops.keep_pairs(run / f"{name}.pt", pictures, args.count * 256**2 // side**2, side)
+    elif args.stage == "without-droplets":
+        transformer.without_droplets(run, photos)
     elif args.stage == "together":
-        transformer.train_together(run, photos, minutes)
+        transformer.train_together(run, photos, minutes, args.start)
     elif args.stage == "average":
         detail.average(args.start, args.other, args.share, args.to)
     elif args.stage == "scale":

@@ -17,10 +17,11 @@ from op4ksr_core.train.losses.wavelet import wavelet_loss
 from .figures import detail_and_right, psnr
 from .loop import Figures, Loop
 from .networks import VAE_CONFIG, half_where_fast, new_vae
+from .norms import DROPLET, excess_of, inner_norms
 from .pictures import Pictures, degraded
 
 CROPS = ((128, 8), (192, 4), (384, 1))
-"""(side, crops a step), equal in cost; group norms must not get used to the statistics of small crops alone."""
+"""(side, crops a step), equal in cost."""
 
 NOISE = 0.05
 """Noise on the latents in training, in their standard deviations: the decoder must forgive small errors."""
@@ -45,12 +46,13 @@ def train(run: Path, photos: Path, minutes: float) -> None:
         blurred = count // 4
         if blurred:
             hr[:blurred] = resize(degraded(hr[:blurred], rng), Size(side, side))
-        with half_where_fast():
+        with half_where_fast(), inner_norms(vae, pooled=rng.random() < 0.5):
             mean, log_variance = vae.encoder(hr * 2 - 1).float().chunk(2, dim=1)
             z = mean + torch.randn_like(mean) * NOISE * mean.std().detach()
             made = vae.decoder(z).float() * 0.5 + 0.5
+            droplets = DROPLET * excess_of(vae)
         spread = mean.square().mean().sub(1).relu() + (log_variance - LOG_VARIANCE).square().mean()
-        return picture_loss(made, hr) + SPREAD * spread
+        return picture_loss(made, hr) + SPREAD * spread + droplets
 
     loop.train(loss, held_out_figures(photos))
 

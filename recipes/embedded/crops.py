@@ -64,20 +64,12 @@ class Kept:
             raise SystemExit(f"{path} is missing: run the {path.stem.removesuffix('-large')} stage first.")
         return cls(torch.load(path, weights_only=True))
 
-    def batch(self, rng: random.Random, count: int, sharp: float, side: int | None = None) -> dict[str, Tensor]:
-        """Random crops, each in one of eight turns and flips; a share `sharp` of them drawn towards the truth.
-
-        `side` px of each, a multiple of 4; the whole crop without it.
-        """
-        rows, whole = [], self.parts["hr"].shape[-1]
+    def batch(self, rng: random.Random, count: int, sharp: float) -> dict[str, Tensor]:
+        """Random crops, each in one of eight turns and flips; a share `sharp` of them drawn towards the truth."""
+        rows = []
         for _ in range(count):
             number, turn, flip = rng.randrange(len(self.parts["lr"])), rng.randrange(4), rng.random() < 0.5
-            top, left = (4 * rng.randint(0, (whole - (side or whole)) // 4) for _ in range(2))
-            row = {}
-            for name, part in self.parts.items():
-                f = 4 if name == "lr" else 1
-                cut = part[number, :, top // f :, left // f :][:, : (side or whole) // f, : (side or whole) // f]
-                row[name] = torch.rot90(cut.float() / 255, turn, (1, 2))
+            row = {name: torch.rot90(part[number].float() / 255, turn, (1, 2)) for name, part in self.parts.items()}
             if flip:
                 row = {name: x.flip(2) for name, x in row.items()}
             kind = rng.random()
@@ -92,15 +84,15 @@ def kept(path: Path) -> Source:
     return lambda rng, count: Batch(**source.batch(rng, count, SHARP))
 
 
-def keep_pairs(path: Path, pictures: Pictures, teacher_file: Path, count: int, side: int) -> None:
-    """Degrades and keeps `count` crops with their targets; crop n follows from n."""
-    teacher, rows = load_teacher(teacher_file), []
+def keep_pairs(path: Path, pictures: Pictures, count: int, side: int) -> None:
+    """Degrades and keeps `count` crops; crop n follows from n."""
+    rows = []
     for number in range(count):
         lr, hr = pictures.pairs(random.Random(f"pairs {side} {number}"), 1, side)
-        rows.append([_bytes(x[0]) for x in (lr, hr, sharp_target(teacher, lr, hr))])
+        rows.append([_bytes(x[0]) for x in (lr, hr)])
         if (number + 1) % 100 == 0:
             print(f"{number + 1} of {count} crops", flush=True)
-    parts = zip(("lr", "hr", "target"), zip(*rows, strict=True), strict=True)
+    parts = zip(("lr", "hr"), zip(*rows, strict=True), strict=True)
     write(path, {name: torch.stack(part) for name, part in parts})
 
 

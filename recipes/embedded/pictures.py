@@ -1,12 +1,13 @@
 """Training pictures of the bundled model: photographs, scikit-image's CC0 photos and procedural scenes."""
 
 import random
+import string
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from op4ksr_core.train.degradation import Degradation, Stage, degrade
@@ -40,6 +41,35 @@ CAMERA = Degradation(
     ),
 )
 """What RealSR's cameras and the web do: a soft lens (0.4 to 3 px at the large size), little noise, light JPEG."""
+
+LIGHT = Degradation(
+    first=Stage(
+        blur_sigma=(0.8, 2.2),
+        blur_probability=1.0,
+        kernel=(15, 21),
+        resize=(1.0, 1.0),
+        gaussian=(0.0, 1.5),
+        poisson=(0.0, 0.1),
+        noise_probability=0.3,
+        jpeg=(90.0, 98.0),
+        jpeg_probability=0.1,
+    ),
+    second=Stage(
+        blur_sigma=(0.2, 0.5),
+        blur_probability=0.1,
+        resize=(1.0, 1.0),
+        gaussian=(0.0, 1.0),
+        poisson=(0.0, 0.1),
+        noise_probability=0.2,
+        jpeg=(90.0, 100.0),
+        jpeg_probability=0.2,
+    ),
+)
+"""A good camera: a lens's blur and hardly anything else. Where noise hides the detail, the best guess is a blur, and a
+model that sees nothing else learns to blur."""
+
+LIGHT_SHARE, GRAPHIC_SHARE = 0.7, 0.15
+"""Of the crops of `mixed_pairs`."""
 
 ZOOMS = (1.0, 1.33, 2.0)
 """How many px of a photograph become one px of the crop: the same photograph gives sharper crops when reduced."""
@@ -96,11 +126,49 @@ class Pictures:
         hr = self.batch(rng, count, side)
         return degraded(hr, rng), hr
 
+    def mixed_pairs(self, rng: random.Random, count: int, side: int) -> tuple[Tensor, Tensor]:
+        """The same, most of them lightly degraded, and some of them graphics."""
+        hr = self.batch(rng, count, side)
+        for number in range(count):
+            if rng.random() < GRAPHIC_SHARE:
+                hr[number] = graphic(rng, side)
+        light = [rng.random() < LIGHT_SHARE for _ in range(count)]
+        parts = zip(hr.split(1), light, strict=True)
+        return torch.cat([degraded(one, rng, LIGHT if is_light else CAMERA) for one, is_light in parts]), hr
 
-def degraded(hr: Tensor, rng: random.Random) -> Tensor:
+
+def graphic(rng: random.Random, side: int) -> Tensor:
+    """(3, side, side): one colour, a ramp, or shapes, lines and letters on one, drawn at twice the size."""
+    kind, colours = rng.random(), [tuple(rng.randrange(256) for _ in range(3)) for _ in range(8)]
+    if kind < 0.3:
+        return torch.tensor(colours[0])[:, None, None].expand(-1, side, side) / 255
+    if kind < 0.5:
+        ramp = torch.linspace(0, 1, side) * rng.random()
+        first, last = (torch.tensor(colour)[:, None, None] / 255 for colour in colours[:2])
+        return first.lerp(last, ramp.expand(side, -1) if rng.random() < 0.5 else ramp[:, None].expand(-1, side))
+    plain = rng.random() < 0.5
+    image = Image.new("RGB", (2 * side, 2 * side), "white" if plain else colours[0])
+    draw = ImageDraw.Draw(image)
+    for colour in colours:
+        ink, (x, y, u, v) = "black" if plain else colour, (rng.randrange(-40, 2 * side) for _ in range(4))
+        width, shape = rng.randrange(2, 14), rng.randrange(4)
+        if shape == 0:
+            draw.line([x, y, u, v], fill=ink, width=width)
+        elif shape == 1:
+            draw.ellipse([min(x, u), min(y, v), max(x, u) + 4, max(y, v) + 4], outline=ink, width=width)
+        elif shape == 2:
+            draw.rectangle([min(x, u), min(y, v), max(x, u), max(y, v)], fill=None if plain else ink, outline=ink)
+        else:
+            letters = "".join(rng.choice(string.ascii_letters + string.digits + " ") for _ in range(12))
+            draw.text((x, y), letters, fill=ink, font=ImageFont.load_default(rng.randrange(24, 90)))
+    small = image.resize((side, side), Image.Resampling.BOX)
+    return _to_floats(np.asarray(small))
+
+
+def degraded(hr: Tensor, rng: random.Random, how: Degradation = CAMERA) -> Tensor:
     """(B, 3, H, W) -> (B, 3, H/4, W/4), rounded to 8 bits as a file would be."""
     generator = torch.Generator().manual_seed(rng.randrange(2**40))
-    small = torch.stack([degrade(picture, generator, CAMERA) for picture in hr])
+    small = torch.stack([degrade(picture, generator, how) for picture in hr])
     return (small * 255).round().clamp(0, 255) / 255
 
 

@@ -14,16 +14,17 @@ from torch.nn import functional as F
 from op4ksr_core.geometry import Size
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.vae import decode, encode
+from op4ksr_core.picture.colour import finish, wavelet_fix
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.settings import RopeSettings
+from op4ksr_core.settings import PRESETS, RopeSettings
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 from . import crops
 from .figures import detail_and_right, lattice, psnr
 from .loop import Figures, Loop, mean, write
 from .networks import SIGMA_MID, THETA, Restorer, half_where_fast, new_vae
+from .norms import DROPLET, excess_of, inner_norms, take_over
 from .pictures import Pictures
-from .teacher import load_teacher, sharp_target
 
 VARIANTS = ((0, False), (1, True))
 """(quarter turns, flipped): the forms of each crop whose latents are kept; of crops above 512 px the first alone."""
@@ -42,8 +43,15 @@ LATENT = 0.2
 
 FLUX_THETA = 10_000.0
 
-TRUTH = 2.0
-"""Weight of the truth's squared error beside the target's L1."""
+SQUARED = 4.0
+"""Weight of the squared error beside L1 in stage c."""
+
+PLAIN = 0.25
+"""Share of the steps of stage c under plain group norms: a flat picture's statistics are its border's."""
+
+RAW = 0.1
+"""Weight in stage c of the picture before the colour fix that the pipeline ends with: without it most of the error is
+tint, which the fix takes away anyhow."""
 
 
 @dataclass
@@ -88,7 +96,7 @@ def enlarged(lr: Tensor) -> Tensor:
 
 
 def keep_latents(run: Path, photos: Path) -> None:
-    """Latents of every pair, before (the enlarged small picture) and wanted (the sharp target), as float16.
+    """Latents of every pair, before (the enlarged small picture's) and wanted (the truth's), as float16.
 
     Encoding is most of a step's work, and the encoder is frozen: so the transformer sees twenty times the tokens.
     """
@@ -101,15 +109,15 @@ def keep_latents(run: Path, photos: Path) -> None:
                 part = {key: torch.rot90(value, turn, (2, 3)) for key, value in part.items()}
                 if flip:
                     part = {key: value.flip(3) for key, value in part.items()}
-                before, wanted = frozen.encoded(enlarged(part["lr"])), frozen.encoded(part["target"])
+                before, wanted = frozen.encoded(enlarged(part["lr"])), frozen.encoded(part["hr"])
                 rows.append(torch.stack([before, wanted], 1).half())
             print(f"{name}: {turn} turns, {'flipped' if flip else 'not flipped'}", flush=True)
         write(run / f"latents-{name}.pt", torch.cat(rows))
 
 
-def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: float, start: Path | None) -> None:
-    """Squared error of the latent against the sharp target's, at 8 to 44 tokens a side."""
-    frozen, teacher = Frozen.load(run, photos), load_teacher(teacher_file)
+def train_transformer(run: Path, photos: Path, minutes: float, start: Path | None) -> None:
+    """Squared error of the latent against the truth's, at 8 to 44 tokens a side."""
+    frozen = Frozen.load(run, photos)
     sources = {name: torch.load(run / f"latents-{name}.pt", weights_only=True) for name in SIZES}
     module = Restorer()
     if start is not None:
@@ -122,7 +130,7 @@ def train_transformer(run: Path, photos: Path, teacher_file: Path, minutes: floa
         (name,) = rng.choices(list(STEPS), [share for share, _ in STEPS.values()])
         return latent_loss(module, sources, name, rng)
 
-    loop.train(loss, held_out_figures(photos, frozen, teacher, loop))
+    loop.train(loss, held_out_figures(photos, frozen))
 
 
 def latent_loss(restorer: nn.Module, sources: dict[str, Tensor], name: str, rng: random.Random) -> Tensor:
@@ -132,16 +140,16 @@ def latent_loss(restorer: nn.Module, sources: dict[str, Tensor], name: str, rng:
     return F.mse_loss(restored(restorer, before), wanted)
 
 
-def held_out_figures(photos: Path, frozen: Frozen, teacher: nn.Module, loop: Loop) -> Callable[[nn.Module], Figures]:
+def held_out_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figures]:
     """Of 12 held-out crops: how much of the latent's error the transformer takes away, in dB, and the decoded pictures'
     PSNR; of 4 large ones the same, at theta 100 and at 10,000."""
     rng, pictures = random.Random(7), Pictures.load(photos, held_out=True)
     lr, hr = pictures.pairs(rng, 12, 256)
-    z, wanted = frozen.encoded(enlarged(lr)), frozen.encoded(sharp_target(teacher, lr, hr))
+    z, wanted = frozen.encoded(enlarged(lr)), frozen.encoded(hr)
     large = []
     for _ in range(4):
         small, truth = pictures.pairs(rng, 1, SIZES["pairs-whole"])
-        large.append((frozen.encoded(enlarged(small)), frozen.encoded(sharp_target(teacher, small, truth))))
+        large.append((frozen.encoded(enlarged(small)), frozen.encoded(truth)))
     with torch.no_grad():
         off = frozen.decoded(z)
 
@@ -181,42 +189,61 @@ def positions(module: Any, theta: float) -> Iterator[None]:
         module.dit.pos_embed = own
 
 
-def train_together(run: Path, photos: Path, minutes: float) -> None:
+def without_droplets(run: Path, photos: Path) -> None:
+    """Starts the stage "together" from its own best weights with factors of the group norms that fit their inside."""
+    frozen, restorer = trained(run, photos)
+    z = frozen.encoded(Pictures.load(photos).batch(random.Random(3), 32, 192))
+    take_over(frozen.vae.decoder, z / frozen.vae.config.scaling_factor + frozen.vae.config.shift_factor)
+    write(run / "together_start.pt", nn.ModuleDict({"restorer": restorer, "decoder": frozen.vae.decoder}).state_dict())
+
+
+def train_together(run: Path, photos: Path, minutes: float, start: Path | None) -> None:
     """The transformer and the decoder on the picture, behind the frozen encoder; one small crop in four is a clean
     latent that the decoder alone decodes, so that the VAE stays one.
 
     The latent loss of stage b leaves a blurred picture: what a latent's mean over all sharp pictures decodes to. Here
-    the target is one sharp picture, and the decoder learns to show what the transformer found. A share of the steps is
-    stage b's at large sizes, which the picture's loss never sees.
+    the picture is the truth's, after the colour fix that the pipeline ends with, and the decoder learns to show what
+    the transformer found. Sharpness is left to the detail network. A share of the steps is stage b's at large sizes,
+    which the picture's loss never sees.
     """
     frozen = Frozen.load(run, photos)
-    sources = [crops.Kept.load(run / name) for name in ("pairs.pt", "pairs-large.pt")]
-    restorer = Restorer()
-    restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
-    decoder = frozen.vae.decoder.requires_grad_(True)
+    training = Pictures.load(photos)
+    restorer, decoder = Restorer(), frozen.vae.decoder.requires_grad_(True)
     module = nn.ModuleDict({"restorer": restorer, "decoder": decoder})
+    if start is None:
+        restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
+    else:
+        module.load_state_dict(torch.load(start, weights_only=True))
     loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=4)
-
     kept = {name: torch.load(run / f"latents-{name}.pt", weights_only=True) for name in ("pairs-huge", "pairs-whole")}
 
     def loss(rng: random.Random, step: int) -> Tensor:
         if rng.random() < LATENT:
             return latent_loss(restorer, kept, rng.choice(list(kept)), rng)
         large = rng.random() < LARGE
-        batch = sources[large].batch(rng, *((1, 0.0, 384) if large else (4, 0.0, 192)))
-        target = batch["target"]
-        z = frozen.encoded(enlarged(batch["lr"]))
+        small, truth = training.mixed_pairs(rng, *((1, 384) if large else (4, 192)))
+        colours = enlarged(small)
+        z = frozen.encoded(colours)
         if large:
             z = restored(restorer, z)
         else:
-            target[:1] = batch["hr"][:1]
-            z = torch.cat([frozen.encoded(target[:1]), restored(restorer, z[1:])])
-        made = frozen.decoded(z)
-        return F.l1_loss(made, target) + 0.25 * wavelet_loss(made, target) + TRUTH * F.mse_loss(made, batch["hr"])
+            z, colours[0] = torch.cat([frozen.encoded(truth[:1]), restored(restorer, z[1:])]), truth[0]
+        kind = rng.random()
+        if kind < PLAIN:
+            made, droplets = frozen.decoded(z), 0.0
+        else:
+            with inner_norms(decoder, pooled=kind > 0.5 + PLAIN / 2):
+                made = frozen.decoded(z)
+                droplets = DROPLET * excess_of(decoder)
+        tint, made = RAW * F.l1_loss(made, truth), wavelet_fix(made, colours)
+        sharp = F.l1_loss(made, truth) + 0.25 * wavelet_loss(made, truth) + SQUARED * F.mse_loss(made, truth)
+        return sharp + tint + droplets
 
-    rng = random.Random(7)
-    lr, hr = Pictures.load(photos, held_out=True).pairs(rng, 12, 256)
+    rng, pictures = random.Random(7), Pictures.load(photos, held_out=True)
+    lr, hr = pictures.pairs(rng, 12, 256)
     z = frozen.encoded(enlarged(lr))
+    whole = pictures.batch(rng, 2, 768)
+    z_whole = frozen.encoded(whole)
 
     def figures(average: nn.Module) -> Figures:
         settings = frozen.vae.config
@@ -227,10 +254,12 @@ def train_together(run: Path, photos: Path, minutes: float) -> None:
                 return average["decoder"](scaled).float() * 0.5 + 0.5
 
         with torch.no_grad():
-            on, off = shown(restored(average["restorer"], z)), shown(z)
+            on, off = (wavelet_fix(shown(x), enlarged(lr)) for x in (restored(average["restorer"], z), z))
+            large, part = shown(z_whole), shown(z_whole[..., 16:32, 16:32].contiguous())
         (detail, right), (_, right_off) = detail_and_right(on, hr), detail_and_right(off, hr)
         values = {"psnr": psnr(on, hr), "psnr_off": psnr(off, hr), "detail": detail, "right": right}
-        return values | {"right_off": right_off, "lattice": lattice(on, hr, 16), "score": right - 0.01 * abs(detail)}
+        values |= {"clean": psnr(large, whole), "part": psnr(part[..., 64:192, 64:192], large[..., 320:448, 320:448])}
+        return values | {"right_off": right_off, "lattice": lattice(on, hr, 16), "score": psnr(on, hr)}
 
     loop.train(loss, figures)
 
@@ -247,11 +276,13 @@ def trained(run: Path, photos: Path) -> tuple[Frozen, Restorer]:
 
 
 def pipeline(run: Path, photos: Path) -> Callable[[Tensor, Tensor], Tensor]:
-    """(small, truth) -> the decoder's picture: what the detail network is trained behind."""
+    """(small, truth) -> what the detail network will be given, after the preset's colour fix and fidelity."""
     frozen, restorer = trained(run, photos)
+    preset = PRESETS["embedded"]
 
     def made(lr: Tensor, hr: Tensor) -> Tensor:
         with torch.no_grad():
-            return frozen.decoded(restored(restorer, frozen.encoded(enlarged(lr)))).clamp(0, 1)
+            raw = frozen.decoded(restored(restorer, frozen.encoded(enlarged(lr))))
+            return finish(raw, lr, Size(*hr.shape[-2:]), preset.colour, preset.fidelity)
 
     return made

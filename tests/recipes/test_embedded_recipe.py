@@ -11,7 +11,7 @@ from torch import nn
 from op4ksr_core.model.flow import image_ids
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.settings import RopeSettings
-from recipes.embedded import detail, figures, loop, networks
+from recipes.embedded import detail, figures, loop, networks, norms
 from recipes.embedded.muon import orthogonal
 from recipes.embedded.teacher import load_teacher, sharp_target
 
@@ -81,6 +81,48 @@ def test_heads_of_the_last_blocks_look_at_one_neighbour_under_theta_100_alone(si
                 logits = keys[:, head] @ queries[middle * side + middle, head] / 128**0.5
                 share = logits.softmax(0).unflatten(0, (side, side))[middle + down, middle + right]
                 assert least <= share <= most
+
+
+def two_norms():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.GroupNorm(2, 8), nn.Conv2d(8, 8, 3, padding=1), nn.GroupNorm(2, 8))
+    for norm in norms.norms_of(module):
+        nn.init.normal_(norm.weight, 1, 0.2)
+        nn.init.normal_(norm.bias, 0, 0.2)
+    return module
+
+
+def with_droplet(x):
+    x = x.clone()
+    x[..., :1, :1] += 100.0
+    return x
+
+
+def test_inner_norms_do_not_see_the_border_and_charge_for_what_stands_out_there():
+    norm, x = nn.GroupNorm(2, 8), torch.randn(2, 8, 24, 24)
+    with norms.inner_norms(norm, pooled=False):
+        calm, excess = norm(x)[..., 4:-4, 4:-4], float(norms.excess_of(norm))
+        loud, charged = norm(with_droplet(x))[..., 4:-4, 4:-4], norms.excess_of(norm)
+    torch.testing.assert_close(loud, calm)
+    assert float(charged) > excess + 0.005
+    assert type(norm) is nn.GroupNorm and float((norm(with_droplet(x)) - norm(x)).detach().abs().max()) > 1
+
+
+def test_pooled_inner_norms_take_one_statistic_for_all_crops():
+    norm = nn.GroupNorm(2, 8)
+    x = torch.randn(2, 8, 24, 24) * torch.tensor([1.0, 4.0])[:, None, None, None]
+    with norms.inner_norms(norm, pooled=True):
+        small, large = norm(x).std((1, 2, 3))
+    assert float(large / small) == pytest.approx(4, rel=0.1)
+
+
+def test_a_module_with_droplets_is_taken_over():
+    module, x = two_norms(), with_droplet(torch.randn(4, 8, 24, 24))
+    before = module(x)[..., 6:-6, 6:-6]
+    norms.take_over(module, x)
+    with norms.inner_norms(module, pooled=True):
+        after = module(x)[..., 6:-6, 6:-6]
+    assert float((after - before).square().mean() / before.var()) < 0.01
 
 
 def write_ncnn(folder, layers, half):

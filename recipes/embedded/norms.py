@@ -1,0 +1,100 @@
+"""Group norms that do not get used to a map's border, for training the decoder.
+
+A group norm takes its statistics from the whole map, and a decoder that is trained on small crops learns to set them
+itself: it draws one huge value where zero padding tells it that there is a corner (StyleGAN's droplet, arXiv
+1912.04958, section 2), and divides by that. Its share shrinks with the map's area, so at 4096 px nothing is as it was
+in training. Here the statistics come from the map's inside, half of the time over all crops of the batch, as a large
+picture's would, and what stands out at the border costs something; trained so, the same weights run under plain group
+norms at any size.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BORDER = 6
+"""A sixth of the map on every side counts as border: two latent px of a crop of 192 px."""
+
+ALLOWED = 4.0
+"""Energy of a border px, in that of the inside, which is not yet a droplet."""
+
+DROPLET = 0.2
+"""Weight of `excess_of` beside a loss of about 0.06."""
+
+
+class InnerNorm(nn.GroupNorm):
+    """A group norm by the statistics of the inside; `excess` is how far the border stood out in its last forward."""
+
+    pooled = False
+    excess: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, deviation = inner_statistics(x, self.num_groups, self.pooled, self.eps)
+        made = (x.float() - mean) / deviation
+        energy = made.square().mean(1)
+        self.excess = (energy / ALLOWED).clamp(min=1).log().mean()
+        return made * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+def inner_statistics(x: Tensor, groups: int, pooled: bool, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (B or 1, C, 1, 1) of each group of channels, the border left out."""
+    rows, columns = (side // BORDER for side in x.shape[-2:])
+    inner = x[..., rows : x.shape[-2] - rows, columns : x.shape[-1] - columns].float().unflatten(1, (groups, -1))
+    dims = (0, 2, 3, 4) if pooled else (2, 3, 4)
+    variance, mean = torch.var_mean(inner, dims, correction=0, keepdim=True)
+    each = x.shape[1] // groups
+    mean, deviation = (v[:, :, 0].repeat_interleave(each, 1) for v in (mean, (variance + eps).sqrt()))
+    return mean, deviation
+
+
+def norms_of(module: nn.Module) -> list[Any]:
+    return [part for part in module.modules() if isinstance(part, nn.GroupNorm)]
+
+
+@contextmanager
+def inner_norms(module: nn.Module, pooled: bool) -> Iterator[None]:
+    """Inside, the module's group norms are InnerNorms; parameters and their names stay."""
+    norms = norms_of(module)
+    for norm in norms:
+        norm.__class__, norm.pooled = InnerNorm, pooled
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.__class__ = nn.GroupNorm
+
+
+def excess_of(module: nn.Module) -> Tensor:
+    """Of the last forward under `inner_norms`, mean over the norms."""
+    return torch.stack([norm.excess for norm in norms_of(module)]).mean()
+
+
+@torch.no_grad()
+def take_over(module: nn.Module, *inputs: Tensor) -> None:
+    """Sets the group norms' factors and summands so that the module gives about the same under `inner_norms`."""
+
+    def hook(norm: nn.GroupNorm, given: tuple[Tensor], made: Tensor) -> None:
+        x = given[0].float()
+        mean, deviation = inner_statistics(x, norm.num_groups, True, norm.eps)
+        rows, columns = (side // BORDER for side in x.shape[-2:])
+        inside = (..., slice(rows, x.shape[-2] - rows), slice(columns, x.shape[-1] - columns))
+        before, after = ((x - mean) / deviation)[inside], made.float()[inside]
+        # The straight line through (before, after), channel by channel.
+        variance, mean_before = torch.var_mean(before, (0, 2, 3), correction=0)
+        mean_after = after.mean((0, 2, 3))
+        slope = ((before - mean_before[:, None, None]) * after).mean((0, 2, 3)) / variance.clamp(min=1e-12)
+        fitted[norm] = slope, mean_after - slope * mean_before
+
+    fitted: dict[nn.GroupNorm, tuple[Tensor, Tensor]] = {}
+    hooks = [norm.register_forward_hook(hook) for norm in norms_of(module)]
+    try:
+        module(*inputs)
+    finally:
+        for one in hooks:
+            one.remove()
+    for norm, (weight, bias) in fitted.items():
+        norm.weight.copy_(weight)
+        norm.bias.copy_(bias)
