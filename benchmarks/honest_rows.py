@@ -3,7 +3,8 @@
     python benchmarks/honest_rows.py -o FOLDER [--pairs DIR] [--teacher FILE.param] [--sheet FILE.png] [--limit N]
 
 DIR holds lr/ and hr/ of equal names (default: the shared RealSR pairs). Writes every result below FOLDER, prints a
-Markdown table of medians with the seconds of a row's pictures, and a sheet of eight crops with --sheet.
+Markdown table of medians with the seconds of a row's pictures, a second one of Wilcoxon's p against the model, and
+makes a sheet of eight crops with --sheet.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw
+from scipy.stats import wilcoxon
 from torch import Tensor
 
 from op4ksr_core.evaluate.metrics import METRICS, Tiles
@@ -33,7 +35,8 @@ from recipes.embedded.teacher import load_teacher, teach  # noqa: E402
 
 PAIRS = Path(__file__).parent.parent.parent / "shared" / "data" / "realsr"
 NAMES = ("psnr", "ssim", "gmsd", "detail", "right", "niqe", "periodicity")
-SHOWN = ("Lanczos", "the model", "teacher", "truth")
+MODEL = "the model"
+SHOWN = ("Lanczos", MODEL, "teacher", "truth")
 Row = Callable[[Tensor, Tensor], Tensor]
 """(small, truth) -> the row's picture."""
 
@@ -62,7 +65,7 @@ def rows_of(teacher: Path | None) -> dict[str, Row]:
 
     rows: dict[str, Row] = {
         "Lanczos": lambda lr, hr: lanczos(lr, Size(*hr.shape[-2:])).clamp(0, 1),
-        "the model": restored(),
+        MODEL: restored(),
         "transformer off": without_transformer,
         "theta 10,000": restored(rope=RopeSettings(theta=10_000.0)),
         "no compensation": restored(compensation=0.0),
@@ -88,8 +91,10 @@ def main() -> None:
     pairs = pairs[: args.limit]
     print("| row | " + " | ".join(METRICS[name].heading for name in NAMES) + " | s |")
     print("|---" * (2 + len(NAMES)) + "|")
+    found: dict[str, dict[str, list[float]]] = {}
     for name, row in rows_of(args.teacher).items():
         values, started = {metric: [] for metric in NAMES}, time.perf_counter()
+        found[name] = values
         for small, large in pairs:
             made = row(read_picture(small).rgb, read_picture(large).rgb)
             (args.output / name).mkdir(parents=True, exist_ok=True)
@@ -101,8 +106,19 @@ def main() -> None:
                 values[metric].append(METRICS[metric](made, read_picture(large).rgb, Tiles()))
         shown = [f"{statistics.median(values[metric]):.4g}" for metric in NAMES]
         print(f"| {name} | " + " | ".join(shown) + f" | {seconds:.0f} |", flush=True)
+    print("\n| p against the model | " + " | ".join(NAMES) + " |" + "\n|---" + "|---" * len(NAMES) + "|")
+    for name, values in found.items():
+        if name != MODEL:
+            changes = [compared(values[metric], found[MODEL][metric]) for metric in NAMES]
+            print(f"| {name} | " + " | ".join(changes) + " |", flush=True)
     if args.sheet:
         sheet(args.output, [large for _, large in pairs], args.sheet)
+
+
+def compared(row: list[float], model: list[float]) -> str:
+    """Wilcoxon's p, and in how many pictures the row's value is the greater; a dash where nothing differs."""
+    more = sum(a > b for a, b in zip(row, model, strict=True))
+    return f"{wilcoxon(row, model).pvalue:.2g} (greater in {more})" if row != model else "-"
 
 
 def sheet(folder: Path, truths: list[Path], to: Path, side: int = 192, count: int = 8) -> None:
