@@ -19,7 +19,7 @@ from torch import Tensor
 from op4ksr_core.geometry import Size
 from op4ksr_core.lattice.inspector import inspect
 from op4ksr_core.paths import ASSETS, DEMO_PHOTO
-from op4ksr_core.picture.convert import as_picture
+from op4ksr_core.picture.convert import as_picture, as_tensor
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import lanczos, resize
 from op4ksr_core.pipeline.upscaler import Upscaler
@@ -29,18 +29,12 @@ LEVELS = (0.2, 0.8)
 HALO = 4 / 255
 
 
-def drawn(draw_on: Image.Image) -> Tensor:
-    return torch.frombuffer(bytearray(draw_on.convert("RGB").tobytes()), dtype=torch.uint8).view(
-        1, draw_on.height, draw_on.width, 3
-    ).permute(0, 3, 1, 2).float() / 255  # fmt: skip
-
-
 def text() -> Tensor:
     image = Image.new("RGB", (SIDE, SIDE), "white")
     draw = ImageDraw.Draw(image)
     for line, size in enumerate((8, 10, 12, 16, 20)):
         draw.text((3, 3 + line * 17), "Sphinx 0123", fill="black", font=ImageFont.load_default(size))
-    return drawn(image)
+    return as_tensor(image)[None]
 
 
 def line_art() -> Tensor:
@@ -50,7 +44,7 @@ def line_art() -> Tensor:
         box = [20 + 28 * number, 20 + 20 * number, 360 - 24 * number, 360 - 28 * number]
         draw.ellipse(box, outline="black", width=6)
         draw.line([0, 64 * number, 384, 384 - 48 * number], fill="black", width=5)
-    return drawn(large.resize((SIDE, SIDE), Image.Resampling.BOX))
+    return as_tensor(large.resize((SIDE, SIDE), Image.Resampling.BOX))[None]
 
 
 def step() -> Tensor:
@@ -65,7 +59,7 @@ def photo(path: Path, left: int, top: int, quality: int = 0) -> Tensor:
         held = io.BytesIO()
         part.save(held, "JPEG", quality=quality)
         part = Image.open(held)
-    return drawn(part)
+    return as_tensor(part)[None]
 
 
 def pictures() -> dict[str, Tensor]:

@@ -39,10 +39,15 @@ class InnerNorm(nn.GroupNorm):
         return made * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+def inside(x: Tensor) -> Tensor:
+    """The map without its border."""
+    rows, columns = (side // BORDER for side in x.shape[-2:])
+    return x[..., rows : x.shape[-2] - rows, columns : x.shape[-1] - columns]
+
+
 def inner_statistics(x: Tensor, groups: int, pooled: bool, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and deviation (B or 1, C, 1, 1) of each group of channels, the border left out."""
-    rows, columns = (side // BORDER for side in x.shape[-2:])
-    inner = x[..., rows : x.shape[-2] - rows, columns : x.shape[-1] - columns].float().unflatten(1, (groups, -1))
+    inner = inside(x).float().unflatten(1, (groups, -1))
     dims = (0, 2, 3, 4) if pooled else (2, 3, 4)
     variance, mean = torch.var_mean(inner, dims, correction=0, keepdim=True)
     each = x.shape[1] // groups
@@ -79,9 +84,7 @@ def take_over(module: nn.Module, *inputs: Tensor) -> None:
     def hook(norm: nn.GroupNorm, given: tuple[Tensor], made: Tensor) -> None:
         x = given[0].float()
         mean, deviation = inner_statistics(x, norm.num_groups, True, norm.eps)
-        rows, columns = (side // BORDER for side in x.shape[-2:])
-        inside = (..., slice(rows, x.shape[-2] - rows), slice(columns, x.shape[-1] - columns))
-        before, after = ((x - mean) / deviation)[inside], made.float()[inside]
+        before, after = inside((x - mean) / deviation), inside(made.float())
         # The straight line through (before, after), channel by channel.
         variance, mean_before = torch.var_mean(before, (0, 2, 3), correction=0)
         mean_after = after.mean((0, 2, 3))

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from op4ksr_core.picture.convert import as_tensor
 from op4ksr_core.train.degradation import Degradation, Stage, degrade
 from recipes.pictures import PHOTOS, photo
 from recipes.scenes import render
@@ -161,8 +162,7 @@ def graphic(rng: random.Random, side: int) -> Tensor:
         else:
             letters = "".join(rng.choice(string.ascii_letters + string.digits + " ") for _ in range(12))
             draw.text((x, y), letters, fill=ink, font=ImageFont.load_default(rng.randrange(24, 90)))
-    small = image.resize((side, side), Image.Resampling.BOX)
-    return _to_floats(np.asarray(small))
+    return as_tensor(image.resize((side, side), Image.Resampling.BOX))
 
 
 def degraded(hr: Tensor, rng: random.Random, how: Degradation = CAMERA) -> Tensor:
