@@ -88,7 +88,7 @@ def keep_pairs(path: Path, pictures: Pictures, count: int, side: int) -> None:
     """Degrades and keeps `count` crops; crop n follows from n."""
     rows = []
     for number in range(count):
-        lr, hr = pictures.pairs(random.Random(f"pairs {side} {number}"), 1, side)
+        lr, hr = pictures.mixed_pairs(random.Random(f"pairs {side} {number}"), 1, side)
         rows.append([_bytes(x[0]) for x in (lr, hr)])
         if (number + 1) % 100 == 0:
             print(f"{number + 1} of {count} crops", flush=True)

@@ -42,6 +42,8 @@ def unpack(run: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
     write(run / "vae_best.pt", vae.state_dict())
     write(run / "transformer_start.pt", restorer.state_dict())
+    together = torch.nn.ModuleDict({"restorer": restorer, "decoder": vae.decoder})
+    write(run / "together_best.pt", together.state_dict())
     detail = load_file(COMPENSATION)
     write(run / "detail_start.pt", {key: value.float() for key, value in detail.items()})
     write(run / "latents.pt", {"shift": latents["shift_factor"], "scale": latents["scaling_factor"]})

@@ -235,11 +235,14 @@ def train_together(run: Path, photos: Path, minutes: float, start: Path | None) 
             with inner_norms(decoder, pooled=kind > 0.5 + PLAIN / 2):
                 made = frozen.decoded(z)
                 droplets = DROPLET * excess_of(decoder)
-        tint, made = RAW * F.l1_loss(made, truth), wavelet_fix(made, colours)
-        sharp = F.l1_loss(made, truth) + 0.25 * wavelet_loss(made, truth) + SQUARED * F.mse_loss(made, truth)
-        return sharp + tint + droplets
+        return RAW * F.l1_loss(made, truth) + picture_loss(wavelet_fix(made, colours), truth) + droplets
 
     loop.train(loss, picture_figures(photos, frozen))
+
+
+def picture_loss(made: Tensor, truth: Tensor) -> Tensor:
+    """Of the decoder's picture after the colour fix."""
+    return F.l1_loss(made, truth) + 0.25 * wavelet_loss(made, truth) + SQUARED * F.mse_loss(made, truth)
 
 
 def picture_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figures]:

@@ -8,10 +8,14 @@ import torch
 from patterns import woven
 from torch import nn
 
+from op4ksr_core import Upscaler
+from op4ksr_core.geometry import Size
 from op4ksr_core.model.flow import image_ids
 from op4ksr_core.model.rope import RotaryEmbedding
+from op4ksr_core.model.vae import decode, encode
+from op4ksr_core.picture.resample import resize
 from op4ksr_core.settings import RopeSettings
-from recipes.embedded import detail, figures, loop, networks, norms
+from recipes.embedded import detail, export, figures, loop, networks, norms, transformer, whole
 from recipes.embedded.muon import orthogonal
 from recipes.embedded.teacher import load_teacher, sharp_target
 
@@ -204,3 +208,29 @@ def test_scaling_makes_brightness_stronger_and_leaves_flat_pictures_alone(tmp_pa
     with torch.no_grad():
         added = scaled(greys.expand(-1, -1, 40, 40), greys.expand(-1, -1, 160, 160))
     assert float(added[..., 80:84, 80:84].mean(0).abs().max()) < 1e-5
+
+
+def test_the_last_stage_trains_on_the_picture_that_the_bundled_model_shows(tmp_path, photo):
+    photo = resize(photo, Size(96, 96)).clamp(0, 1)
+    export.unpack(tmp_path)
+    frozen = transformer.Frozen.load(tmp_path, tmp_path)
+    module = whole.new_whole(frozen)
+    module.load_state_dict(whole.start_of(tmp_path))
+    with torch.no_grad():
+        z = module["restorer"](encode(frozen.vae, transformer.enlarged(photo)))
+        made = whole.shown(module["detail"], decode(frozen.vae, z), photo)
+    upscaler = Upscaler.from_embedded(dtype=torch.float32, device="cpu", check_memory=False)
+    inside = slice(64, -64)  # zero padding here, a mirrored border there
+    difference = (made.clamp(0, 1) - upscaler(photo, 4))[..., inside, inside].abs().mean()
+    assert difference < 0.5 / 255  # bfloat16 here where the CPU has it
+
+
+def test_a_checkpoint_of_the_last_stage_is_split_into_what_it_was_made_of(tmp_path):
+    export.unpack(tmp_path)
+    before = whole.start_of(tmp_path)
+    torch.save(before, tmp_path / "whole_best.pt")
+    (tmp_path / "together_best.pt").unlink()
+    whole.split(tmp_path, tmp_path / "whole_best.pt")
+    (tmp_path / "detail_best.pt").rename(tmp_path / "detail_start.pt")
+    after = whole.start_of(tmp_path)
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
