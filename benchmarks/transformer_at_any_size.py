@@ -1,10 +1,11 @@
 """What theta 10,000, and no transformer at all, do to the bundled model's picture of any size.
 
-    python benchmarks/transformer_at_any_size.py PICTURE... [--side 4096]
+    python benchmarks/transformer_at_any_size.py PICTURE... [--side 4096] [--degradation camera]
 
-Each picture is cut to at most SIDE px, degraded to a quarter of its side as in the model's training, and restored as
-usual, under theta 10,000 and without the transformer (velocity 0), with and without the detail network. Prints the
-means, in how many pictures the change is worse, and Wilcoxon's p.
+Each picture is cut to at most SIDE px, degraded to a quarter of its side in one of the two ways of the model's
+training (recipes/embedded/pictures.py: LIGHT, seven crops in ten, or CAMERA), and restored as usual, under theta
+10,000 and without the transformer (velocity 0), with and without the detail network. Prints the means, in how many
+pictures the change is worse, and Wilcoxon's p.
 `latent` is the squared error of the restored latent against the truth's, in dB below that of the enlarged picture.
 """
 
@@ -29,7 +30,9 @@ from op4ksr_core.picture.resample import resize
 from op4ksr_core.settings import RopeSettings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from recipes.embedded.pictures import degraded  # noqa: E402
+from recipes.embedded.pictures import CAMERA, LIGHT, degraded  # noqa: E402
+
+DEGRADATIONS = {"light": LIGHT, "camera": CAMERA}
 
 USUAL, FLUX, OFF = ROWS = ("as usual", "theta 10,000", "no transformer")
 BETTER = {"latent": 1, "PSNR": 1, "GMSD": -1, "detail": 1, "right": 1}
@@ -43,16 +46,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path, nargs="+")
     parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--degradation", choices=DEGRADATIONS, default="light")
     arguments = parser.parse_args()
+    degradation = DEGRADATIONS[arguments.degradation]
     dtype = torch.bfloat16 if half_is_fast(torch.device("cpu")) else torch.float32
     upscaler = Upscaler.from_embedded(dtype=dtype, check_memory=False)
     found: Found = {(row, compensation): [] for compensation in (0.0, 1.0) for row in ROWS}
     for number, path in enumerate(arguments.pictures):
         hr = read_picture(path).rgb
         height, width = (min(arguments.side, side) // 64 * 64 for side in hr.shape[-2:])
-        measure(upscaler, hr[..., :height, :width].contiguous(), number, found)
+        hr = hr[..., :height, :width].contiguous()
+        measure(upscaler, hr, degraded(hr, random.Random(number), degradation), found)
         print(f"{path.name}, {width}x{height}: done", file=sys.stderr, flush=True)
-    print(f"{len(arguments.pictures)} pictures in {dtype}, means; in brackets in how many it is worse, Wilcoxon's p\n")
+    print(f"{len(arguments.pictures)} pictures, degradation {arguments.degradation}, in {dtype}: means;")
+    print("in brackets in how many it is worse, Wilcoxon's p\n")
     print("| | | " + " | ".join(BETTER) + " |\n|---|---|" + "---|" * len(BETTER))
     for row, compensation in found:
         behind = "with the detail network" if compensation else "without it"
@@ -61,9 +68,9 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def measure(upscaler: Upscaler, hr: torch.Tensor, seed: int, found: Found) -> None:
+def measure(upscaler: Upscaler, hr: torch.Tensor, lr: torch.Tensor, found: Found) -> None:
     """Adds the figures of one picture to every row."""
-    usual, size, lr = PRESETS["embedded"], Size(*hr.shape[-2:]), degraded(hr, random.Random(seed))
+    usual, size = PRESETS["embedded"], Size(*hr.shape[-2:])
     truth, before = (upscaler.host.encode(x, usual, lambda *_: None) for x in (hr, resize(lr, size).clamp(0, 1)))
     for row in ROWS:
         theta = RopeSettings(theta=10_000.0) if row == FLUX else usual.rope

@@ -23,9 +23,9 @@ def psnr(picture: Tensor, truth: Tensor) -> float:
 
 
 def detail_and_right(picture: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Medians over the batch of the product's own measures."""
+    """Means over the batch of the product's own measures."""
     pairs = list(zip(picture.clamp(0, 1).split(1), truth.split(1), strict=True))
-    return tuple(statistics.median(measure(*pair) for pair in pairs) for measure in (detail, right))
+    return tuple(statistics.fmean(measure(*pair) for pair in pairs) for measure in (detail, right))
 
 
 def lattice(picture: Tensor, truth: Tensor, period: int = 4) -> float:

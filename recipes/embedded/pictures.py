@@ -149,15 +149,14 @@ class Pictures:
         hr = self.batch(rng, count, side)
         return degraded(hr, rng, how), hr
 
-    def mixed_pairs(self, rng: random.Random, count: int, side: int) -> tuple[Tensor, Tensor]:
-        """The same, most of them lightly degraded, and some of them graphics."""
-        hr = self.batch(rng, count, side)
-        for number in range(count):
-            if rng.random() < GRAPHIC_SHARE:
-                hr[number] = graphic(rng, side)
+    def mixed_pairs(self, rng: random.Random, count: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, most of them lightly degraded, and some of them graphics: where, is the third (count,), bool."""
+        hr, drawn = self.batch(rng, count, side), torch.tensor([rng.random() < GRAPHIC_SHARE for _ in range(count)])
+        for number in drawn.nonzero()[:, 0]:
+            hr[number] = graphic(rng, side)
         light = [rng.random() < LIGHT_SHARE for _ in range(count)]
         parts = zip(hr.split(1), light, strict=True)
-        return torch.cat([degraded(one, rng, LIGHT if is_light else CAMERA) for one, is_light in parts]), hr
+        return torch.cat([degraded(one, rng, LIGHT if is_light else CAMERA) for one, is_light in parts]), hr, drawn
 
 
 def graphic(rng: random.Random, side: int) -> Tensor:

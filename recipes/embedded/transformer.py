@@ -24,7 +24,7 @@ from .figures import detail_and_right, lattice, psnr
 from .loop import Figures, Loop, mean, write
 from .networks import SIGMA_MID, THETA, Restorer, half_where_fast, new_vae
 from .norms import DROPLET, excess_of, inner_norms, take_over
-from .pictures import Pictures
+from .pictures import LIGHT, Pictures
 
 VARIANTS = ((0, False), (1, True))
 """(quarter turns, flipped): the forms of each crop whose latents are kept; of crops above 512 px the first alone."""
@@ -38,8 +38,9 @@ STEPS = {"pairs": (0.4, 24), "pairs-large": (0.25, 6), "pairs-huge": (0.2, 2), "
 LARGE = 0.25
 """Share of the steps of stage c on one crop of 384 px in place of four of 192."""
 
-LATENT = 0.2
-"""Share of the steps of stage c on kept latents of 32 and 44 tokens a side, the transformer's alone."""
+LATENT, LATENT_SIDE = 0.04, 1024
+"""Share of the steps of stage c on the latent of a crop of 1024 px, 32 tokens a side, which the picture's loss never
+sees."""
 
 FLUX_THETA = 10_000.0
 
@@ -215,13 +216,13 @@ def train_together(run: Path, photos: Path, minutes: float, start: Path | None) 
     else:
         module.load_state_dict(torch.load(start, weights_only=True))
     loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=4)
-    kept = {name: torch.load(run / f"latents-{name}.pt", weights_only=True) for name in ("pairs-huge", "pairs-whole")}
 
     def loss(rng: random.Random, step: int) -> Tensor:
         if rng.random() < LATENT:
-            return latent_loss(restorer, kept, rng.choice(list(kept)), rng)
+            small, truth, _ = training.mixed_pairs(rng, 1, LATENT_SIDE)
+            return F.mse_loss(restored(restorer, frozen.encoded(enlarged(small))), frozen.encoded(truth))
         large = rng.random() < LARGE
-        small, truth = training.mixed_pairs(rng, *((1, 384) if large else (4, 192)))
+        small, truth, _ = training.mixed_pairs(rng, *((1, 384) if large else (4, 192)))
         colours = enlarged(small)
         z = frozen.encoded(colours)
         if large:
@@ -246,11 +247,12 @@ def picture_loss(made: Tensor, truth: Tensor) -> Tensor:
 
 
 def picture_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figures]:
-    """Of 12 held-out crops with the transformer and without it; `clean` is the decoder's PSNR on two clean pictures of
-    768 px, `part` how well the middle of their latents agrees with it when decoded alone."""
+    """Of 48 held-out crops under light blur, with the transformer and (`_off`) without it; `clean` is the decoder's
+    PSNR on two clean pictures of 768 px, `part` how well the middle of their latents agrees with it when decoded alone.
+    """
     rng, pictures = random.Random(7), Pictures.load(photos, held_out=True)
-    lr, hr = pictures.pairs(rng, 12, 256)
-    z = frozen.encoded(enlarged(lr))
+    lr, hr = pictures.pairs(rng, 48, 256, LIGHT)
+    z = torch.cat([frozen.encoded(enlarged(part)) for part in lr.split(8)])
     whole = pictures.batch(rng, 2, 768)
     z_whole = frozen.encoded(whole)
 
@@ -263,7 +265,8 @@ def picture_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figur
                 return average["decoder"](scaled).float() * 0.5 + 0.5
 
         with torch.no_grad():
-            on, off = (wavelet_fix(shown(x), enlarged(lr)) for x in (restored(average["restorer"], z), z))
+            moved = torch.cat([restored(average["restorer"], part) for part in z.split(8)])
+            on, off = (wavelet_fix(torch.cat([shown(x) for x in y.split(8)]), enlarged(lr)) for y in (moved, z))
             large, part = shown(z_whole), shown(z_whole[..., 16:32, 16:32].contiguous())
         (detail, right), (_, right_off) = detail_and_right(on, hr), detail_and_right(off, hr)
         values = {"psnr": psnr(on, hr), "psnr_off": psnr(off, hr), "detail": detail, "right": right}

@@ -1,6 +1,7 @@
 """The recipe of the bundled model: its loop, its teacher's files, its figures. Whole stages take hours."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,14 +9,13 @@ import torch
 from patterns import woven
 from torch import nn
 
-from op4ksr_core import Upscaler
+from op4ksr_core import PRESETS, Upscaler
 from op4ksr_core.geometry import Size
 from op4ksr_core.model.flow import image_ids
 from op4ksr_core.model.rope import RotaryEmbedding
-from op4ksr_core.model.vae import decode, encode
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.settings import RopeSettings
-from recipes.embedded import detail, export, figures, loop, networks, norms, transformer, whole
+from recipes.embedded import detail, export, figures, loop, networks, norms, transformer
 from recipes.embedded.muon import orthogonal
 from recipes.embedded.teacher import load_teacher, sharp_target
 
@@ -210,27 +210,10 @@ def test_scaling_makes_brightness_stronger_and_leaves_flat_pictures_alone(tmp_pa
     assert float(added[..., 80:84, 80:84].mean(0).abs().max()) < 1e-5
 
 
-def test_the_last_stage_trains_on_the_picture_that_the_bundled_model_shows(tmp_path, photo):
-    photo = resize(photo, Size(96, 96)).clamp(0, 1)
+def test_the_detail_network_is_trained_behind_what_the_bundled_model_shows(tmp_path, photo):
+    small = resize(photo, Size(96, 96)).clamp(0, 1)
     export.unpack(tmp_path)
-    frozen = transformer.Frozen.load(tmp_path, tmp_path)
-    module = whole.new_whole(frozen)
-    module.load_state_dict(whole.start_of(tmp_path))
-    with torch.no_grad():
-        z = module["restorer"](encode(frozen.vae, transformer.enlarged(photo)))
-        made = whole.shown(module["detail"], decode(frozen.vae, z), photo)
-    upscaler = Upscaler.from_embedded(dtype=torch.float32, device="cpu", check_memory=False)
-    inside = slice(64, -64)  # zero padding here, a mirrored border there
-    difference = (made.clamp(0, 1) - upscaler(photo, 4))[..., inside, inside].abs().mean()
-    assert difference < 0.5 / 255  # bfloat16 here where the CPU has it
-
-
-def test_a_checkpoint_of_the_last_stage_is_split_into_what_it_was_made_of(tmp_path):
-    export.unpack(tmp_path)
-    before = whole.start_of(tmp_path)
-    torch.save(before, tmp_path / "whole_best.pt")
-    (tmp_path / "together_best.pt").unlink()
-    whole.split(tmp_path, tmp_path / "whole_best.pt")
-    (tmp_path / "detail_best.pt").rename(tmp_path / "detail_start.pt")
-    after = whole.start_of(tmp_path)
-    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    made = transformer.pipeline(tmp_path, tmp_path)(small, resize(photo, Size(384, 384)))
+    settings = replace(PRESETS["embedded"], compensation=0.0)
+    shown = Upscaler.from_embedded(settings, "cpu", torch.float32, check_memory=False)(small, 4)
+    assert (made - shown).abs().mean() < 0.5 / 255  # bfloat16 where the CPU has it
