@@ -218,9 +218,8 @@ def train_together(run: Path, photos: Path, minutes: float, start: Path | None) 
     loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=4)
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        if rng.random() < LATENT:
-            small, truth, _ = training.mixed_pairs(rng, 1, LATENT_SIDE)
-            return F.mse_loss(restored(restorer, frozen.encoded(enlarged(small))), frozen.encoded(truth))
+        if (latent := latent_step(restorer, frozen, training, rng)) is not None:
+            return latent
         large = rng.random() < LARGE
         small, truth, _ = training.mixed_pairs(rng, *((1, 384) if large else (4, 192)))
         colours = enlarged(small)
@@ -229,21 +228,34 @@ def train_together(run: Path, photos: Path, minutes: float, start: Path | None) 
             z = restored(restorer, z)
         else:
             z, colours[0] = torch.cat([frozen.encoded(truth[:1]), restored(restorer, z[1:])]), truth[0]
-        kind = rng.random()
-        if kind < PLAIN:
-            made, droplets = frozen.decoded(z), 0.0
-        else:
-            with inner_norms(decoder, pooled=kind > 0.5 + PLAIN / 2):
-                made = frozen.decoded(z)
-                droplets = DROPLET * excess_of(decoder)
-        return RAW * F.l1_loss(made, truth) + picture_loss(wavelet_fix(made, colours), truth) + droplets
+        made, droplets = decoded_under_norms(frozen, z, rng)
+        return picture_loss(made, colours, truth) + droplets
 
     loop.train(loss, picture_figures(photos, frozen))
 
 
-def picture_loss(made: Tensor, truth: Tensor) -> Tensor:
-    """Of the decoder's picture after the colour fix."""
-    return F.l1_loss(made, truth) + 0.25 * wavelet_loss(made, truth) + SQUARED * F.mse_loss(made, truth)
+def latent_step(restorer: nn.Module, frozen: Frozen, training: Pictures, rng: random.Random) -> Tensor | None:
+    """On a share of the steps the squared error of a large crop's latent, else None."""
+    if rng.random() >= LATENT:
+        return None
+    small, truth, _ = training.mixed_pairs(rng, 1, LATENT_SIDE)
+    return F.mse_loss(restored(restorer, frozen.encoded(enlarged(small))), frozen.encoded(truth))
+
+
+def decoded_under_norms(frozen: Frozen, z: Tensor, rng: random.Random) -> tuple[Tensor, Tensor | float]:
+    """The picture of a latent under plain or inner group norms, and what droplets cost."""
+    kind = rng.random()
+    if kind < PLAIN:
+        return frozen.decoded(z), 0.0
+    with inner_norms(frozen.vae.decoder, pooled=kind > 0.5 + PLAIN / 2):
+        return frozen.decoded(z), DROPLET * excess_of(frozen.vae.decoder)
+
+
+def picture_loss(raw: Tensor, colours: Tensor, truth: Tensor) -> Tensor:
+    """Of the decoder's picture, before the colour fix and after it."""
+    made = wavelet_fix(raw, colours)
+    sharp = F.l1_loss(made, truth) + 0.25 * wavelet_loss(made, truth) + SQUARED * F.mse_loss(made, truth)
+    return RAW * F.l1_loss(raw, truth) + sharp
 
 
 def picture_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figures]:
