@@ -28,7 +28,7 @@ from op4ksr_core.picture.read import Picture, read_picture
 from op4ksr_core.picture.resample import lanczos
 from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import PRESETS, RopeSettings
+from op4ksr_core.settings import PRESETS, RopeSettings, with_strength
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from recipes.embedded.teacher import load_teacher, teach  # noqa: E402
@@ -73,6 +73,8 @@ def rows_of(teacher: Path | None) -> dict[str, Row]:
         "neither": restored(compensation=0.0, fidelity=0.0),
         "VAE alone, of the truth": vae_alone,
     }
+    for strength in (0.0, 0.5, 1.5, 2.0):
+        rows[f"strength {strength:g}"] = restored(**vars(with_strength(usual, strength)))
     if teacher:
         network = load_teacher(teacher)
         rows["teacher"] = lambda lr, hr: teach(network, lr)[..., : hr.shape[-2], : hr.shape[-1]]
