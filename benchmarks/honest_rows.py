@@ -48,30 +48,27 @@ def rows_of(teacher: Path | None) -> dict[str, Row]:
     def restored(**changes: object) -> Row:
         return lambda lr, hr: upscaler(lr, settings=replace(usual, **changes), target=Size(*hr.shape[-2:]))
 
-    def without_transformer(lr: Tensor, hr: Tensor) -> Tensor:
-        upscaler.host.transform = lambda z, *_: z  # velocity 0
-        try:
-            return restored()(lr, hr)
-        finally:
-            upscaler.host.transform = transform
+    def without_transformer(row: Row) -> Row:
+        def made(lr: Tensor, hr: Tensor) -> Tensor:
+            upscaler.host.transform = lambda z, *_: z  # velocity 0
+            try:
+                return row(lr, hr)
+            finally:
+                upscaler.host.transform = transform
 
-    def vae_alone(lr: Tensor, hr: Tensor) -> Tensor:
-        host, settings = upscaler.host, replace(usual, fidelity=0.0, colour="none", compensation=0.0)
-        host.transform = lambda z, *_: z
-        try:
-            return upscaler(hr, settings=settings, target=Size(*hr.shape[-2:]))
-        finally:
-            host.transform = transform
+        return made
 
+    alone = restored(fidelity=0.0, colour="none", compensation=0.0)
     rows: dict[str, Row] = {
         "Lanczos": lambda lr, hr: lanczos(lr, Size(*hr.shape[-2:])).clamp(0, 1),
         MODEL: restored(),
-        "transformer off": without_transformer,
+        "transformer off": without_transformer(restored()),
         "theta 10,000": restored(rope=RopeSettings(theta=10_000.0)),
         "no compensation": restored(compensation=0.0),
+        "no compensation, transformer off": without_transformer(restored(compensation=0.0)),
         "no fidelity": restored(fidelity=0.0),
         "neither": restored(compensation=0.0, fidelity=0.0),
-        "VAE alone, of the truth": vae_alone,
+        "VAE alone, of the truth": without_transformer(lambda lr, hr: alone(hr, hr)),
     }
     for strength in (0.0, 0.5, 1.5, 2.0):
         rows[f"strength {strength:g}"] = restored(**vars(with_strength(usual, strength)))

@@ -11,7 +11,6 @@ Stages in order:
                   trained under plain group norms)
   crops           crops restored by the stages before (or by the bundled model: --behind bundled), kept
   detail, texture the detail network behind them: faithful, then textured
-  whole           transformer and decoder again, on the picture that the detail network --start leaves
   export          the averaged weights as float16 safetensors, into --to
 detail-start and texture-start train the detail network before there is a decoder, behind a stand-in; --start names the
 weights that texture, texture-start or detail begin with. average mixes two networks: --start A --with B --share S.
@@ -25,12 +24,12 @@ from pathlib import Path
 
 import torch
 
-from . import autoencoder, crops, detail, export, transformer, whole
+from . import autoencoder, crops, detail, export, transformer
 from .pictures import Pictures
 
 STAGES = (
     "vae", "bundled", "pairs", "latents", "transformer", "without-droplets", "together", "detail-start",
-    "texture-start", "crops", "detail", "texture", "whole", "average", "scale", "export", "export-detail",
+    "texture-start", "crops", "detail", "texture", "average", "scale", "export", "export-detail",
 )  # fmt: skip
 
 
@@ -73,8 +72,6 @@ def main() -> None:
         transformer.without_droplets(run, photos)
     elif args.stage == "together":
         transformer.train_together(run, photos, minutes, args.start)
-    elif args.stage == "whole":
-        whole.train_whole(run, photos, teacher, minutes, args.start)
     elif args.stage == "average":
         detail.average(args.start, args.other, args.share, args.to)
     elif args.stage == "scale":

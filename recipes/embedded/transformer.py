@@ -218,8 +218,9 @@ def train_together(run: Path, photos: Path, minutes: float, start: Path | None) 
     loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=4)
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        if (latent := latent_step(restorer, frozen, training, rng)) is not None:
-            return latent
+        if rng.random() < LATENT:
+            small, truth, _ = training.mixed_pairs(rng, 1, LATENT_SIDE)
+            return F.mse_loss(restored(restorer, frozen.encoded(enlarged(small))), frozen.encoded(truth))
         large = rng.random() < LARGE
         small, truth, _ = training.mixed_pairs(rng, *((1, 384) if large else (4, 192)))
         colours = enlarged(small)
@@ -232,14 +233,6 @@ def train_together(run: Path, photos: Path, minutes: float, start: Path | None) 
         return picture_loss(made, colours, truth) + droplets
 
     loop.train(loss, picture_figures(photos, frozen))
-
-
-def latent_step(restorer: nn.Module, frozen: Frozen, training: Pictures, rng: random.Random) -> Tensor | None:
-    """On a share of the steps the squared error of a large crop's latent, else None."""
-    if rng.random() >= LATENT:
-        return None
-    small, truth, _ = training.mixed_pairs(rng, 1, LATENT_SIDE)
-    return F.mse_loss(restored(restorer, frozen.encoded(enlarged(small))), frozen.encoded(truth))
 
 
 def decoded_under_norms(frozen: Frozen, z: Tensor, rng: random.Random) -> tuple[Tensor, Tensor | float]:
