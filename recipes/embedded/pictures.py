@@ -73,12 +73,12 @@ LIGHT_SHARE, GRAPHIC_SHARE = 0.7, 0.15
 """Of the crops of `mixed_pairs`."""
 
 LARGEST_ZOOM = 3.0
-"""At most how many px of a photograph become one px of the crop: the same photograph gives sharper crops when reduced."""
+"""At most how many px of a photograph become one px of the crop: reduced, it gives sharper crops."""
 
 MIXED, CUT, RECOLOURED = 0.15, 0.15, 0.6
 """Shares of the training crops that are blended with another one, have a part of another one in them, and get other
-colours (arXiv 2004.00448, section 3). Of 43 pictures as they are the transformer learns much by heart: version 5 had .07 more right
-detail with it than without it on them, and .015 on others."""
+colours (arXiv 2004.00448, section 3). Of 43 pictures as they are the transformer learns much by heart: version 5 had
+.07 more right detail with it than without it on them, and .015 on others."""
 
 TEXTURED = 6.0
 """Mean step between neighbours (0 to 255) above which a crop counts as textured; nine crops in ten are."""
