@@ -129,16 +129,11 @@ def train_transformer(run: Path, photos: Path, minutes: float, start: Path | Non
 
     def loss(rng: random.Random, step: int) -> Tensor:
         (name,) = rng.choices(list(STEPS), [share for share, _ in STEPS.values()])
-        return latent_loss(module, sources, name, rng)
+        rows = [rng.randrange(len(sources[name])) for _ in range(STEPS[name][1])]
+        before, wanted = sources[name][rows].float().unbind(1)
+        return F.mse_loss(restored(module, before), wanted)
 
     loop.train(loss, held_out_figures(photos, frozen))
-
-
-def latent_loss(restorer: nn.Module, sources: dict[str, Tensor], name: str, rng: random.Random) -> Tensor:
-    """Squared error on as many kept latents of a size as STEPS says."""
-    rows = [rng.randrange(len(sources[name])) for _ in range(STEPS[name][1])]
-    before, wanted = sources[name][rows].float().unbind(1)
-    return F.mse_loss(restored(restorer, before), wanted)
 
 
 def held_out_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figures]:

@@ -30,8 +30,7 @@ def test_the_photos_are_there_and_astronaut_is_not_among_them():
 
 
 def test_training_crops_are_varied_and_held_out_ones_are_not():
-    ramp = np.linspace(0, 255, 96 * 96 * 3).reshape(96, 96, 3).astype(np.uint8)
-    marked = ramp.copy()
+    marked = np.linspace(0, 255, 96 * 96 * 3).reshape(96, 96, 3).astype(np.uint8)
     marked[..., 1:] = 0  # red alone
     training, held_out = Pictures([marked], [], 0.0), Pictures([marked], [], 0.0, held_out=True)
     reds = held_out.batch(random.Random(0), 20, 32)
