@@ -34,7 +34,9 @@ def _powers(a: Tensor, b: Tensor) -> tuple[float, float, float]:
 def _band(picture: Tensor) -> Tensor:
     """The spectrum of luma in 0 to 255 within the band, float64."""
     luma = torch.einsum("bchw,c->hw", picture.double(), picture.new_tensor(_LUMA).double()) * 255
-    rows, columns = (torch.hann_window(side, periodic=False, dtype=torch.float64) for side in luma.shape)
+    where = luma.device
+    rows, columns = (torch.hann_window(side, False, dtype=torch.float64, device=where) for side in luma.shape)
     spectrum = torch.fft.fft2((luma - luma.mean()) * rows[:, None] * columns)
-    radius = torch.hypot(*torch.meshgrid(*(torch.fft.fftfreq(side) for side in luma.shape), indexing="ij"))
+    steps = (torch.fft.fftfreq(side, device=where) for side in luma.shape)
+    radius = torch.hypot(*torch.meshgrid(*steps, indexing="ij"))
     return spectrum * ((radius > LOW) & (radius <= HIGH))

@@ -1,8 +1,8 @@
 """Real-ESRGAN's degradation (arXiv 2107.10833, section 3): blur, resize, noise and JPEG, twice, with sinc filters.
 
 `draw` chooses every step and its parameters, `apply` carries them out: so that what a setting does can be counted and
-shown. All random numbers come from one CPU generator: a seed gives the same choices on every device. Pictures are
-(3, H, W) in [0, 1]. Poisson noise is drawn in its Gaussian limit.
+shown. All random numbers come from one generator; with a CPU one a seed gives the same choices on every device.
+Pictures are (3, H, W) in [0, 1]. Poisson noise is drawn in its Gaussian limit.
 """
 
 import math
@@ -287,7 +287,7 @@ def _resized(x: Tensor, size: Size, name: str) -> Tensor:
 
 def _noisy(x: Tensor, step: Step, generator: torch.Generator) -> Tensor:
     """Gaussian noise, or Poisson noise of 255 photons in its Gaussian limit, whose variance goes with the signal."""
-    noise = torch.randn(x.shape, generator=generator).to(x)
+    noise = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
     if step.grey:
         noise = noise[:, :1]
     if step.name == "gaussian":

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import OutputError, SettingError, TrainingError
 from ..files import find_pictures
+from ..model.attention import trainable_kernels
 from ..model.precision import half_is_fast
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources
@@ -236,7 +237,10 @@ class Trainer:
 
         Raises TrainingError where a loss or the gradient is not a number: the last good checkpoint stays.
         """
-        end, last = time.time() + 60 * minutes, min(self.settings.steps, stop_after or self.settings.steps)
+        with trainable_kernels():
+            return self._run(time.time() + 60 * minutes, min(self.settings.steps, stop_after or self.settings.steps))
+
+    def _run(self, end: float, last: int) -> int:
         logs: list[dict[str, Tensor]] = []
         if self.step < last:
             for batch in self.loader:

@@ -1,97 +1,141 @@
-"""python -m recipes.embedded STAGE --run runs/embedded --photos FOLDER [--teacher FILE.param] [--minutes N]
+"""python -m recipes.embedded STAGE --run runs/embedded --photos FOLDER [--minutes N]
 
 Stages in order:
-  bundled         instead of vae: the bundled model's weights, to go on from (vae_best.pt, transformer_start.pt,
-                  together_best.pt, detail_start.pt)
+  bundled         the bundled model's weights, to go on from (vae_start.pt, transformer_start.pt, detail_start.pt; with
+                  --keep-encoder also vae_best.pt, latents.pt and together_best.pt, in place of vae and transformer)
   vae             the F16 autoencoder; its encoder is frozen from then on
-  pairs           degraded crops, kept
-  latents         the encoder's latents of those, kept
   transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the truth's
-  together        the transformer and the decoder, on the picture (without-droplets prepares a decoder for it that was
-                  trained under plain group norms)
+  together        the transformer and the decoder, on the picture
   crops           crops restored by the stages before (or by the bundled model: --behind bundled), kept
-  detail, texture the detail network behind them: faithful, then textured
+  detail, texture the detail network behind them: first L1 and the strength of detail, then a GAN
   export          the averaged weights as float16 safetensors, into --to
 detail-start and texture-start train the detail network before there is a decoder, behind a stand-in; --start names the
-weights that texture, texture-start or detail begin with. average mixes two networks: --start A --with B --share S.
-scale makes a network's detail stronger: --start A --luma 1.75 --chroma 1.
+weights that a stage begins with. average mixes two networks: --start A --with B --share S. scale makes a network's
+detail stronger: --start A --luma 1.75 --chroma 1. export-detail writes one: --start A --to FILE. detail can also learn
+from a sharp teacher: crops --teacher FILE.param, then detail --teach 1.
 
-Every stage resumes from its checkpoint in --run, also after a kill; --minutes is its whole budget of processor time.
+`all` runs vae to texture in one process, from the bundled weights if they are unpacked, each with its share of
+--minutes; after `bundled --keep-encoder` it begins with together.
+
+Every stage resumes from its checkpoint in --run, also after a kill; --minutes is its whole budget, of processor time on
+a CPU, of time on a GPU.
 """
 
 import argparse
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from op4ksr_core.model.attention import trainable_kernels
+
 from . import autoencoder, crops, detail, export, transformer
-from .pictures import Pictures
+from .bank import Bank, HeldOut
 
 STAGES = (
-    "vae", "bundled", "pairs", "latents", "transformer", "without-droplets", "together", "detail-start",
-    "texture-start", "crops", "detail", "texture", "average", "scale", "export", "export-detail",
+    "bundled", "vae", "transformer", "together", "detail-start", "texture-start", "crops", "detail", "texture", "all",
+    "average", "scale", "export", "export-detail",
 )  # fmt: skip
+
+SHARES = {"vae": 20, "transformer": 10, "together": 64, "detail": 16, "texture": 16}
+"""Of the minutes of `all`: those of the stages that it runs."""
+
+
+FIDELITIES = (0.0, 0.15, 0.3)
+"""Of the crops that the detail network learns from: so it can stand behind any of them."""
 
 
 def main() -> None:
-    """Runs one stage."""
+    """Runs one stage, or all that are trained."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--run", type=Path, default=Path("runs/embedded"), help="folder of the checkpoints")
     parser.add_argument("--photos", type=Path, help="folder of the training photographs")
     parser.add_argument("--teacher", type=Path, help="the teacher's .param file, its .bin beside it")
-    parser.add_argument("--minutes", type=float, default=30, help="processor minutes for the whole stage")
+    parser.add_argument("--minutes", type=float, default=30, help="for the whole stage")
+    parser.add_argument("--rate", type=float, help="the stage's learning rate, in place of its own")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--start", type=Path, help="weights to begin with, or to average or export")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    parser.add_argument("--teach", type=float, default=0.0, help="detail: how much of the target is the teacher's")
+    parser.add_argument("--start", type=Path, help="weights to begin with, or to average, scale or export")
     parser.add_argument("--with", type=Path, dest="other", help="average: the other weights")
     parser.add_argument("--share", type=float, default=0.5, help="average: of the other weights, 0 to 1")
     parser.add_argument(
         "--behind", choices=("run", "bundled"), default="run", help="whose pictures crops and detail see"
     )
+    parser.add_argument("--keep-encoder", action="store_true", help="bundled: for going on after its encoder")
     parser.add_argument("--luma", type=float, default=1.75, help="scale: factor of the detail's brightness")
     parser.add_argument("--chroma", type=float, default=1.0, help="scale: factor of the detail's colour")
-    parser.add_argument("--count", type=int, default=1200, help="crops")
+    parser.add_argument("--count", type=int, help="crops")
     parser.add_argument("--to", type=Path, help="what export and average write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    run, photos, teacher, minutes = args.run, args.photos, args.teacher, args.minutes
-    if args.stage == "vae":
-        autoencoder.train(run, photos, minutes)
-    elif args.stage == "bundled":
-        export.unpack(run)
-    elif args.stage == "transformer":
-        transformer.train_transformer(run, photos, minutes, args.start)
-    elif args.stage == "latents":
-        transformer.keep_latents(run, photos)
-    elif args.stage == "pairs":
-        pictures = Pictures.load(photos)
-        for name, side in transformer.SIZES.items():
-            crops.keep_pairs(run / f"{name}.pt", pictures, args.count * 256**2 // side**2, side)
-    elif args.stage == "without-droplets":
-        transformer.without_droplets(run, photos)
-    elif args.stage == "together":
-        transformer.train_together(run, photos, minutes, args.start)
+    if args.stage == "bundled":
+        export.unpack(args.run, args.keep_encoder)
     elif args.stage == "average":
         detail.average(args.start, args.other, args.share, args.to)
     elif args.stage == "scale":
         detail.scale(args.start, args.to, args.luma, args.chroma)
     elif args.stage == "export":
-        export.export_model(run, photos, args.to)
+        export.export_model(args.run, args.photos, args.to)
     elif args.stage == "export-detail":
         export.export_detail(args.start, args.to)
-    elif args.stage == "crops":
-        restorer = crops.bundled() if args.behind == "bundled" else transformer.pipeline(run, photos)
-        crops.restore_crops(run / "crops.pt", Pictures.load(photos), teacher, restorer, args.count, seed=0)
     else:
-        train = detail.train_faithful if args.stage.startswith("detail") else detail.train_textured
+        with trainable_kernels():
+            train(args, torch.device(args.device))
+
+
+def train(args: Any, device: torch.device) -> None:
+    """The stages that look at pictures."""
+    workers = 0 if device.type == "cpu" else os.cpu_count() or 1
+    bank, held_out = Bank.load(args.photos, device, workers), HeldOut.load(args.photos, device)
+    changes = {"rate": args.rate} if args.rate else {}
+    if args.stage == "all":
+        train_all(args, bank, held_out)
+    elif args.stage in ("vae", "transformer", "together"):
+        module = autoencoder if args.stage == "vae" else transformer
+        stage = module.train if args.stage == "vae" else getattr(module, f"train_{args.stage}")
+        stage(args.run, bank, held_out, args.minutes, args.start, **changes)
+    elif args.stage == "crops":
+        restorer = crops.bundled() if args.behind == "bundled" else transformer.pipeline(args.run, device, FIDELITIES)
+        count = args.count or crops.COUNTS[device.type]
+        crops.restore_crops(bank, args.teacher, restorer, count, seed=0).save(args.run / "crops.pt")
+    else:
         if args.stage.endswith("-start"):
-            source = crops.live(Pictures.load(photos), teacher, detail.stand_in)
-            restorer = detail.enlarged
+            source = crops.live(bank, args.teacher, detail.stand_in)
+            restorer = detail.as_it_is
         else:
-            source = crops.kept(run / "crops.pt")
-            restorer = crops.bundled() if args.behind == "bundled" else transformer.pipeline(run, photos)
-        train(run, args.stage, minutes, args.start, source, detail.held_out_figures(photos, restorer))
+            source = crops.Kept.load(args.run / "crops.pt", device)
+            restorer = crops.bundled() if args.behind == "bundled" else transformer.pipeline(args.run, device)
+        stage = detail.train_faithful if args.stage.startswith("detail") else detail.train_textured
+        figures = detail.figures_of(held_out, restorer)
+        if args.stage.startswith("detail"):
+            changes["teach"] = args.teach
+        stage(args.run, args.stage, args.minutes, args.start, source, figures, device, **changes)
+
+
+def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
+    """From pictures to a textured detail network."""
+    run, device = args.run, bank.patches.device
+    encoded = (run / "together_best.pt").exists()
+    stages = [name for name in SHARES if not encoded or name not in ("vae", "transformer")]
+    minutes = {name: args.minutes * SHARES[name] / sum(SHARES[stage] for stage in stages) for name in stages}
+
+    def begun(name: str) -> Path | None:
+        return path if (path := run / f"{name}_start.pt").exists() else None
+
+    if not encoded:
+        autoencoder.train(run, bank, held_out, minutes["vae"], begun("vae"))
+        transformer.train_transformer(run, bank, held_out, minutes["transformer"], begun("transformer"))
+    start = run / "together_best.pt" if encoded else None
+    transformer.train_together(run, bank, held_out, minutes["together"], start)
+    restorer = transformer.pipeline(run, device, FIDELITIES)
+    source = crops.restore_crops(bank, None, restorer, crops.COUNTS[device.type], seed=0)
+    figures = detail.figures_of(held_out, transformer.pipeline(run, device))
+    detail.train_faithful(run, "detail", minutes["detail"], None, source, figures, device)
+    detail.train_textured(run, "texture", minutes["texture"], run / "detail_best.pt", source, figures, device)
 
 
 if __name__ == "__main__":

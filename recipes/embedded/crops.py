@@ -1,4 +1,4 @@
-"""Training crops restored once and kept, since the models behind the detail network are frozen."""
+"""Training crops restored once and kept, since the models before the detail network are frozen."""
 
 import random
 from collections.abc import Callable
@@ -6,14 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .loop import write
-from .pictures import Pictures
+from .bank import Bank
+from .loop import read, write
 from .teacher import load_teacher, sharp_target
 
 SIDE, MARGIN = 192, 16
 """px of a crop, and what is restored around it, where a small decoder is misled by its zero padding."""
+
+SHARP = 0.2
+"""Share of the crops that are drawn towards the truth, half of them all the way. There the network learns to add
+nothing, so that it can stand behind better models too."""
+
+COUNTS = {"cpu": 1400, "cuda": 16_000}
+"""Crops that are kept."""
+
+TOGETHER = {"cpu": 4, "cuda": 48}
+"""Crops that are restored at once."""
 
 Restorer = Callable[[Tensor, Tensor], Tensor]
 """(small, truth) -> the picture that the network will be given: the decoder's, or a stand-in before there is one."""
@@ -21,7 +31,7 @@ Restorer = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Small (B, 3, s/4, s/4), restored, true and target pictures (B, 3, s, s), in [0, 1]."""
+    """Small (B, 3, s/4, s/4), restored, true and the teacher's pictures (B, 3, s, s), in [0, 1]."""
 
     lr: Tensor
     picture: Tensor
@@ -32,87 +42,85 @@ class Batch:
 Source = Callable[[random.Random, int], Batch]
 """Draws that many crops."""
 
-
-def live(pictures: Pictures, teacher_file: Path, restorer_of: Callable[[random.Random], Restorer]) -> Source:
-    """Crops that are cut, degraded and restored as they are asked for."""
-    teacher = load_teacher(teacher_file)
-
-    def batch(rng: random.Random, count: int) -> Batch:
-        lr, hr = pictures.pairs(rng, count, SIDE)
-        return Batch(lr, restorer_of(rng)(lr, hr), hr, sharp_target(teacher, lr, hr))
-
-    return batch
-
-
-SHARP = 0.2
-"""Share of the crops that are drawn towards the truth, half of them all the way. There the network learns to add
-nothing, so that it can stand behind better models too."""
-
-
 NAMES = ("lr", "picture", "hr", "target")
 
 
 @dataclass(frozen=True)
 class Kept:
-    """8-bit crops of a file that `keep_pairs` or `restore_crops` wrote."""
+    """8-bit crops on one device."""
 
     parts: dict[str, Tensor]
 
     @classmethod
-    def load(cls, path: Path) -> "Kept":
+    def load(cls, path: Path, device: torch.device) -> "Kept":
         if not path.exists():
-            raise SystemExit(f"{path} is missing: run the {path.stem.removesuffix('-large')} stage first.")
-        return cls(torch.load(path, weights_only=True))
+            raise SystemExit(f"{path} is missing: run the crops stage first.")
+        return cls({name: part.to(device) for name, part in read(path).items()})
 
-    def batch(self, rng: random.Random, count: int, sharp: float) -> dict[str, Tensor]:
-        """Random crops, each in one of eight turns and flips; a share `sharp` of them drawn towards the truth."""
-        rows = []
-        for _ in range(count):
-            number, turn, flip = rng.randrange(len(self.parts["lr"])), rng.randrange(4), rng.random() < 0.5
-            row = {name: torch.rot90(part[number].float() / 255, turn, (1, 2)) for name, part in self.parts.items()}
-            if flip:
-                row = {name: x.flip(2) for name, x in row.items()}
-            kind = rng.random()
-            share = 1.0 if kind < sharp / 2 else rng.random() if kind < sharp else 0.0
-            rows.append({name: x if name in ("lr", "hr") else x.lerp(row["hr"], share) for name, x in row.items()})
-        return {name: torch.stack([row[name] for row in rows]).contiguous() for name in self.parts}
+    def save(self, path: Path) -> None:
+        write(path, self.parts)
 
+    def __call__(self, rng: random.Random, count: int) -> Batch:
+        """Random crops, each half of them in one of eight turns and flips; a share SHARP of them drawn towards the
+        truth."""
+        device = self.parts["lr"].device
+        dice = torch.Generator(device).manual_seed(rng.randrange(2**40))
+        turns = [(rng.randrange(4), rng.random() < 0.5) for _ in range(2)]
+        rows = torch.randint(len(self.parts["lr"]), (count,), generator=dice, device=device)
+        kind, share = (torch.rand(count, generator=dice, device=device) for _ in range(2))
+        share = torch.where(kind < SHARP / 2, 1.0, torch.where(kind < SHARP, share, 0.0))[:, None, None, None]
 
-def kept(path: Path) -> Source:
-    """What `restore_crops` wrote, as the detail network takes it."""
-    source = Kept.load(path)
-    return lambda rng, count: Batch(**source.batch(rng, count, SHARP))
+        def drawn(part: Tensor) -> Tensor:
+            halves = (part[rows].float() / 255).split((count + 1) // 2)
+            turned = zip(halves, turns, strict=False)
+            return torch.cat([torch.rot90(x.flip(3) if flip else x, turn, (2, 3)) for x, (turn, flip) in turned])
 
-
-def keep_pairs(path: Path, pictures: Pictures, count: int, side: int) -> None:
-    """Degrades and keeps `count` crops; crop n follows from n."""
-    rows = []
-    for number in range(count):
-        lr, hr, _ = pictures.mixed_pairs(random.Random(f"pairs {side} {number}"), 1, side)
-        rows.append([_bytes(x[0]) for x in (lr, hr)])
-        if (number + 1) % 100 == 0:
-            print(f"{number + 1} of {count} crops", flush=True)
-    parts = zip(("lr", "hr"), zip(*rows, strict=True), strict=True)
-    write(path, {name: torch.stack(part) for name, part in parts})
+        parts = {name: drawn(part) for name, part in self.parts.items()}
+        for name in ("picture", "target"):
+            parts[name] = parts[name].lerp(parts["hr"], share)
+        return Batch(**parts)
 
 
-def restore_crops(
-    path: Path, pictures: Pictures, teacher_file: Path, restorer: Restorer, count: int, seed: int
-) -> None:
-    """Degrades, restores and keeps `count` crops; crop n follows from the seed and n."""
-    teacher, whole, inner = load_teacher(teacher_file), SIDE + 2 * MARGIN, slice(MARGIN, MARGIN + SIDE)
+def live(bank: Bank, teacher_file: Path | None, restorer_of: Callable[[random.Random], Restorer]) -> Source:
+    """Crops that are restored as they are asked for."""
+    teacher = _teacher(teacher_file, bank)
+
+    def batch(rng: random.Random, count: int) -> Batch:
+        lr, hr, drawn = bank.pairs(rng, count, SIDE)
+        return Batch(lr, restorer_of(rng)(lr, hr), hr, target_of(teacher, lr, hr, drawn))
+
+    return batch
+
+
+def restore_crops(bank: Bank, teacher_file: Path | None, restorer: Restorer, count: int, seed: int) -> Kept:
+    """Degrades and restores `count` crops."""
+    device, together = bank.patches.device, TOGETHER[bank.patches.device.type]
+    teacher, whole, inner = _teacher(teacher_file, bank), SIDE + 2 * MARGIN, slice(MARGIN, MARGIN + SIDE)
     small = slice(MARGIN // 4, (MARGIN + SIDE) // 4)
-    rows = []
-    for number in range(count):
-        lr, hr, drawn = pictures.mixed_pairs(random.Random(f"{seed} {number}"), 1, whole)
-        # The teacher is no good at graphics: beside a step it is off by 4/255 and more for 120 px.
-        picture, target = restorer(lr, hr), hr if drawn else sharp_target(teacher, lr, hr)
-        large = [_bytes(x[0, :, inner, inner]) for x in (picture, hr, target)]
-        rows.append([_bytes(lr[0, :, small, small]), *large])
-        if (number + 1) % 100 == 0:
-            print(f"{number + 1} of {count} crops", flush=True)
-    parts = zip(NAMES, zip(*rows, strict=True), strict=True)
-    write(path, {name: torch.stack(part) for name, part in parts})
+    sides = {"lr": SIDE // 4, "picture": SIDE, "hr": SIDE, "target": SIDE}
+    parts = {name: torch.empty(count, 3, side, side, dtype=torch.uint8, device=device) for name, side in sides.items()}
+    for first in range(0, count, together):
+        rows = slice(first, min(count, first + together))
+        lr, hr, drawn = bank.pairs(random.Random(f"{seed} {first}"), together, whole)
+        found = lr[..., small, small], restorer(lr, hr), hr, target_of(teacher, lr, hr, drawn)
+        for (name, part), x in zip(parts.items(), found, strict=True):
+            x = x if name == "lr" else x[..., inner, inner]
+            part[rows] = (x[: rows.stop - first] * 255).round().clamp(0, 255).byte()
+        if first % 480 == 0:
+            print(f"{first} of {count} crops", flush=True)
+    return Kept(parts)
+
+
+def _teacher(file: Path | None, bank: Bank) -> nn.Module | None:
+    return None if file is None else load_teacher(file).to(bank.patches.device)
+
+
+def target_of(teacher: nn.Module | None, lr: Tensor, hr: Tensor, drawn: Tensor) -> Tensor:
+    """The teacher's picture; of graphics, or without a teacher, the truth: beside a step the teacher is off by 4/255
+    and more for 120 px."""
+    if teacher is None:
+        return hr
+    return torch.where(drawn[:, None, None, None], hr, sharp_target(teacher, lr, hr))
 
 
 def bundled() -> Restorer:
@@ -123,8 +131,4 @@ def bundled() -> Restorer:
 
     settings = replace(PRESETS["embedded"], compensation=0.0)
     upscaler = Upscaler.from_embedded(settings, device="cpu", check_memory=False)
-    return lambda lr, hr: upscaler(lr, 4)
-
-
-def _bytes(x: Tensor) -> Tensor:
-    return (x * 255).round().clamp(0, 255).byte()
+    return lambda lr, hr: torch.cat([upscaler(one, 4) for one in lr.split(1)])

@@ -1,8 +1,10 @@
-"""Stage d: the detail network (op4ksr_core.compensation), first towards a sharp teacher, then past it.
+"""Stage d: the detail network (op4ksr_core.compensation), towards the truth and its strength of detail, then a GAN.
 
-The teacher's output is one picture, a function of the small one, so a plain L1 against it comes out sharp. Texture that
-the teacher lacks comes from a small conditional GAN on the high band, guarded by a high-passed, normalised L_AP at the
-network's own pitches (4 px and its multiples): without it the GAN makes a lattice of 4 px.
+What it learns from the truth it can only take from the picture that the transformer and the decoder have made: an L1
+that knows no more comes out blurred, so how strong the detail is around each px is asked for beside it, and its texture
+comes from a small conditional GAN on the high band. Both are guarded by a high-passed, normalised L_AP at the network's
+own pitches (4 px and its multiples): without it they make a lattice of 4 px. A network that learns from a sharp teacher
+instead (`teach`), which is a function of the small picture, learns to do without the transformer.
 """
 
 import random
@@ -14,18 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from op4ksr_core.geometry import Size
 from op4ksr_core.model.compensation import HighFrequencyCompensation, network_of
-from op4ksr_core.picture.resample import resize
 
+from .bank import HeldOut, enlarged
 from .crops import Restorer, Source
-from .figures import LUMA, detail_and_right, lattice, psnr
-from .loop import Figures, Loop, write
+from .figures import LUMA, detail_and_right, lattice, luma, psnr
+from .loop import Figures, Loop, read, write
 from .networks import half_where_fast
-from .pictures import LIGHT, Pictures
 from .teacher import low
 
 WIDTH, BLOCKS = 48, 6
+
+CROPS = {"cpu": 8, "cuda": 64}
+"""Crops a step."""
+
 TRUTH = 8.0
 """Weight of the truth's squared error beside the target's L1."""
 
@@ -37,11 +41,11 @@ def stand_in(rng: random.Random) -> Restorer:
     """Before the other stages are trained: the enlarged picture, some of them drawn towards a blurred truth."""
 
     def restored(lr: Tensor, hr: Tensor) -> Tensor:
-        up = resize(lr, Size(*hr.shape[-2:]))
+        up = enlarged(lr)
         shares = [0.0 if rng.random() < 0.5 else rng.uniform(0, 0.6) for _ in range(len(lr))]
         share = lr.new_tensor(shares)[:, None, None, None]
         mixed = F.avg_pool2d(hr, 3, 1, 1, count_include_pad=False).lerp(up, 1 - share)
-        return (mixed + 0.01 * rng.random() * torch.randn(mixed.shape)).clamp(0, 1)
+        return (mixed + 0.01 * rng.random() * torch.randn_like(mixed)).clamp(0, 1)
 
     return restored
 
@@ -49,7 +53,7 @@ def stand_in(rng: random.Random) -> Restorer:
 def new_network(start: Path | None = None) -> HighFrequencyCompensation:
     """The network of `start`, else a new one by Kaiming: with torch's default nothing is learned in ten minutes."""
     if start is not None:
-        return network_of(torch.load(start, weights_only=True)).to(memory_format=torch.channels_last)
+        return network_of(read(start)).to(memory_format=torch.channels_last)
     module = HighFrequencyCompensation(WIDTH, BLOCKS)
     for name, part in module.named_modules():
         if isinstance(part, nn.Conv2d):
@@ -63,7 +67,7 @@ def new_network(start: Path | None = None) -> HighFrequencyCompensation:
 
 def forward(module: nn.Module, lr: Tensor, picture: Tensor) -> Tensor:
     """The picture with its detail, in bfloat16 where a CPU has it."""
-    with half_where_fast():
+    with half_where_fast(lr.device):
         return picture + module(lr, picture.contiguous(memory_format=torch.channels_last)).float()
 
 
@@ -75,6 +79,11 @@ def correlations(x: Tensor) -> Tensor:
         for k in LAGS
     ]
     return torch.stack(rows) / (x.square().mean((1, 2, 3)) + 1e-5)
+
+
+def guard(made: Tensor, truth: Tensor) -> Tensor:
+    """High-passed, normalised L_AP."""
+    return (correlations(made) - correlations(truth)).square().mean()
 
 
 def _binomial(x: Tensor) -> Tensor:
@@ -102,12 +111,12 @@ class Critic(nn.Module):
         return self.layers(torch.cat([picture - low(picture), up - 0.5], 1)).float()
 
 
-def held_out_figures(photos: Path, restorer: Restorer) -> Callable[[nn.Module], Figures]:
-    """Figures of 48 crops of the held-out photographs under light blur. The score asks for right detail, and punishes
-    a lattice and, a little, too faint or too strong detail, which `scale` can mend."""
-    rng = random.Random(7)
-    lr, hr = Pictures.load(photos, held_out=True).pairs(rng, 48, 256, LIGHT)
-    picture = torch.cat([restorer(*pair) for pair in zip(lr.split(1), hr.split(1), strict=True)])
+def figures_of(held_out: HeldOut, restorer: Restorer) -> Callable[[nn.Module], Figures]:
+    """Of the held-out crops. The score asks for right detail, and punishes a lattice and, a little, too faint or too
+    strong detail, which `scale` can mend; `without` is the right detail of the picture that the network is given."""
+    lr, hr = held_out.lr, held_out.hr
+    picture = torch.cat([restorer(*pair) for pair in zip(lr.split(8), hr.split(8), strict=True)])
+    _, without = detail_and_right(picture, hr)
 
     def figures(module: nn.Module) -> Figures:
         with torch.no_grad():
@@ -115,26 +124,47 @@ def held_out_figures(photos: Path, restorer: Restorer) -> Callable[[nn.Module], 
         detail, right = detail_and_right(made, hr)
         grid = lattice(made, hr)
         score = right - 0.002 * abs(detail) - 0.2 * grid
-        return {"psnr": psnr(made, hr), "detail": detail, "right": right, "lattice": grid, "score": score}
+        values = {"psnr": psnr(made, hr), "detail": detail, "right": right, "without": without, "lattice": grid}
+        return values | {"score": score}
 
     return figures
 
 
 def train_faithful(
-    run: Path, name: str, minutes: float, start: Path | None, source: Source, figures: Callable[[nn.Module], Figures]
+    run: Path,
+    name: str,
+    minutes: float,
+    start: Path | None,
+    source: Source,
+    figures: Callable[[nn.Module], Figures],
+    device: torch.device,
+    rate: float | None = None,
+    teach: float = 0.0,
+    energy: float = 1.0,
 ) -> None:
-    """L1 to the sharp target; where the target is clearly wrong (0.06 and more), the truth's mean wins."""
-    rate = 3e-4 if start is None else 1e-4  # from 1e-3 on it diverges
-    module = new_network(start)
-    settings = {"width": module.head.out_channels, "blocks": len(module.body)}
-    loop = Loop(name, run, module, minutes, rate, settings, muon=4)
+    """L1 to the truth, or to the teacher's picture (`teach` of it); where that is clearly wrong (0.06 and more), the
+    truth's mean wins. `energy` weighs how strong the detail is around each px beside it, with L_AP as its guard: a
+    lattice would be the cheapest way to get there."""
+    rate = rate or (3e-4 if start is None else 1e-4)  # from 1e-3 on it diverges
+    module = new_network(start).to(device)
+    settings = {"width": module.head.out_channels, "blocks": len(module.body), "teach": teach, "energy": energy}
+    loop = Loop(name, run, module, minutes, rate, settings, muon=(4,))
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        batch = source(rng, 8)
-        made = forward(loop.module, batch.lr, batch.picture)
-        return (made - batch.target).abs().mean() + TRUTH * (made - batch.hr).square().mean()
+        batch = source(rng, CROPS[device.type])
+        made, target = forward(loop.module, batch.lr, batch.picture), batch.hr.lerp(batch.target, teach)
+        near = (made - target).abs().mean() + TRUTH * (made - batch.hr).square().mean()
+        if energy:
+            near = near + energy * (strength(made) - strength(batch.hr)).abs().mean() + guard(made, batch.hr)
+        return near
 
     loop.train(loss, figures)
+
+
+def strength(x: Tensor) -> Tensor:
+    """(B, 1, H, W): how strong the detail of brightness is around each px, as a deviation over 15 px."""
+    y = luma(x)[:, None]
+    return (F.avg_pool2d((y - low(y)).square(), 15, 1, 7, count_include_pad=False) + 1e-5).sqrt()
 
 
 def train_textured(
@@ -144,44 +174,46 @@ def train_textured(
     start: Path | None,
     source: Source,
     figures: Callable[[nn.Module], Figures],
+    device: torch.device,
+    rate: float = 2e-4,
+    near: float = 1.0,
     gan: float = 0.01,
-    periodicity: float = 1.0,
+    periodicity: float = 2.0,
 ) -> None:
-    """The GAN on the high band, the teacher and the truth's low band beside it, L_AP as its guard."""
+    """The GAN on the high band, the truth and its low band beside it, L_AP as its guard."""
     if start is None:
         raise SystemExit("Texture begins with a faithful network: name its weights with --start.")
-    critic = Critic().to(memory_format=torch.channels_last)
+    critic = Critic().to(device, memory_format=torch.channels_last)
     against = torch.optim.Adam(critic.parameters(), 4e-4, betas=(0.5, 0.99))
-    module = new_network(start)
+    module = new_network(start).to(device)
     settings = {"width": module.head.out_channels, "blocks": len(module.body), "gan": gan, "periodicity": periodicity}
-    settings |= {"lags": list(LAGS)}
+    settings |= {"lags": list(LAGS), "near": near}
     extra = {"critic": critic, "against": against}
-    loop = Loop(name, run, module, minutes, 2e-4, settings, 0.99, (0.5, 0.99), extra)
+    loop = Loop(name, run, module, minutes, rate, settings, 0.99, (0.5, 0.99), extra)
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        batch = source(rng, 6)
-        up = resize(batch.lr, Size(*batch.hr.shape[-2:]))
+        batch = source(rng, CROPS[device.type] * 3 // 4)
+        up = enlarged(batch.lr)
         made = forward(loop.module, batch.lr, batch.picture)
-        with half_where_fast():
+        with half_where_fast(device):
             real, fake = critic(batch.hr, up), critic(made.detach(), up)
         judged = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         against.zero_grad()
         judged.backward()
         against.step()
         critic.requires_grad_(False)
-        with half_where_fast():
+        with half_where_fast(device):
             opinion = critic(made, up).mean()
         critic.requires_grad_(True)
-        guard = (correlations(made) - correlations(batch.hr)).square().mean()
-        near = 0.5 * (made - batch.target).abs().mean() + (low(made) - low(batch.hr)).abs().mean()
-        return near - gan * min(1.0, step / 150) * opinion + periodicity * guard
+        close = near * (made - batch.hr).abs().mean() + (low(made) - low(batch.hr)).abs().mean()
+        return close - gan * min(1.0, step / 150) * opinion + periodicity * guard(made, batch.hr)
 
     loop.train(loss, figures)
 
 
-def enlarged(lr: Tensor, hr: Tensor) -> Tensor:
+def as_it_is(lr: Tensor, hr: Tensor) -> Tensor:
     """The small picture alone, as large as the truth."""
-    return resize(lr, Size(*hr.shape[-2:]))
+    return enlarged(lr)
 
 
 def scale(start: Path, to: Path, luma: float, chroma: float) -> None:
@@ -190,7 +222,7 @@ def scale(start: Path, to: Path, luma: float, chroma: float) -> None:
     L1 makes detail fainter than it is; more of it in colour draws fringes. What the network adds to flat pictures, a
     constant for each of the 16 places, is taken out of the convolution's bias.
     """
-    state = torch.load(start, weights_only=True)
+    state = read(start)
     weights = torch.tensor(LUMA)
     for name in ("tail.weight", "tail.bias"):
         rows = state[name].unflatten(0, (3, 16))
@@ -206,5 +238,5 @@ def scale(start: Path, to: Path, luma: float, chroma: float) -> None:
 
 def average(first: Path, second: Path, share: float, to: Path) -> None:
     """(1 - share) of the first network's weights and share of the second's: between faithful and textured."""
-    a, b = (torch.load(path, weights_only=True) for path in (first, second))
+    a, b = (read(path) for path in (first, second))
     write(to, {key: value.lerp(b[key], share) for key, value in a.items()})

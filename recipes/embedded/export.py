@@ -12,7 +12,7 @@ from torch import Tensor
 from op4ksr_core.paths import COMPENSATION, EMBEDDED
 
 from .calm import calm
-from .loop import write
+from .loop import read, write
 from .networks import DIT_CONFIG, VAE_CONFIG, Restorer, new_vae
 from .pictures import Pictures
 from .transformer import trained
@@ -20,7 +20,7 @@ from .transformer import trained
 
 def export_model(run: Path, photos: Path, to: Path) -> None:
     """`transformer`, `vae` and `prompt.safetensors` of a diffusers folder, in float16."""
-    frozen, restorer = trained(run, photos)
+    frozen, restorer = trained(run, torch.device("cpu"))
     vae = frozen.vae
     with torch.no_grad():
         calm(vae, Pictures.load(photos, held_out=True).batch(random.Random(1), 4, 512))
@@ -31,8 +31,8 @@ def export_model(run: Path, photos: Path, to: Path) -> None:
     save_file(prompt, to / "prompt.safetensors")
 
 
-def unpack(run: Path) -> None:
-    """The bundled model as the checkpoints that the later stages begin with; its encoder stays as it is."""
+def unpack(run: Path, keep_encoder: bool) -> None:
+    """The bundled model as the weights that the stages begin with; with its encoder kept, as what they have made."""
     vae, restorer, latents = new_vae(), Restorer(), json.loads((EMBEDDED / "vae" / "config.json").read_text())
     for module, folder in ((vae, "vae"), (restorer.dit, "transformer")):
         state = load_file(EMBEDDED / folder / "diffusion_pytorch_model.safetensors")
@@ -40,13 +40,15 @@ def unpack(run: Path) -> None:
     prompt = load_file(EMBEDDED / "prompt.safetensors")
     restorer.prompt.data, restorer.pooled.data = (prompt[k].float() for k in ("prompt_embeds", "pooled_prompt_embeds"))
     run.mkdir(parents=True, exist_ok=True)
-    write(run / "vae_best.pt", vae.state_dict())
+    write(run / "vae_start.pt", vae.state_dict())
     write(run / "transformer_start.pt", restorer.state_dict())
-    together = torch.nn.ModuleDict({"restorer": restorer, "decoder": vae.decoder})
-    write(run / "together_best.pt", together.state_dict())
     detail = load_file(COMPENSATION)
     write(run / "detail_start.pt", {key: value.float() for key, value in detail.items()})
-    write(run / "latents.pt", {"shift": latents["shift_factor"], "scale": latents["scaling_factor"]})
+    if keep_encoder:
+        write(run / "vae_best.pt", vae.state_dict())
+        write(run / "latents.pt", {"shift": latents["shift_factor"], "scale": latents["scaling_factor"]})
+        together = torch.nn.ModuleDict({"restorer": restorer, "decoder": vae.decoder})
+        write(run / "together_best.pt", together.state_dict())
 
 
 def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
@@ -58,5 +60,5 @@ def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> No
 
 def export_detail(start: Path, to: Path) -> None:
     """A detail network in float16."""
-    state = torch.load(start, weights_only=True)
+    state = read(start)
     save_file({key: value.half().contiguous() for key, value in state.items()}, to, metadata={"format": "pt"})

@@ -48,9 +48,9 @@ PAIRS, SHARPNESS = slice(8, 15), 5.0
 neighbour is 2.2 nats below it."""
 
 
-def half_where_fast() -> torch.autocast:
-    """bfloat16 autocast on a CPU that has bfloat16; on others, which only emulate it, nothing."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=half_is_fast(torch.device("cpu")))
+def half_where_fast(device: torch.device) -> torch.autocast:
+    """bfloat16 autocast on CUDA and on a CPU that has bfloat16; on others, which only emulate it, nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=half_is_fast(device))
 
 
 def new_vae() -> Any:
@@ -87,6 +87,24 @@ def _initialise(name: str, conv: nn.Conv2d) -> None:
         conv.weight.data[:, :, i, j] += part
 
 
+class KnownPositions(nn.Module):
+    """RotaryEmbedding that keeps what it found for each size of latent: it computes on the CPU, where a GPU would have
+    to wait for it in every step."""
+
+    size: tuple[int, int]
+
+    def __init__(self, theta: float):
+        super().__init__()
+        self.rotary = RotaryEmbedding(RopeSettings(theta=theta))
+        self.kept: dict[tuple[tuple[int, int], int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        key = self.size, len(ids), ids.device
+        if key not in self.kept:
+            self.kept[key] = self.rotary(ids)
+        return self.kept[key]
+
+
 class Restorer(nn.Module):
     """The transformer and its learned prompt: z (B, 64, h, w) of the enlarged small picture -> restored z."""
 
@@ -95,7 +113,7 @@ class Restorer(nn.Module):
 
         super().__init__()
         self.dit = FluxTransformer2DModel(**DIT_CONFIG)
-        self.dit.pos_embed = RotaryEmbedding(RopeSettings(theta=theta))
+        self.dit.pos_embed = KnownPositions(theta)
         nn.init.zeros_(self.dit.proj_out.weight)
         nn.init.zeros_(self.dit.proj_out.bias)
         self.prompt = nn.Parameter(torch.randn(1, PROMPT_TOKENS, DIT_CONFIG["joint_attention_dim"]) * 0.1)
@@ -132,5 +150,6 @@ class Restorer(nn.Module):
                     norm.requires_grad_(False)
 
     def forward(self, z: Tensor) -> Tensor:
-        sigma = torch.full((len(z),), SIGMA_MID)
+        sigma = torch.full((len(z),), SIGMA_MID, device=z.device)
+        self.dit.pos_embed.size = tuple(z.shape[-2:])
         return z - SIGMA_MID * flow.transformer_velocity(self.dit, z, sigma, self.prompt, self.pooled)

@@ -2,7 +2,9 @@
 
 import random
 import string
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +71,8 @@ LIGHT = Degradation(
 """A good camera: a lens's blur and hardly anything else. Where noise hides the detail, the best guess is a blur, and a
 model that sees nothing else learns to blur."""
 
-LIGHT_SHARE, GRAPHIC_SHARE = 0.7, 0.15
-"""Of the crops of `mixed_pairs`."""
-
 LARGEST_ZOOM = 3.0
 """At most how many px of a photograph become one px of the crop: reduced, it gives sharper crops."""
-
-MIXED, CUT, RECOLOURED = 0.15, 0.15, 0.6
-"""Shares of the training crops that are blended with another one, have a part of another one in them, and get other
-colours (compare arXiv 2004.00448). Of 43 pictures as they are the transformer learns much by heart: version 5 had
-.07 more right detail with it than without it on them, and .015 on others."""
 
 TEXTURED = 6.0
 """Mean step between neighbours (0 to 255) above which a crop counts as textured; nine crops in ten are."""
@@ -90,26 +84,28 @@ class Pictures:
 
     photos: list[np.ndarray]
     scenes: list[np.ndarray]
-    scene_share: float = 0.1
-    held_out: bool = False
+    scene_share: float = 0.25
 
     @classmethod
-    def load(cls, folder: Path, held_out: bool = False, scenes: int = 120) -> "Pictures":
-        """The photographs below `folder` that are (not) held out; the training set also has CC0 photos and scenes."""
+    def load(cls, folder: Path, held_out: bool = False, scenes: int = 400, workers: int = 0) -> "Pictures":
+        """The photographs below `folder` that are (not) held out; the training set also has CC0 photos and scenes,
+        which `workers` processes draw."""
         files = [f for f in sorted(folder.glob("*.jpg")) if (f.stem in HELD_OUT) == held_out]
         if not files:
             raise SystemExit(f"There are no photographs in {folder}: name the folder with --photos.")
         photos = [np.asarray(Image.open(f).convert("RGB")) for f in files]
         if held_out:
-            return cls(photos, [], 0.0, held_out=True)
-        own = [_to_bytes(photo(name)) for name in PHOTOS if name not in ("retina", "hubble_deep_field")]
-        return cls(photos + own, [_to_bytes(render(512, n, "cpu")) for n in range(scenes)])
+            return cls(photos, [], 0.0)
+        own = [to_bytes(photo(name)) for name in PHOTOS if name not in ("retina", "hubble_deep_field")]
+        return cls(photos + own, many(lambda n: to_bytes(render(512, n, "cpu")), scenes, workers))
 
     def crop(self, rng: random.Random, side: int) -> np.ndarray:
         """(side, side, 3): a random, mostly textured crop in one of eight turns and flips."""
         while True:
-            group = self.scenes if rng.random() < self.scene_share else self.photos
-            source = rng.choice(group)
+            if rng.random() < self.scene_share:
+                source = rng.choice(self.scenes)
+            else:  # the side of a picture is its weight: a small one has less to teach
+                (source,) = rng.choices(self.photos, [photo.size**0.5 for photo in self.photos])
             largest = min(LARGEST_ZOOM, min(source.shape[:2]) / side)
             if largest < 1:
                 continue
@@ -124,39 +120,13 @@ class Pictures:
         return part
 
     def batch(self, rng: random.Random, count: int, side: int) -> Tensor:
-        """(count, 3, side, side) in [0, 1]; training pictures are varied."""
-        crop = self.crop if self.held_out else self.varied
-        return torch.stack([_to_floats(crop(rng, side)) for _ in range(count)])
-
-    def varied(self, rng: random.Random, side: int) -> np.ndarray:
-        """A crop, some blended with or cut into another one, most in other colours; (side, side, 3)."""
-        made, kind = self.crop(rng, side), rng.random()
-        if kind < MIXED:
-            share = rng.uniform(0.2, 0.5)
-            made = ((1 - share) * made + share * self.crop(rng, side)).round().astype(np.uint8)
-        elif kind < MIXED + CUT:
-            top, left = (rng.randrange(side // 2) for _ in range(2))
-            part = (
-                slice(top, top + rng.randrange(side // 4, side)),
-                slice(left, left + rng.randrange(side // 4, side)),
-            )
-            made = made.copy()
-            made[part] = self.crop(rng, side)[part]
-        return recoloured(made, rng) if rng.random() < RECOLOURED else made
+        """(count, 3, side, side) in [0, 1]."""
+        return torch.stack([_to_floats(self.crop(rng, side)) for _ in range(count)])
 
     def pairs(self, rng: random.Random, count: int, side: int, how: Degradation = CAMERA) -> tuple[Tensor, Tensor]:
         """Small (count, 3, side/4, side/4) and true (count, 3, side, side) pictures in [0, 1]."""
         hr = self.batch(rng, count, side)
         return degraded(hr, rng, how), hr
-
-    def mixed_pairs(self, rng: random.Random, count: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The same, most of them lightly degraded, and some of them graphics: where, is the third (count,), bool."""
-        hr, drawn = self.batch(rng, count, side), torch.tensor([rng.random() < GRAPHIC_SHARE for _ in range(count)])
-        for number in drawn.nonzero()[:, 0]:
-            hr[number] = graphic(rng, side)
-        light = [rng.random() < LIGHT_SHARE for _ in range(count)]
-        parts = zip(hr.split(1), light, strict=True)
-        return torch.cat([degraded(one, rng, LIGHT if is_light else CAMERA) for one, is_light in parts]), hr, drawn
 
 
 def graphic(rng: random.Random, side: int) -> Tensor:
@@ -186,17 +156,6 @@ def graphic(rng: random.Random, side: int) -> Tensor:
     return as_tensor(image.resize((side, side), Image.Resampling.BOX))
 
 
-def recoloured(picture_hwc: np.ndarray, rng: random.Random) -> np.ndarray:
-    """8-bit RGB with its channels in another order, perhaps as a negative, each with a gamma and a range of its own."""
-    x = picture_hwc[..., rng.sample(range(3), 3)].astype(np.float32) / 255
-    if rng.random() < 0.25:
-        x = 1 - x
-    gamma = 2 ** rng.uniform(-0.7, 0.7)
-    gammas = np.float32([gamma * 2 ** rng.uniform(-0.2, 0.2) for _ in range(3)])
-    low, high = rng.uniform(0, 0.1), rng.uniform(0.8, 1)
-    return ((low + (high - low) * x**gammas) * 255).round().astype(np.uint8)
-
-
 def degraded(hr: Tensor, rng: random.Random, how: Degradation = CAMERA) -> Tensor:
     """(B, 3, H, W) -> (B, 3, H/4, W/4), rounded to 8 bits as a file would be."""
     generator = torch.Generator().manual_seed(rng.randrange(2**40))
@@ -209,9 +168,26 @@ def _steps(part: np.ndarray) -> float:
     return float(np.abs(np.diff(green, axis=1)).mean())
 
 
-def _to_bytes(x_chw: Tensor) -> np.ndarray:
+def to_bytes(x_chw: Tensor) -> np.ndarray:
     return (x_chw.permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()
 
 
 def _to_floats(x_hwc: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(x_hwc)).permute(2, 0, 1).float() / 255
+
+
+def many(make: Callable[[int], np.ndarray], count: int, workers: int) -> list[np.ndarray]:
+    """`make(0)`, `make(1)` and so on, by that many processes, or 0: by this one."""
+    global _made_by_workers
+    if not workers:
+        return [make(n) for n in range(count)]
+    _made_by_workers = make  # a forked process has it; it cannot be sent
+    with get_context("fork").Pool(workers, torch.set_num_threads, (1,)) as pool:
+        return pool.map(_make, range(count), chunksize=8)
+
+
+_made_by_workers: Callable[[int], np.ndarray]
+
+
+def _make(number: int) -> np.ndarray:
+    return _made_by_workers(number)

@@ -61,6 +61,6 @@ def low(x: Tensor) -> Tensor:
 
 def sharp_target(teacher: nn.Module, small: Tensor, truth: Tensor) -> Tensor:
     """The teacher's picture, its low band drawn to the truth's: sharp, and right where the teacher is wrong."""
-    with half_where_fast():
+    with half_where_fast(small.device):
         target = teach(teacher, small)
     return (target + low(low(truth) - low(target)).clamp(-0.1, 0.1)).clamp(0, 1)

@@ -1,5 +1,6 @@
 """Stages b and c: the transformer on the frozen encoder's latents, then it and the decoder on the picture."""
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,35 +13,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.vae import decode, encode
 from op4ksr_core.picture.colour import finish, wavelet_fix
-from op4ksr_core.picture.resample import resize
-from op4ksr_core.settings import PRESETS, RopeSettings
+from op4ksr_core.settings import PRESETS
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
-from . import crops
+from .bank import Bank, HeldOut, enlarged
 from .figures import detail_and_right, lattice, psnr
-from .loop import Figures, Loop, mean, write
-from .networks import SIGMA_MID, THETA, Restorer, half_where_fast, new_vae
-from .norms import DROPLET, excess_of, inner_norms, take_over
-from .pictures import LIGHT, Pictures
+from .loop import Figures, Loop, mean, read, write
+from .networks import SIGMA_MID, THETA, KnownPositions, Restorer, half_where_fast, new_vae
+from .norms import DROPLET, excess_of, inner_norms
 
-VARIANTS = ((0, False), (1, True))
-"""(quarter turns, flipped): the forms of each crop whose latents are kept; of crops above 512 px the first alone."""
+LATENTS = {"cpu": ((0.6, 256, 8), (0.4, 1024, 1)), "cuda": ((0.7, 256, 96), (0.3, 1024, 8))}
+"""Stage b: share of the steps, side and number of their crops; 8 and 32 tokens a side."""
 
-SIZES = {"pairs": 256, "pairs-large": 512, "pairs-huge": 1024, "pairs-whole": 1408}
-"""Kept crops by the side in px: 8, 16, 32 and 44 tokens a side."""
+CROPS = {"cpu": ((0.75, 192, 4), (0.25, 384, 1)), "cuda": ((0.75, 256, 96), (0.25, 512, 24))}
+"""Stage c: the same."""
 
-STEPS = {"pairs": (0.4, 24), "pairs-large": (0.25, 6), "pairs-huge": (0.2, 2), "pairs-whole": (0.15, 1)}
-"""Stage b: the share of the steps that see crops of a size, and how many at once."""
-
-LARGE = 0.25
-"""Share of the steps of stage c on one crop of 384 px in place of four of 192."""
-
-LATENT, LATENT_SIDE = 0.04, 1024
-"""Share of the steps of stage c on the latent of a crop of 1024 px, 32 tokens a side, which the picture's loss never
-sees."""
+LATENT = 0.08
+"""Share of the steps of stage c that are stage b's at its largest size, which the picture's loss never sees."""
 
 FLUX_THETA = 10_000.0
 
@@ -62,172 +53,134 @@ class Frozen:
     vae: Any
 
     @classmethod
-    def load(cls, run: Path, photos: Path) -> "Frozen":
-        """Reads `vae_best.pt`; measures the latents once and keeps the result."""
-        vae = new_vae().requires_grad_(False).eval()
+    def load(cls, run: Path, device: torch.device, bank: Bank | None = None) -> "Frozen":
+        """Reads `vae_best.pt`; measures the latents once, on the bank's crops, and keeps the result."""
+        vae = new_vae().requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
         path = run / "vae_best.pt"
         if not path.exists():
             raise SystemExit(f"{path} is missing: run the vae stage first.")
-        vae.load_state_dict(torch.load(path, weights_only=True))
+        vae.load_state_dict(read(path))
         statistics = run / "latents.pt"
         if not statistics.exists():
+            if bank is None:
+                raise SystemExit(f"{statistics} is missing: run the transformer stage first.")
             with torch.no_grad():
-                z = vae.encoder(Pictures.load(photos).batch(random.Random(1), 24, 256) * 2 - 1).chunk(2, 1)[0]
+                z = vae.encoder(bank.crops(random.Random(1), 24, 256) * 2 - 1).chunk(2, 1)[0]
             write(statistics, {"shift": float(z.mean()), "scale": float(1 / z.std())})
-        found = torch.load(statistics, weights_only=True)
+        found = read(statistics)
         vae.register_to_config(shift_factor=found["shift"], scaling_factor=found["scale"])
         return cls(vae)
 
     def encoded(self, picture: Tensor) -> Tensor:
-        with torch.no_grad(), half_where_fast():
+        with torch.no_grad(), half_where_fast(picture.device):
             return encode(self.vae, picture).float()
 
     def decoded(self, z: Tensor) -> Tensor:
-        with half_where_fast():
+        with half_where_fast(z.device):
             return decode(self.vae, z).float()
 
 
 def restored(restorer: nn.Module, z: Tensor) -> Tensor:
-    with half_where_fast():
+    with half_where_fast(z.device):
         return restorer(z).float()
 
 
-def enlarged(lr: Tensor) -> Tensor:
-    return resize(lr, Size(4 * lr.shape[-2], 4 * lr.shape[-1])).clamp(0, 1)
-
-
-def keep_latents(run: Path, photos: Path) -> None:
-    """Latents of every pair, before (the enlarged small picture's) and wanted (the truth's), as float16.
-
-    Encoding is most of a step's work, and the encoder is frozen: so the transformer sees twenty times the tokens.
-    """
-    frozen = Frozen.load(run, photos)
-    for name, side in SIZES.items():
-        pairs, rows, count = crops.Kept.load(run / f"{name}.pt"), [], max(1, 10 * 256**2 // side**2)
-        for turn, flip in VARIANTS if side <= 512 else VARIANTS[:1]:
-            for first in range(0, len(pairs.parts["lr"]), count):
-                part = {key: value[first : first + count].float() / 255 for key, value in pairs.parts.items()}
-                part = {key: torch.rot90(value, turn, (2, 3)) for key, value in part.items()}
-                if flip:
-                    part = {key: value.flip(3) for key, value in part.items()}
-                before, wanted = frozen.encoded(enlarged(part["lr"])), frozen.encoded(part["hr"])
-                rows.append(torch.stack([before, wanted], 1).half())
-            print(f"{name}: {turn} turns, {'flipped' if flip else 'not flipped'}", flush=True)
-        write(run / f"latents-{name}.pt", torch.cat(rows))
-
-
-def train_transformer(run: Path, photos: Path, minutes: float, start: Path | None) -> None:
-    """Squared error of the latent against the truth's, at 8 to 44 tokens a side."""
-    frozen = Frozen.load(run, photos)
-    sources = {name: torch.load(run / f"latents-{name}.pt", weights_only=True) for name in SIZES}
-    module = Restorer()
+def train_transformer(
+    run: Path, bank: Bank, held_out: HeldOut, minutes: float, start: Path | None, rate: float = 6e-4
+) -> None:
+    """Squared error of the latent against the truth's, at 8 and 32 tokens a side."""
+    device = bank.patches.device
+    frozen, module = Frozen.load(run, device, bank), Restorer()
     if start is not None:
-        module.load_state_dict(torch.load(start, weights_only=True))
+        module.load_state_dict(read(start))
         module.look_at_neighbours()
-    settings = {"sigma": SIGMA_MID, "theta": THETA, "latents": {name: len(kept) for name, kept in sources.items()}}
-    loop = Loop("transformer", run, module, minutes, 6e-4, settings, muon=2)
+    module.to(device)
+    loop = Loop("transformer", run, module, minutes, rate, {"sigma": SIGMA_MID, "theta": THETA}, muon=(2,))
 
     def loss(rng: random.Random, step: int) -> Tensor:
-        (name,) = rng.choices(list(STEPS), [share for share, _ in STEPS.values()])
-        rows = [rng.randrange(len(sources[name])) for _ in range(STEPS[name][1])]
-        before, wanted = sources[name][rows].float().unbind(1)
-        return F.mse_loss(restored(module, before), wanted)
+        ((_, side, count),) = rng.choices(LATENTS[device.type], [share for share, _, _ in LATENTS[device.type]])
+        return latent_loss(frozen, module, bank, rng, side, count)
 
-    loop.train(loss, held_out_figures(photos, frozen))
+    loop.train(loss, latent_figures(frozen, held_out))
 
 
-def held_out_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figures]:
-    """Of 12 held-out crops: how much of the latent's error the transformer takes away, in dB, and the decoded pictures'
-    PSNR; of 4 large ones the same, at theta 100 and at 10,000."""
-    rng, pictures = random.Random(7), Pictures.load(photos, held_out=True)
-    lr, hr = pictures.pairs(rng, 12, 256)
-    z, wanted = frozen.encoded(enlarged(lr)), frozen.encoded(hr)
-    large = []
-    for _ in range(4):
-        small, truth = pictures.pairs(rng, 1, SIZES["pairs-whole"])
-        large.append((frozen.encoded(enlarged(small)), frozen.encoded(truth)))
-    with torch.no_grad():
-        off = frozen.decoded(z)
+def latent_loss(frozen: Frozen, restorer: nn.Module, bank: Bank, rng: random.Random, side: int, count: int) -> Tensor:
+    small, truth, _ = bank.pairs(rng, count, side)
+    return F.mse_loss(restored(restorer, frozen.encoded(enlarged(small))), frozen.encoded(truth))
+
+
+def latent_figures(frozen: Frozen, held_out: HeldOut) -> Callable[[nn.Module], Figures]:
+    """How much of the latent's error the transformer takes away, in dB, and the decoded pictures' PSNR; of the large
+    crops the same, at theta 100 and at 10,000."""
+    z, wanted = (frozen.encoded(x) for x in (enlarged(held_out.lr), held_out.hr))
+    large = [(frozen.encoded(enlarged(small)), frozen.encoded(truth)) for small, truth in held_out.large]
 
     def figures(module: nn.Module) -> Figures:
         with torch.no_grad():
             moved = restored(module, z)
             on = frozen.decoded(moved)
-            whole = gain_of_large(module, large)
+            whole = mean(latent_gain(*pair, restored(module, pair[0])) for pair in large)
             with positions(module, FLUX_THETA):
-                elsewhere = gain_of_large(module, large)
-        gain = latent_gain(z, moved, wanted)
-        detail, right = detail_and_right(on, hr)
-        values = {"latent_gain": gain, "large": whole, "large_10000": elsewhere}
-        values |= {"psnr_on": psnr(on, hr), "psnr_off": psnr(off, hr)}
+                elsewhere = mean(latent_gain(*pair, restored(module, pair[0])) for pair in large)
+        gain = latent_gain(z, wanted, moved)
+        detail, right = detail_and_right(on, held_out.hr)
+        values = {"latent_gain": gain, "large": whole, "large_10000": elsewhere, "psnr": psnr(on, held_out.hr)}
         return values | {"detail": detail, "right": right, "score": gain}
 
     return figures
 
 
-def latent_gain(before: Tensor, after: Tensor, wanted: Tensor) -> float:
+def latent_gain(before: Tensor, wanted: Tensor, after: Tensor) -> float:
     """dB by which the squared error is smaller afterwards."""
     return float(10 * torch.log10(F.mse_loss(before, wanted) / F.mse_loss(after, wanted)))
-
-
-def gain_of_large(module: nn.Module, pairs: list[tuple[Tensor, Tensor]]) -> float:
-    return mean(latent_gain(z, restored(module, z), wanted) for z, wanted in pairs)
 
 
 @contextmanager
 def positions(module: Any, theta: float) -> Iterator[None]:
     """The transformer under another RoPE base."""
     own = module.dit.pos_embed
-    module.dit.pos_embed = RotaryEmbedding(RopeSettings(theta=theta))
+    module.dit.pos_embed = KnownPositions(theta)
     try:
         yield
     finally:
         module.dit.pos_embed = own
 
 
-def without_droplets(run: Path, photos: Path) -> None:
-    """Starts the stage "together" from its own best weights with factors of the group norms that fit their inside."""
-    frozen, restorer = trained(run, photos)
-    z = frozen.encoded(Pictures.load(photos).batch(random.Random(3), 32, 192))
-    take_over(frozen.vae.decoder, z / frozen.vae.config.scaling_factor + frozen.vae.config.shift_factor)
-    write(run / "together_start.pt", nn.ModuleDict({"restorer": restorer, "decoder": frozen.vae.decoder}).state_dict())
-
-
-def train_together(run: Path, photos: Path, minutes: float, start: Path | None) -> None:
-    """The transformer and the decoder on the picture, behind the frozen encoder; one small crop in four is a clean
-    latent that the decoder alone decodes, so that the VAE stays one.
+def train_together(
+    run: Path, bank: Bank, held_out: HeldOut, minutes: float, start: Path | None, rate: float = 5e-4
+) -> None:
+    """The transformer and the decoder on the picture, behind the frozen encoder; one crop in four is a clean latent
+    that the decoder alone decodes, so that the VAE stays one.
 
     The latent loss of stage b leaves a blurred picture: what a latent's mean over all sharp pictures decodes to. Here
     the picture is the truth's, after the colour fix that the pipeline ends with, and the decoder learns to show what
-    the transformer found. Sharpness is left to the detail network. A share of the steps is stage b's at large sizes,
-    which the picture's loss never sees.
+    the transformer found. Sharpness is left to the detail network.
     """
-    frozen = Frozen.load(run, photos)
-    training = Pictures.load(photos)
-    restorer, decoder = Restorer(), frozen.vae.decoder.requires_grad_(True)
+    device = bank.patches.device
+    frozen, restorer = Frozen.load(run, device, bank), Restorer()
+    decoder = frozen.vae.decoder.requires_grad_(True)
     module = nn.ModuleDict({"restorer": restorer, "decoder": decoder})
     if start is None:
-        restorer.load_state_dict(torch.load(run / "transformer_best.pt", weights_only=True))
+        restorer.load_state_dict(read(run / "transformer_best.pt"))
     else:
-        module.load_state_dict(torch.load(start, weights_only=True))
-    loop = Loop("together", run, module, minutes, 5e-4, {"sigma": SIGMA_MID, "theta": THETA}, muon=4)
+        module.load_state_dict(read(start))
+    restorer.to(device)
+    loop = Loop("together", run, module, minutes, rate, {"sigma": SIGMA_MID, "theta": THETA}, muon=(2, 4))
+    _, latent_side, latent_count = LATENTS[device.type][-1]
 
     def loss(rng: random.Random, step: int) -> Tensor:
         if rng.random() < LATENT:
-            small, truth, _ = training.mixed_pairs(rng, 1, LATENT_SIDE)
-            return F.mse_loss(restored(restorer, frozen.encoded(enlarged(small))), frozen.encoded(truth))
-        large = rng.random() < LARGE
-        small, truth, _ = training.mixed_pairs(rng, *((1, 384) if large else (4, 192)))
-        colours = enlarged(small)
-        z = frozen.encoded(colours)
-        if large:
-            z = restored(restorer, z)
-        else:
-            z, colours[0] = torch.cat([frozen.encoded(truth[:1]), restored(restorer, z[1:])]), truth[0]
+            return latent_loss(frozen, restorer, bank, rng, latent_side, latent_count)
+        ((_, side, count),) = rng.choices(CROPS[device.type], [share for share, _, _ in CROPS[device.type]])
+        small, truth, _ = bank.pairs(rng, count, side)
+        colours, alone = enlarged(small), count // 4
+        moved = restored(restorer, frozen.encoded(colours[alone:]))
+        z = torch.cat([frozen.encoded(truth[:alone]), moved]) if alone else moved
+        colours = torch.cat([truth[:alone], colours[alone:]])
         made, droplets = decoded_under_norms(frozen, z, rng)
         return picture_loss(made, colours, truth) + droplets
 
-    loop.train(loss, picture_figures(photos, frozen))
+    loop.train(loss, picture_figures(frozen, held_out))
 
 
 def decoded_under_norms(frozen: Frozen, z: Tensor, rng: random.Random) -> tuple[Tensor, Tensor | float]:
@@ -246,21 +199,18 @@ def picture_loss(raw: Tensor, colours: Tensor, truth: Tensor) -> Tensor:
     return RAW * F.l1_loss(raw, truth) + sharp
 
 
-def picture_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figures]:
-    """Of 48 held-out crops under light blur, with the transformer and (`_off`) without it; `clean` is the decoder's
-    PSNR on two clean pictures of 768 px, `part` how well the middle of their latents agrees with it when decoded alone.
-    """
-    rng, pictures = random.Random(7), Pictures.load(photos, held_out=True)
-    lr, hr = pictures.pairs(rng, 48, 256, LIGHT)
+def picture_figures(frozen: Frozen, held_out: HeldOut) -> Callable[[nn.Module], Figures]:
+    """Of the held-out crops with the transformer and (`_off`) without it; `clean` is the decoder's PSNR on two clean
+    pictures of 768 px, `part` how well the middle of their latents agrees with it when decoded alone."""
+    lr, hr, whole = held_out.lr, held_out.hr, held_out.clean
     z = torch.cat([frozen.encoded(enlarged(part)) for part in lr.split(8)])
-    whole = pictures.batch(rng, 2, 768)
     z_whole = frozen.encoded(whole)
 
     def figures(average: nn.Module) -> Figures:
         settings = frozen.vae.config
 
         def shown(z: Tensor) -> Tensor:
-            with half_where_fast():
+            with half_where_fast(z.device):
                 scaled = z / settings.scaling_factor + settings.shift_factor
                 return average["decoder"](scaled).float() * 0.5 + 0.5
 
@@ -271,30 +221,33 @@ def picture_figures(photos: Path, frozen: Frozen) -> Callable[[nn.Module], Figur
         (detail, right), (_, right_off) = detail_and_right(on, hr), detail_and_right(off, hr)
         values = {"psnr": psnr(on, hr), "psnr_off": psnr(off, hr), "detail": detail, "right": right}
         values |= {"clean": psnr(large, whole), "part": psnr(part[..., 64:192, 64:192], large[..., 320:448, 320:448])}
-        return values | {"right_off": right_off, "lattice": lattice(on, hr, 16), "score": psnr(on, hr)}
+        return values | {"right_off": right_off, "lattice": lattice(on, hr, 16), "score": right}
 
     return figures
 
 
-def trained(run: Path, photos: Path) -> tuple[Frozen, Restorer]:
+def trained(run: Path, device: torch.device) -> tuple[Frozen, Restorer]:
     """The VAE and the transformer as the stage "together" left them."""
     path = run / "together_best.pt"
     if not path.exists():
         raise SystemExit(f"{path} is missing: run the together stage first.")
-    frozen = Frozen.load(run, photos)
-    module = nn.ModuleDict({"restorer": Restorer(), "decoder": frozen.vae.decoder})
-    module.load_state_dict(torch.load(path, weights_only=True))
+    frozen = Frozen.load(run, device)
+    module = nn.ModuleDict({"restorer": Restorer(), "decoder": frozen.vae.decoder}).to(device)
+    module.load_state_dict(read(path))
     return frozen, module["restorer"].requires_grad_(False).eval()
 
 
-def pipeline(run: Path, photos: Path) -> Callable[[Tensor, Tensor], Tensor]:
-    """(small, truth) -> what the detail network will be given, after the preset's colour fix and fidelity."""
-    frozen, restorer = trained(run, photos)
-    preset = PRESETS["embedded"]
+def pipeline(
+    run: Path, device: torch.device, fidelities: tuple[float, ...] = (PRESETS["embedded"].fidelity,)
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """(small, truth) -> what the detail network will be given, after the preset's colour fix and one of the fidelities,
+    one after the other."""
+    frozen, restorer = trained(run, device)
+    colour, turn = PRESETS["embedded"].colour, itertools.cycle(fidelities)
 
     def made(lr: Tensor, hr: Tensor) -> Tensor:
         with torch.no_grad():
             raw = frozen.decoded(restored(restorer, frozen.encoded(enlarged(lr))))
-            return finish(raw, lr, Size(*hr.shape[-2:]), preset.colour, preset.fidelity)
+            return finish(raw, lr, Size(*hr.shape[-2:]), colour, next(turn))
 
     return made

@@ -36,6 +36,16 @@ def test_an_add_on_that_is_not_installed_is_an_error(name):
         raise AssertionError("not reached")
 
 
+def test_training_takes_any_kernel_but_cudnns():
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    q, k, v = torch.randn(3, 1, 2, 70, 32)
+    with attention.trainable_kernels():
+        assert not torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cuda.flash_sdp_enabled()
+        found = F.scaled_dot_product_attention(q, k, v)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    torch.testing.assert_close(found, scores_by_hand(q, k, v), rtol=1e-5, atol=1e-5)
+
+
 def test_other_errors_pass_through():
     with pytest.raises(RuntimeError, match="something else"), attention.attention_kernel("math"):
         raise RuntimeError("something else")

@@ -5,7 +5,10 @@ import random
 import numpy as np
 import torch
 
-from recipes.embedded.pictures import Pictures, recoloured
+from op4ksr_core.geometry import Size
+from op4ksr_core.train.degradation import apply, draw
+from recipes.embedded.bank import Bank, blobs, degraded, recoloured
+from recipes.embedded.pictures import LIGHT, many
 from recipes.pictures import PHOTOS, photo
 from recipes.scenes import render
 
@@ -29,21 +32,56 @@ def test_the_photos_are_there_and_astronaut_is_not_among_them():
     assert all(photo(name).shape[0] == 3 for name in PHOTOS)
 
 
-def test_training_crops_are_varied_and_held_out_ones_are_not():
-    marked = np.linspace(0, 255, 96 * 96 * 3).reshape(96, 96, 3).astype(np.uint8)
-    marked[..., 1:] = 0  # red alone
-    training, held_out = Pictures([marked], [], 0.0), Pictures([marked], [], 0.0, held_out=True)
-    reds = held_out.batch(random.Random(0), 20, 32)
-    assert float(reds[:, 1:].max()) == 0 and torch.equal(reds, held_out.batch(random.Random(0), 20, 32))
-    crops = training.batch(random.Random(0), 20, 32)
-    assert crops.shape == (20, 3, 32, 32) and float(crops.min()) >= 0 and float(crops.max()) <= 1
-    assert 5 < sum(float(crop[1:].max()) > 0 for crop in crops) < 20
+def small_bank(patch):
+    patches = patch.expand(4, 3, 96, 96).contiguous()
+    return Bank(patches, patches, torch.full_like(patches, 7))
+
+
+def test_crops_are_varied_and_repeat():
+    red = torch.zeros(3, 96, 96, dtype=torch.uint8)
+    red[0] = torch.arange(96)
+    bank = small_bank(red)
+    crops = bank.crops(random.Random(0), 40, 32)
+    assert crops.shape == (40, 3, 32, 32) and float(crops.min()) >= 0 and float(crops.max()) <= 1
+    assert torch.equal(crops, bank.crops(random.Random(0), 40, 32))
+    assert 20 < sum(float(crop[1:].max()) > 0 for crop in crops) < 40
+
+
+def test_pairs_hold_degraded_crops_and_some_graphics(monkeypatch):
+    bank = small_bank(torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8))
+    small, true, drawn = bank.pairs(random.Random(0), 40, 64)
+    assert small.shape == (40, 3, 16, 16) and true.shape == (40, 3, 64, 64) and drawn.shape == (40,)
+    assert 0 < int(drawn.sum()) < 20
+    assert (true[drawn] == 7 / 255).all() and float(true[~drawn].std()) > 0.1
+    assert torch.equal(small, (small * 255).round() / 255)
+
+
+def test_a_crops_light_degradation_is_the_papers_steps():
+    picture = torch.rand(1, 3, 64, 64)
+    steps = draw(Size(64, 64), torch.Generator().manual_seed(random.Random(3).randrange(2**40)), LIGHT)
+    expected, dice = picture, torch.Generator().manual_seed(0)
+    for step in steps:
+        expected = apply(step, expected, dice)
+    made = degraded(picture, random.Random(3), torch.Generator().manual_seed(0), LIGHT)
+    torch.testing.assert_close(made, expected, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
 def test_other_colours_keep_a_pictures_edges():
-    x = np.zeros((8, 8, 3), np.uint8)
-    x[:, 4:] = (30, 120, 250)
-    for seed in range(20):
-        made = recoloured(x, random.Random(seed))
-        assert made.dtype == np.uint8 and (made[:, 0] == made[:, 3]).all() and (made[:, 4] == made[:, 7]).all()
-        assert np.abs(made[:, 3].astype(int) - made[:, 4]).max() > 60
+    x = torch.zeros(40, 3, 8, 8)
+    x[..., 4:] = torch.tensor([30.0, 120, 250])[:, None, None] / 255
+    made = recoloured(x, torch.Generator().manual_seed(0))
+    assert (made[..., 0] == made[..., 3]).all() and (made[..., 4] == made[..., 7]).all()
+    assert float((made[..., 3] - made[..., 4]).abs().amax((1, 2)).min()) > 60 / 255
+
+
+def test_blobs_are_black_and_white_with_narrow_edges():
+    made = blobs(torch.Generator().manual_seed(0), 8, 64, 5)
+    assert made.shape == (8, 1, 64, 64) and 0.3 < float(made.mean()) < 0.7
+    assert float(((made > 0.1) & (made < 0.9)).float().mean()) < 0.2
+
+
+def test_workers_make_the_same_crops():
+    def made(number):
+        return np.full((2, 2, 3), number, np.uint8)
+
+    assert all((a == b).all() for a, b in zip(many(made, 20, 0), many(made, 20, 2), strict=True))

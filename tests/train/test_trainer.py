@@ -248,6 +248,18 @@ def test_a_loss_that_is_no_number_stops_and_is_named(photos, tmp_path):
     assert kept and load_checkpoint(kept[-1])[0]["step"] == len(log_of(tmp_path / "run"))
 
 
+def test_cudnns_attention_takes_no_part(photos, tmp_path, monkeypatch):
+    took_part, advance = [], Trainer._advance
+
+    def noted(trainer, batch):
+        took_part.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return advance(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_advance", noted)
+    train(photos, tmp_path / "run", stop_after=1)
+    assert took_part == [False] and torch.backends.cuda.cudnn_sdp_enabled()
+
+
 def test_other_settings_do_not_go_on_with_a_run(photos, whole):
     with pytest.raises(SettingError, match=r"other settings \(sigma: 0.3 -> 0.5\)"):
         train(photos, whole, replace(SMALL, sigma=0.5))
