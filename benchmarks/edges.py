@@ -3,9 +3,10 @@ JPEG, a step, and pictures of 8 px.
 
     python benchmarks/edges.py [--sheet FILE.png]
 
-Prints for each whether all numbers are finite, how far the mean colour moves from the plain (bicubic) enlargement's in
-1/255, the lattice score beside that of Lanczos, and for the steps how far from the edge the picture leaves its two
-levels by more than 4/255 (the plain enlargement's in brackets). The sheet shows Lanczos above, the model below.
+Prints for each (as 8-bit files hold it) whether all numbers are finite, how far the mean colour moves from the plain
+(bicubic) enlargement's in 1/255, the lattice score beside that of Lanczos, and for the steps how far from the edge the
+picture leaves its two levels by more than 4/255 (the plain enlargement's in brackets). The sheet shows Lanczos above,
+the model below.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from op4ksr_core.evaluate.measures import quantised
 from op4ksr_core.geometry import Size
 from op4ksr_core.lattice.inspector import inspect
 from op4ksr_core.paths import ASSETS, DEMO_PHOTO
@@ -103,8 +105,8 @@ def main() -> None:
     print("| picture | finite | mean colour moves by, 1/255 | lattice (Lanczos) | halo, px (plain) |")
     print("|---" * 5 + "|")
     for name, lr in pictures().items():
-        made, size = upscaler(lr, FACTOR), Size(*(FACTOR * side for side in lr.shape[-2:]))
-        smooth, plain = lanczos(lr, size).clamp(0, 1), resize(lr, size).clamp(0, 1)
+        size = Size(*(FACTOR * side for side in lr.shape[-2:]))
+        made, smooth, plain = (quantised(x) for x in (upscaler(lr, FACTOR), lanczos(lr, size), resize(lr, size)))
         shift = 255 * float((made.mean((2, 3)) - plain.mean((2, 3))).abs().max())
         wide, across = "", {"step": -1, "step, downwards": -2}.get(name)
         if across:

@@ -46,8 +46,8 @@ def attention_kernel(name: str) -> Iterator[None]:
 
 @contextmanager
 def trainable_kernels() -> Iterator[None]:
-    """Inside, attention runs by any kernel but cuDNN's, which PyTorch takes by itself on some cards and whose gradient can
-    be NaN: on an H200 with torch 2.11 in bfloat16, of 68 tokens after 1,028. The other kernels' was not."""
+    """Inside, attention runs by any kernel but cuDNN's, which PyTorch takes by itself on some cards and whose gradient
+    can be NaN: on an H200 with torch 2.11 in bfloat16, of 68 tokens after 1,028. The other kernels' was not."""
     kernels = [attention.SDPBackend.__members__[name] for key, name in _KERNELS.items() if key != "cudnn"]
     with attention.sdpa_kernel(kernels):
         yield

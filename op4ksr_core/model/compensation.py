@@ -16,7 +16,7 @@ from ..errors import ImageError, WeightsError
 from ..files import at_home
 from ..geometry import Size
 from ..paths import COMPENSATION
-from ..picture.colour import low_band
+from ..picture.colour import limit_overshoot, low_band
 from ..picture.resample import channels_last, crop, pad_reflect, resize
 from ..progress import Progress
 from ..settings import MAX_COMPENSATION, check_range
@@ -91,7 +91,7 @@ def compensate(
     progress: Progress | None = None,
 ) -> Tensor:
     """The picture (B, 3, H, W) in [0, 1] with `strength` in [0, 2] times the missing detail and its own low band,
-    clamped to [0, 1].
+    clamped to [0, 1] and to the LR picture's local range (`limit_overshoot`).
 
     lr (B, 3, h, w) is the picture that it was made from; it is resampled to a quarter of H and W, what the network was
     trained for. Each layer works in strips of rows on the whole map; two maps live at once, 32 bytes per px of picture
@@ -112,12 +112,13 @@ def compensate(
     picture = pad_reflect(picture_bchw.float(), padded) if padded != size else picture_bchw.float()
     lr = resize(lr_bchw.float(), Size(padded.height // FACTOR, padded.width // FACTOR))
     # A border of mirrored px: the convolutions' zero padding would draw a frame.
-    picture, lr = _mirrored(picture, FACTOR * _BORDER), _mirrored(lr, _BORDER)
-    made = _with_detail(module, lr, picture, strength, progress or (lambda *_: None))
-    inner = slice(FACTOR * _BORDER, None)
-    made = crop(made[..., inner, inner], size)
+    around = _mirrored(picture, FACTOR * _BORDER), _mirrored(lr, _BORDER)
+    made = _with_detail(module, around[1], around[0], strength, progress or (lambda *_: None))
+    inner_rows, inner_columns = (slice(FACTOR * _BORDER, FACTOR * _BORDER + side) for side in picture.shape[-2:])
+    made = made[..., inner_rows, inner_columns]
     # What is added is detail: the picture keeps its low band, from which clamping near black and white took its share.
-    return (made + low_band(picture_bchw.float() - made)).clamp_(0, 1)
+    made = made + low_band(picture - made)
+    return crop(limit_overshoot(made, lr).clamp_(0, 1), size)
 
 
 def _mirrored(x: Tensor, border: int) -> Tensor:

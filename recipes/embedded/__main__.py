@@ -1,4 +1,4 @@
-"""python -m recipes.embedded STAGE --run runs/embedded --photos FOLDER [--minutes N]
+"""python -m recipes.embedded STAGE --run runs/embedded --photos FOLDER [--teacher FILE.param] [--minutes N]
 
 Stages in order:
   bundled         the bundled model's weights, to go on from (vae_start.pt, transformer_start.pt, detail_start.pt; with
@@ -6,15 +6,15 @@ Stages in order:
   vae             the F16 autoencoder; its encoder is frozen from then on
   transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the truth's
   together        the transformer and the decoder, on the picture
-  crops           crops restored by the stages before (or by the bundled model: --behind bundled), kept
-  detail, texture the detail network behind them: first L1 and the strength of detail, then a GAN
+  crops           crops restored by the stages before, kept
+  detail          the detail network behind them, from a sharp teacher; with --teach 0 --energy 1 from the truth
+  texture         a small GAN: --start the latter
+  blend           one detail network that adds what two add together: --start A --luma 1.75 --with B --share 0.5
   export          the averaged weights as float16 safetensors, into --to
-detail-start and texture-start train the detail network before there is a decoder, behind a stand-in; --start names the
-weights that a stage begins with. average mixes two networks: --start A --with B --share S. scale makes a network's
-detail stronger: --start A --luma 1.75 --chroma 1. export-detail writes one: --start A --to FILE. detail can also learn
-from a sharp teacher: crops --teacher FILE.param, then detail --teach 1.
+--start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
+scale makes a network's detail stronger: --start A --luma 1.75 --chroma 1. export-detail writes one: --start A --to B.
 
-`all` runs vae to texture in one process, from the bundled weights if they are unpacked, each with its share of
+`all` runs vae to blend in one process, from the bundled weights if they are unpacked, each with its share of
 --minutes; after `bundled --keep-encoder` it begins with together.
 
 Every stage resumes from its checkpoint in --run, also after a kill; --minutes is its whole budget, of processor time on
@@ -34,16 +34,20 @@ from . import autoencoder, crops, detail, export, transformer
 from .bank import Bank, HeldOut
 
 STAGES = (
-    "bundled", "vae", "transformer", "together", "detail-start", "texture-start", "crops", "detail", "texture", "all",
-    "average", "scale", "export", "export-detail",
+    "bundled", "vae", "transformer", "together", "crops", "detail", "texture", "blend", "all", "average", "scale",
+    "export", "export-detail",
 )  # fmt: skip
 
-SHARES = {"vae": 20, "transformer": 10, "together": 64, "detail": 16, "texture": 16}
+SHARES = {"vae": 20, "transformer": 10, "together": 64, "detail": 9, "strong": 13, "texture": 13, "blend": 10}
 """Of the minutes of `all`: those of the stages that it runs."""
 
 
 FIDELITIES = (0.0, 0.15, 0.3)
 """Of the crops that the detail network learns from: so it can stand behind any of them."""
+
+
+BLEND = {"detail": 1.75, "texture": 0.5}
+"""How much the blended network is to add of what the two add."""
 
 
 def main() -> None:
@@ -57,13 +61,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="the stage's learning rate, in place of its own")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
-    parser.add_argument("--teach", type=float, default=0.0, help="detail: how much of the target is the teacher's")
+    parser.add_argument("--teach", type=float, default=1.0, help="detail: how much of the target is the teacher's")
+    parser.add_argument("--energy", type=float, default=0.0, help="detail: weight of how strong it is around each px")
     parser.add_argument("--start", type=Path, help="weights to begin with, or to average, scale or export")
     parser.add_argument("--with", type=Path, dest="other", help="average: the other weights")
     parser.add_argument("--share", type=float, default=0.5, help="average: of the other weights, 0 to 1")
-    parser.add_argument(
-        "--behind", choices=("run", "bundled"), default="run", help="whose pictures crops and detail see"
-    )
     parser.add_argument("--keep-encoder", action="store_true", help="bundled: for going on after its encoder")
     parser.add_argument("--luma", type=float, default=1.75, help="scale: factor of the detail's brightness")
     parser.add_argument("--chroma", type=float, default=1.0, help="scale: factor of the detail's colour")
@@ -99,25 +101,24 @@ def train(args: Any, device: torch.device) -> None:
         stage = module.train if args.stage == "vae" else getattr(module, f"train_{args.stage}")
         stage(args.run, bank, held_out, args.minutes, args.start, **changes)
     elif args.stage == "crops":
-        restorer = crops.bundled() if args.behind == "bundled" else transformer.pipeline(args.run, device, FIDELITIES)
+        restorer = transformer.pipeline(args.run, device, FIDELITIES)
         count = args.count or crops.COUNTS[device.type]
         crops.restore_crops(bank, args.teacher, restorer, count, seed=0).save(args.run / "crops.pt")
     else:
-        if args.stage.endswith("-start"):
-            source = crops.live(bank, args.teacher, detail.stand_in)
-            restorer = detail.as_it_is
+        source = crops.Kept.load(args.run / "crops.pt", device)
+        figures = detail.figures_of(held_out, transformer.pipeline(args.run, device))
+        if args.stage == "blend":
+            parts = [(args.start, args.luma), (args.other, args.share)]
+            detail.train_blend(args.run, "blend", args.minutes, parts, source, figures, device, **changes)
+        elif args.stage == "detail":
+            changes |= {"teach": args.teach, "energy": args.energy}
+            detail.train_faithful(args.run, "detail", args.minutes, args.start, source, figures, device, **changes)
         else:
-            source = crops.Kept.load(args.run / "crops.pt", device)
-            restorer = crops.bundled() if args.behind == "bundled" else transformer.pipeline(args.run, device)
-        stage = detail.train_faithful if args.stage.startswith("detail") else detail.train_textured
-        figures = detail.figures_of(held_out, restorer)
-        if args.stage.startswith("detail"):
-            changes["teach"] = args.teach
-        stage(args.run, args.stage, args.minutes, args.start, source, figures, device, **changes)
+            detail.train_textured(args.run, "texture", args.minutes, args.start, source, figures, device, **changes)
 
 
 def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
-    """From pictures to a textured detail network."""
+    """From pictures to the detail networks; `strong` is what texture begins with."""
     run, device = args.run, bank.patches.device
     encoded = (run / "together_best.pt").exists()
     stages = [name for name in SHARES if not encoded or name not in ("vae", "transformer")]
@@ -132,10 +133,13 @@ def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
     start = run / "together_best.pt" if encoded else None
     transformer.train_together(run, bank, held_out, minutes["together"], start)
     restorer = transformer.pipeline(run, device, FIDELITIES)
-    source = crops.restore_crops(bank, None, restorer, crops.COUNTS[device.type], seed=0)
+    source = crops.restore_crops(bank, args.teacher, restorer, crops.COUNTS[device.type], seed=0)
     figures = detail.figures_of(held_out, transformer.pipeline(run, device))
     detail.train_faithful(run, "detail", minutes["detail"], None, source, figures, device)
-    detail.train_textured(run, "texture", minutes["texture"], run / "detail_best.pt", source, figures, device)
+    detail.train_faithful(run, "strong", minutes["strong"], None, source, figures, device, teach=0, energy=1)
+    detail.train_textured(run, "texture", minutes["texture"], run / "strong_best.pt", source, figures, device)
+    parts = [(run / f"{name}_best.pt", weight) for name, weight in BLEND.items()]
+    detail.train_blend(run, "blend", minutes["blend"], parts, source, figures, device)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ TOGETHER = {"cpu": 4, "cuda": 48}
 """Crops that are restored at once."""
 
 Restorer = Callable[[Tensor, Tensor], Tensor]
-"""(small, truth) -> the picture that the network will be given: the decoder's, or a stand-in before there is one."""
+"""(small, truth) -> the picture that the network will be given."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,6 @@ class Kept:
         return Batch(**parts)
 
 
-def live(bank: Bank, teacher_file: Path | None, restorer_of: Callable[[random.Random], Restorer]) -> Source:
-    """Crops that are restored as they are asked for."""
-    teacher = _teacher(teacher_file, bank)
-
-    def batch(rng: random.Random, count: int) -> Batch:
-        lr, hr, drawn = bank.pairs(rng, count, SIDE)
-        return Batch(lr, restorer_of(rng)(lr, hr), hr, target_of(teacher, lr, hr, drawn))
-
-    return batch
-
-
 def restore_crops(bank: Bank, teacher_file: Path | None, restorer: Restorer, count: int, seed: int) -> Kept:
     """Degrades and restores `count` crops."""
     device, together = bank.patches.device, TOGETHER[bank.patches.device.type]
@@ -121,14 +110,3 @@ def target_of(teacher: nn.Module | None, lr: Tensor, hr: Tensor, drawn: Tensor) 
     if teacher is None:
         return hr
     return torch.where(drawn[:, None, None, None], hr, sharp_target(teacher, lr, hr))
-
-
-def bundled() -> Restorer:
-    """The model that is bundled now, without its detail network."""
-    from dataclasses import replace
-
-    from op4ksr_core import PRESETS, Upscaler
-
-    settings = replace(PRESETS["embedded"], compensation=0.0)
-    upscaler = Upscaler.from_embedded(settings, device="cpu", check_memory=False)
-    return lambda lr, hr: torch.cat([upscaler(one, 4) for one in lr.split(1)])

@@ -1,10 +1,10 @@
-"""Stage d: the detail network (op4ksr_core.compensation), towards the truth and its strength of detail, then a GAN.
+"""Stage d: the detail network (op4ksr_core.compensation): a faithful one, a textured one, and one that does both.
 
-What it learns from the truth it can only take from the picture that the transformer and the decoder have made: an L1
-that knows no more comes out blurred, so how strong the detail is around each px is asked for beside it, and its texture
-comes from a small conditional GAN on the high band. Both are guarded by a high-passed, normalised L_AP at the network's
-own pitches (4 px and its multiples): without it they make a lattice of 4 px. A network that learns from a sharp teacher
-instead (`teach`), which is a function of the small picture, learns to do without the transformer.
+The faithful one learns from a sharp teacher, whose output is one picture, a function of the small one: more of its
+detail is right, but it learns to do without the transformer. The textured one learns from the truth and from how strong
+its detail is around each px, then from a small conditional GAN on the high band; with the transformer off it draws the
+wrong texture. Both of its steps are guarded by a high-passed, normalised L_AP at the network's own pitches (4 px and
+its multiples): without it they make a lattice of 4 px.
 """
 
 import random
@@ -35,19 +35,6 @@ TRUTH = 8.0
 
 LAGS = (1, 2, 3, 4, 8, 12, 16, 32)
 """px; the pitches of PixelShuffle (4), of the VAE (16) and of a token (32) are among them."""
-
-
-def stand_in(rng: random.Random) -> Restorer:
-    """Before the other stages are trained: the enlarged picture, some of them drawn towards a blurred truth."""
-
-    def restored(lr: Tensor, hr: Tensor) -> Tensor:
-        up = enlarged(lr)
-        shares = [0.0 if rng.random() < 0.5 else rng.uniform(0, 0.6) for _ in range(len(lr))]
-        share = lr.new_tensor(shares)[:, None, None, None]
-        mixed = F.avg_pool2d(hr, 3, 1, 1, count_include_pad=False).lerp(up, 1 - share)
-        return (mixed + 0.01 * rng.random() * torch.randn_like(mixed)).clamp(0, 1)
-
-    return restored
 
 
 def new_network(start: Path | None = None) -> HighFrequencyCompensation:
@@ -139,10 +126,10 @@ def train_faithful(
     figures: Callable[[nn.Module], Figures],
     device: torch.device,
     rate: float | None = None,
-    teach: float = 0.0,
-    energy: float = 1.0,
+    teach: float = 1.0,
+    energy: float = 0.0,
 ) -> None:
-    """L1 to the truth, or to the teacher's picture (`teach` of it); where that is clearly wrong (0.06 and more), the
+    """L1 to the teacher's picture (`teach` of it, the rest the truth); where that is clearly wrong (0.06 and more), the
     truth's mean wins. `energy` weighs how strong the detail is around each px beside it, with L_AP as its guard: a
     lattice would be the cheapest way to get there."""
     rate = rate or (3e-4 if start is None else 1e-4)  # from 1e-3 on it diverges
@@ -211,9 +198,29 @@ def train_textured(
     loop.train(loss, figures)
 
 
-def as_it_is(lr: Tensor, hr: Tensor) -> Tensor:
-    """The small picture alone, as large as the truth."""
-    return enlarged(lr)
+def train_blend(
+    run: Path,
+    name: str,
+    minutes: float,
+    parts: list[tuple[Path, float]],
+    source: Source,
+    figures: Callable[[nn.Module], Figures],
+    device: torch.device,
+    rate: float = 3e-4,
+) -> None:
+    """L1 to the picture with the detail of several networks, each times its weight; begins as the first of them."""
+    networks = [(new_network(path).to(device).requires_grad_(False), weight) for path, weight in parts]
+    module = new_network(parts[0][0]).to(device)
+    settings = {"weights": [weight for _, weight in parts]}
+    loop = Loop(name, run, module, minutes, rate, settings, muon=(4,))
+
+    def loss(rng: random.Random, step: int) -> Tensor:
+        batch = source(rng, CROPS[device.type])
+        with torch.no_grad():
+            detail = sum(weight * (forward(part, batch.lr, batch.picture) - batch.picture) for part, weight in networks)
+        return (forward(loop.module, batch.lr, batch.picture) - batch.picture - detail).abs().mean()
+
+    loop.train(loss, figures)
 
 
 def scale(start: Path, to: Path, luma: float, chroma: float) -> None:

@@ -6,7 +6,15 @@ import torch
 from op4ksr_core.errors import SettingError
 from op4ksr_core.geometry import Size
 from op4ksr_core.picture import colour
-from op4ksr_core.picture.colour import adain_fix, back_project, finish, fix_colour, low_band, wavelet_fix
+from op4ksr_core.picture.colour import (
+    adain_fix,
+    back_project,
+    finish,
+    fix_colour,
+    limit_overshoot,
+    low_band,
+    wavelet_fix,
+)
 from op4ksr_core.picture.resample import crop, pad_reflect, resize, there_and_back
 
 
@@ -75,6 +83,23 @@ def test_no_fix_flips_a_hue(fix, photo):
         if sa > 0.5 and va > 0.4:
             turned += min(abs(ha - hb), 1 - abs(ha - hb)) > 10 / 360
     assert turned == 0
+
+
+def test_overshoot_ends_a_px_of_the_small_picture_from_the_edge():
+    lr = torch.full((1, 1, 8, 8), 0.2)
+    lr[..., 4:] = 0.8
+    ringing = resize(lr, Size(32, 32)) + 0.1 * torch.cos(torch.arange(32) * torch.pi / 2)
+    made = limit_overshoot(ringing.clone(), lr)
+    assert (
+        float((made[..., :12] - 0.2).abs().max()) < 0.3 / 255 and float((made[..., 20:] - 0.8).abs().max()) < 0.3 / 255
+    )
+    assert torch.equal(made[..., 12:20], ringing[..., 12:20])
+
+
+def test_texture_within_its_range_stays():
+    lr = torch.rand(2, 3, 9, 7)
+    image = resize(lr, Size(36, 28))
+    assert torch.equal(limit_overshoot(image.clone(), lr), image)
 
 
 def test_none_is_the_image_itself():
