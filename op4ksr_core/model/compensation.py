@@ -91,7 +91,7 @@ def compensate(
     progress: Progress | None = None,
 ) -> Tensor:
     """The picture (B, 3, H, W) in [0, 1] with `strength` in [0, 2] times the missing detail and its own low band,
-    clamped to [0, 1] and to the LR picture's local range (`limit_overshoot`).
+    clamped to [0, 1]; where the LR picture is flat no detail is added (`limit_overshoot`).
 
     lr (B, 3, h, w) is the picture that it was made from; it is resampled to a quarter of H and W, what the network was
     trained for. Each layer works in strips of rows on the whole map; two maps live at once, 32 bytes per px of picture
@@ -118,7 +118,7 @@ def compensate(
     made = made[..., inner_rows, inner_columns]
     # What is added is detail: the picture keeps its low band, from which clamping near black and white took its share.
     made = made + low_band(picture - made)
-    return crop(limit_overshoot(made, lr).clamp_(0, 1), size)
+    return limit_overshoot(crop(made, size).clamp_(0, 1), lr_bchw.float(), picture_bchw)
 
 
 def _mirrored(x: Tensor, border: int) -> Tensor:

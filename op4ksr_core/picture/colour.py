@@ -22,7 +22,8 @@ def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: 
     """From the decoder's padded output to the picture that is shown: crop, colour fix, fidelity, clamp to [0, 1].
 
     Fidelity (wholly from 0.5) also fades the model's own drawing out over the outermost 16 px, in favour of the
-    enlarged LR picture: there the convolutions' zero padding misleads a small decoder.
+    enlarged LR picture: there the convolutions' zero padding misleads a small decoder. And (wholly from 0.25) it keeps
+    the image from ringing beside edges (`limit_overshoot`).
     """
     image = crop(raw_bchw, target).to(torch.float32, memory_format=torch.contiguous_format)
     reference = resize(lr_bchw, target)
@@ -30,8 +31,14 @@ def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: 
     if fidelity > 0:
         image = fade_edges(image, reference, min(1.0, 2 * fidelity))
     image = back_project(image, lr_bchw, fidelity).clamp_(0, 1)
-    # Clamping takes more from one side of the low band than from the other, near white above all.
-    return wavelet_fix(image, reference.clamp(0, 1)).clamp_(0, 1) if fix == "wavelet" and fidelity > 0 else image
+    if fidelity == 0:
+        return image
+    if fix == "wavelet":
+        # Clamping takes more from one side of the low band than from the other, near white above all.
+        image = wavelet_fix(image, reference.clamp(0, 1)).clamp_(0, 1)
+    if 4 * fidelity >= 1:
+        return limit_overshoot(image, lr_bchw)
+    return image.lerp(limit_overshoot(image.clone(), lr_bchw), 4 * fidelity)
 
 
 def fade_edges(image_bchw: Tensor, reference_bchw: Tensor, share: float) -> Tensor:
@@ -103,20 +110,28 @@ def _smooth(x: Tensor, step: int, axis: int) -> Tensor:
     return out
 
 
-def limit_overshoot(image_bchw: Tensor, lr_bchw: Tensor) -> Tensor:
-    """Clamps an image (B, C, kh, kw) in place to the range of the LR picture (B, C, h, w) in the 3x3 px around each px,
-    as anti-ringing resamplers do, widened by three times as much on both sides and by a quarter of an 8-bit step.
+def limit_overshoot(image_bchw: Tensor, lr_bchw: Tensor, given_bchw: Tensor | None = None) -> Tensor:
+    """Clamps an image in place to the range of the LR picture in the 3x3 px around each px, as anti-ringing resamplers
+    do, widened by three times as much on both sides and by a quarter of an 8-bit step; never further in than the
+    `given` picture, of the image's shape.
 
-    So lines beside an edge end within k px of it where the LR picture is flat, and what is flat stays flat; in texture
-    the range is wider than anything that is drawn.
+    So lines beside an edge end after one px of the LR picture where that is flat, and what is flat stays flat; in
+    texture the range is wider than anything that is drawn.
     """
-    factor = image_bchw.shape[-2] // lr_bchw.shape[-2]
+    height, width = image_bchw.shape[-2:]
+    if height < lr_bchw.shape[-2] or width < lr_bchw.shape[-1]:
+        lr_bchw = resize(lr_bchw, Size(height, width))
+    rows, columns = lr_bchw.shape[-2:]
     high, low = F.max_pool2d(lr_bchw, 3, 1, 1), -F.max_pool2d(-lr_bchw, 3, 1, 1)
     margin = 3 * (high - low) + 0.25 / 255
-    for bound, clamp in ((low - margin, torch.Tensor.clamp_min_), (high + margin, torch.Tensor.clamp_max_)):
-        for row, part in enumerate(bound.unbind(-2)):
-            rows = image_bchw[..., row * factor : (row + 1) * factor, :]
-            clamp(rows, part.repeat_interleave(factor, -1)[..., None, :])
+    least, most = low - margin, high + margin
+    column = torch.arange(width, device=image_bchw.device) * columns // width
+    for row in range(rows):
+        part = (..., slice(-(-row * height // rows), -(-(row + 1) * height // rows)), slice(None))
+        bounds = [bound[..., row : row + 1, :][..., column] for bound in (least, most)]
+        if given_bchw is not None:
+            bounds = [torch.minimum(bounds[0], given_bchw[part]), torch.maximum(bounds[1], given_bchw[part])]
+        image_bchw[part].clamp_(*bounds)
     return image_bchw
 
 

@@ -29,15 +29,13 @@ def pair(photo, height=150, width=201):
 
 
 def test_a_new_one_adds_nothing(photo):
-    """But a px in a thousand, which the small picture knows nothing of, comes nearer to it (here 0.3 of a thousand)."""
     picture, lr = pair(photo)
-    changed = (compensate(picture, lr, 1.0, HighFrequencyCompensation()) != picture).any(1)
-    assert float(changed.float().mean()) < 1e-3
+    assert torch.equal(compensate(picture, lr, 1.0, HighFrequencyCompensation()), picture)
 
 
 @pytest.mark.parametrize("size", [(150, 201), (4, 4), (1, 1), (97, 130)])
 def test_the_size_stays_and_strength_scales_the_detail(photo, module, size, monkeypatch):
-    monkeypatch.setattr(compensation, "limit_overshoot", lambda picture, lr: picture)
+    monkeypatch.setattr(compensation, "limit_overshoot", lambda picture, *_: picture)
     picture = 0.25 + photo[..., : size[0], : size[1]] / 2
     lr = resize(picture, Size(max(1, size[0] // 4), max(1, size[1] // 4)))
     once, twice = (compensate(picture, lr, strength, module) for strength in (0.5, 1.0))
@@ -57,7 +55,7 @@ def test_strips_are_the_networks_own_forward(photo, module, elements, monkeypatc
     mirrored = pad(picture, (64,) * 4, mode="reflect"), pad(lr, (16,) * 4, mode="reflect")
     detail = module(*mirrored[::-1])[..., 64:-64, 64:-64]
     whole = (picture + 0.7 * detail).clamp(0, 1)
-    whole = limit_overshoot(whole + low_band(picture - whole), lr).clamp(0, 1)
+    whole = limit_overshoot((whole + low_band(picture - whole)).clamp(0, 1), lr, picture)
     found = compensate(picture, lr, 0.7, module, progress=lambda *step: seen.append(step))
     assert torch.allclose(found, whole, atol=1e-6) and not torch.allclose(found, picture, atol=1e-3)
     assert torch.equal(picture, before)

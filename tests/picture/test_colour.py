@@ -96,10 +96,19 @@ def test_overshoot_ends_a_px_of_the_small_picture_from_the_edge():
     assert torch.equal(made[..., 12:20], ringing[..., 12:20])
 
 
-def test_texture_within_its_range_stays():
+@pytest.mark.parametrize("size", [(36, 28), (20, 15), (5, 4)])
+def test_texture_within_its_range_stays(size):
     lr = torch.rand(2, 3, 9, 7)
-    image = resize(lr, Size(36, 28))
+    image = resize(lr, Size(*size))
     assert torch.equal(limit_overshoot(image.clone(), lr), image)
+
+
+def test_flat_areas_stay_flat_but_for_what_was_given():
+    lr, image = torch.full((1, 3, 5, 6), 0.5), torch.rand(1, 3, 17, 23)
+    assert float((limit_overshoot(image.clone(), lr) - 0.5).abs().max()) < 0.3 / 255
+    assert torch.equal(limit_overshoot(image.clone(), lr, image), image)
+    given = image.lerp(torch.full_like(image, 0.5), 0.5)
+    torch.testing.assert_close(limit_overshoot(image.clone(), lr, given), given, rtol=0, atol=0.3 / 255)
 
 
 def test_none_is_the_image_itself():
@@ -158,7 +167,8 @@ def test_finish_keeps_the_edge_to_the_reference_as_far_as_fidelity_asks():
 def test_finish_leaves_the_inside_to_the_model(photo):
     lr = resize(photo, Size(128, 128)).clamp(0, 1)
     shown, projected = finish(photo, lr, Size(512, 512), "none", 1.0), back_project(photo, lr, 1.0).clamp(0, 1)
-    torch.testing.assert_close(shown[..., 48:-48, 48:-48], projected[..., 48:-48, 48:-48], atol=1e-3, rtol=0)
+    away = (shown - projected)[..., 48:-48, 48:-48].abs().amax(1) > 1e-3
+    assert float(away.float().mean()) < 1e-3  # px that ring
 
 
 @pytest.mark.parametrize("fidelity", [-0.01, 1.01, float("nan")])
