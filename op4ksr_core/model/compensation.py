@@ -16,7 +16,7 @@ from ..errors import ImageError, WeightsError
 from ..files import at_home
 from ..geometry import Size
 from ..paths import COMPENSATION
-from ..picture.colour import limit_overshoot, low_band
+from ..picture.colour import ROUNDS, limit_overshoot, low_band
 from ..picture.resample import channels_last, crop, pad_reflect, resize
 from ..progress import Progress
 from ..settings import MAX_COMPENSATION, check_range
@@ -115,10 +115,11 @@ def compensate(
     around = _mirrored(picture, FACTOR * _BORDER), _mirrored(lr, _BORDER)
     made = _with_detail(module, around[1], around[0], strength, progress or (lambda *_: None))
     inner_rows, inner_columns = (slice(FACTOR * _BORDER, FACTOR * _BORDER + side) for side in picture.shape[-2:])
-    made = made[..., inner_rows, inner_columns]
-    # What is added is detail: the picture keeps its low band, from which clamping near black and white took its share.
-    made = made + low_band(picture - made)
-    return limit_overshoot(crop(made, size).clamp_(0, 1), lr_bchw.float(), picture_bchw)
+    made, before, lr = crop(made[..., inner_rows, inner_columns], size), picture_bchw.float(), lr_bchw.float()
+    for _ in range(ROUNDS):
+        # What is added is detail: the picture keeps its low band, from which clamping took its share.
+        made = limit_overshoot((made + low_band(before - made)).clamp_(0, 1), lr, before)
+    return made
 
 
 def _mirrored(x: Tensor, border: int) -> Tensor:

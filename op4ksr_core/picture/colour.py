@@ -17,6 +17,10 @@ _PROJECTIONS = 6
 _EDGE = 16
 _STRIP_ROWS = 128
 
+ROUNDS = 2
+"""Times that the low band is given back and the range limited again: after one, line art is 1.6/255 too bright on
+average, after two 0.6."""
+
 
 def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: float) -> Tensor:
     """From the decoder's padded output to the picture that is shown: crop, colour fix, fidelity, clamp to [0, 1].
@@ -33,12 +37,18 @@ def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: 
     image = back_project(image, lr_bchw, fidelity).clamp_(0, 1)
     if fidelity == 0:
         return image
-    if fix == "wavelet":
+    for _ in range(ROUNDS if fix == "wavelet" else 0):
         # Clamping takes more from one side of the low band than from the other, near white above all.
         image = wavelet_fix(image, reference.clamp(0, 1)).clamp_(0, 1)
-    if 4 * fidelity >= 1:
-        return limit_overshoot(image, lr_bchw)
-    return image.lerp(limit_overshoot(image.clone(), lr_bchw), 4 * fidelity)
+        image = _limited(image, lr_bchw, 4 * fidelity)
+    return image if fix == "wavelet" else _limited(image, lr_bchw, 4 * fidelity)
+
+
+def _limited(image_bchw: Tensor, lr_bchw: Tensor, share: float) -> Tensor:
+    """The image drawn towards what `limit_overshoot` makes of it; from a share of 1 on in place."""
+    if share >= 1:
+        return limit_overshoot(image_bchw, lr_bchw)
+    return image_bchw.lerp(limit_overshoot(image_bchw.clone(), lr_bchw), share)
 
 
 def fade_edges(image_bchw: Tensor, reference_bchw: Tensor, share: float) -> Tensor:
