@@ -86,10 +86,10 @@ def test_real_photos_beat_lanczos(embedded, realsr, pairs):
 
 
 def test_the_transformer_earns_its_place(embedded, realsr, monkeypatch):
-    """Without it (velocity 0) the picture is less sharp and less right; the detail network makes up for much of it."""
+    """Without it (velocity 0) the picture is less sharp and less of it is right, also behind the detail network."""
     from op4ksr_core.evaluate.sharpness import detail, right
 
-    for compensation, sharper, righter in ((0.0, 2.0, 0.03), (1.0, 0.5, 0.0)):
+    for compensation, sharper, righter in ((0.0, 2.0, 0.03), (1.0, 1.0, 0.02)):
         settings = replace(embedded.settings, compensation=compensation)
         found = []
         for off in (False, True):
