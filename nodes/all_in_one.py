@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import Size, Sizing, plan_target
-from ..op4ksr_core.lattice.inspector import inspect
+from ..op4ksr_core.lattice.inspector import in_a_few_words, inspect
 from ..op4ksr_core.pipeline.framed import Framed, restore_framed
 from ..op4ksr_core.pipeline.memory import GB
 from ..op4ksr_core.pipeline.restore import restore
@@ -150,10 +150,7 @@ def _report(
 def _lattice(pictures: Tensor) -> str:
     if min(pictures.shape[-2:]) < _SMALLEST_INSPECTED:
         return "too small for a lattice check"
-    worst = max((inspect(one) for one in pictures), key=lambda found: found.score)
-    if worst.verdict != "lattice":
-        return f"no lattice (score {worst.score:.2f})"
-    return f"lattice of {worst.period:g} px (score {worst.score:.2f}): try the node Suppress lattice"
+    return in_a_few_words(max((inspect(one) for one in pictures), key=lambda found: found.score))
 
 
 SIZE_MODES = ("long side", "short side", "scale", "megapixels", "fit", "crop", "pad")

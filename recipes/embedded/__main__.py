@@ -9,7 +9,7 @@ Stages in order:
   crops           crops restored by the stages before, kept
   detail          the detail network behind them, from a sharp teacher; with --teach 0 --energy 1 from the truth
   texture         a small GAN: --start the latter
-  blend           one detail network that adds what two add together: --start A --luma 1.75 --with B --share 0.5
+  blend           one detail network that adds what two add: --luma times --start's, --share times --with's
   export          the averaged weights as float16 safetensors, into --to
 --start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
 scale makes a network's detail stronger: --start A --luma 1.75 --chroma 1. export-detail writes one: --start A --to B.
@@ -41,13 +41,11 @@ STAGES = (
 SHARES = {"vae": 20, "transformer": 10, "together": 64, "detail": 9, "strong": 13, "texture": 13, "blend": 10}
 """Of the minutes of `all`: those of the stages that it runs."""
 
-
 FIDELITIES = (0.0, 0.15, 0.3)
 """Of the crops that the detail network learns from: so it can stand behind any of them."""
 
-
-BLEND = {"detail": 1.75, "texture": 0.5}
-"""How much the blended network is to add of what the two add."""
+BLEND = {"detail": (1.75, 1.0), "texture": (0.5, 0.25)}
+"""How much the blended network is to add of what the two add, of brightness and of colour."""
 
 
 def main() -> None:
@@ -64,10 +62,10 @@ def main() -> None:
     parser.add_argument("--teach", type=float, default=1.0, help="detail: how much of the target is the teacher's")
     parser.add_argument("--energy", type=float, default=0.0, help="detail: weight of how strong it is around each px")
     parser.add_argument("--start", type=Path, help="weights to begin with, or to average, scale or export")
-    parser.add_argument("--with", type=Path, dest="other", help="average: the other weights")
-    parser.add_argument("--share", type=float, default=0.5, help="average: of the other weights, 0 to 1")
+    parser.add_argument("--with", type=Path, dest="other", help="average, blend: the other weights")
+    parser.add_argument("--share", type=float, default=0.5, help="average, blend: of the other weights")
     parser.add_argument("--keep-encoder", action="store_true", help="bundled: for going on after its encoder")
-    parser.add_argument("--luma", type=float, default=1.75, help="scale: factor of the detail's brightness")
+    parser.add_argument("--luma", type=float, default=1.75, help="scale, blend: factor of the (first) detail")
     parser.add_argument("--chroma", type=float, default=1.0, help="scale: factor of the detail's colour")
     parser.add_argument("--count", type=int, help="crops")
     parser.add_argument("--to", type=Path, help="what export and average write")
@@ -138,7 +136,9 @@ def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
     detail.train_faithful(run, "detail", minutes["detail"], None, source, figures, device)
     detail.train_faithful(run, "strong", minutes["strong"], None, source, figures, device, teach=0, energy=1)
     detail.train_textured(run, "texture", minutes["texture"], run / "strong_best.pt", source, figures, device)
-    parts = [(run / f"{name}_best.pt", weight) for name, weight in BLEND.items()]
+    for name, factors in BLEND.items():
+        detail.scale(run / f"{name}_best.pt", run / f"{name}_scaled.pt", *factors)
+    parts = [(run / f"{name}_scaled.pt", 1.0) for name in BLEND]
     detail.train_blend(run, "blend", minutes["blend"], parts, source, figures, device)
 
 

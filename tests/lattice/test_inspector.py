@@ -1,6 +1,8 @@
 """The inspector and the suppressor on planted lattices, real photos and bad input."""
 
 import math
+import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from patterns import marked, scene, woven
 
 from op4ksr_core.errors import ImageError, SettingError
 from op4ksr_core.lattice.autocorrelation import autocorrelation_loss
-from op4ksr_core.lattice.inspector import inspect
+from op4ksr_core.lattice.inspector import in_a_few_words, inspect
 from op4ksr_core.lattice.report import draw_report, mask, overlay, sentences
 from op4ksr_core.lattice.spectrum import comb, lattice_points, spectrum
 from op4ksr_core.lattice.suppress import dithered, suppress
@@ -143,6 +145,14 @@ def test_alpha_and_grey():
     assert torch.equal(dithered(with_alpha)[3], with_alpha[3]) and not torch.equal(dithered(y), y)
     grey = inspect(y[:1])
     assert grey.period == 16 and suppress(y[:1], grey.lattice).shape == (1, 512, 512)
+
+
+def test_a_few_words_say_whether_it_can_be_seen():
+    strong = inspect(marked(scene(), 16, 1.0))
+    assert in_a_few_words(inspect(scene())) == "no lattice (score 0.00)"
+    assert re.fullmatch(r"lattice of 16 px \(score 0\.\d\d\): try .*Suppress lattice", in_a_few_words(strong))
+    faint = in_a_few_words(replace(strong, score=0.02))
+    assert faint == "a trace of a lattice of 16 px, too faint to see (score 0.02)"
 
 
 def test_report_pictures():
