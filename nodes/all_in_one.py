@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import Size, Sizing, plan_target
-from ..op4ksr_core.lattice.inspector import in_a_few_words, inspect
+from ..op4ksr_core.lattice.inspector import inspect
+from ..op4ksr_core.lattice.report import in_a_few_words
 from ..op4ksr_core.pipeline.framed import Framed, restore_framed
 from ..op4ksr_core.pipeline.memory import GB
 from ..op4ksr_core.pipeline.restore import restore

@@ -73,16 +73,6 @@ class Inspection:
     lattice: Lattice | None = field(repr=False)
 
 
-def in_a_few_words(found: Inspection) -> str:
-    """Whether there is a lattice, how strong, and what to do about one that can be seen (score 0.5 and more)."""
-    score = f"(score {found.score:.2f})"
-    if found.verdict != "lattice":
-        return f"no lattice {score}"
-    if found.score < 0.5:
-        return f"a trace of a lattice of {found.period:g} px, too faint to see {score}"
-    return f"lattice of {found.period:g} px {score}: try the node Suppress lattice"
-
-
 def inspect(
     image_chw: Tensor, reference_chw: Tensor | None = None, suspects: Sequence[int] = (8, 16, 32), search: bool = True
 ) -> Inspection:

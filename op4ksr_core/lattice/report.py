@@ -90,6 +90,16 @@ def _words(draw: ImageDraw.ImageDraw, place: tuple[int, int], inspection: Inspec
     draw.multiline_text((x, y + 50), "\n".join(lines), fill=INK, font=font(15), spacing=5)
 
 
+def in_a_few_words(found: Inspection) -> str:
+    """Whether there is a lattice, how strong, and what to do about one that can be seen (score 0.5 and more)."""
+    score = f"(score {found.score:.2f})"
+    if found.verdict != "lattice":
+        return f"no lattice {score}"
+    if found.score < 0.5:
+        return f"a trace of a lattice of {found.period:g} px, too faint to see {score}"
+    return f"lattice of {found.period:g} px {score}: try the node Suppress lattice"
+
+
 def sentences(inspection: Inspection) -> list[str]:
     """The report in plain sentences."""
     lines = [inspection.reason]

@@ -112,13 +112,13 @@ def compensate(
     picture = pad_reflect(picture_bchw.float(), padded) if padded != size else picture_bchw.float()
     lr = resize(lr_bchw.float(), Size(padded.height // FACTOR, padded.width // FACTOR))
     # A border of mirrored px: the convolutions' zero padding would draw a frame.
-    around = _mirrored(picture, FACTOR * _BORDER), _mirrored(lr, _BORDER)
-    made = _with_detail(module, around[1], around[0], strength, progress or (lambda *_: None))
-    inner_rows, inner_columns = (slice(FACTOR * _BORDER, FACTOR * _BORDER + side) for side in picture.shape[-2:])
-    made, before, lr = crop(made[..., inner_rows, inner_columns], size), picture_bchw.float(), lr_bchw.float()
+    around = _mirrored(lr, _BORDER), _mirrored(picture, FACTOR * _BORDER)
+    made = _with_detail(module, *around, strength, progress or (lambda *_: None))
+    inner = slice(FACTOR * _BORDER, None)
+    made, before = crop(made[..., inner, inner], size), picture_bchw.float()
     for _ in range(ROUNDS):
         # What is added is detail: the picture keeps its low band, from which clamping took its share.
-        made = limit_overshoot((made + low_band(before - made)).clamp_(0, 1), lr, before)
+        made = limit_overshoot((made + low_band(before - made)).clamp_(0, 1), lr_bchw.float(), before)
     return made
 
 

@@ -37,11 +37,13 @@ def finish(raw_bchw: Tensor, lr_bchw: Tensor, target: Size, fix: str, fidelity: 
     image = back_project(image, lr_bchw, fidelity).clamp_(0, 1)
     if fidelity == 0:
         return image
-    for _ in range(ROUNDS if fix == "wavelet" else 0):
+    if fix != "wavelet":
+        return _limited(image, lr_bchw, 4 * fidelity)
+    for _ in range(ROUNDS):
         # Clamping takes more from one side of the low band than from the other, near white above all.
         image = wavelet_fix(image, reference.clamp(0, 1)).clamp_(0, 1)
         image = _limited(image, lr_bchw, 4 * fidelity)
-    return image if fix == "wavelet" else _limited(image, lr_bchw, 4 * fidelity)
+    return image
 
 
 def _limited(image_bchw: Tensor, lr_bchw: Tensor, share: float) -> Tensor:
@@ -131,14 +133,16 @@ def limit_overshoot(image_bchw: Tensor, lr_bchw: Tensor, given_bchw: Tensor | No
     height, width = image_bchw.shape[-2:]
     if height < lr_bchw.shape[-2] or width < lr_bchw.shape[-1]:
         lr_bchw = resize(lr_bchw, Size(height, width))
-    rows, columns = lr_bchw.shape[-2:]
     high, low = F.max_pool2d(lr_bchw, 3, 1, 1), -F.max_pool2d(-lr_bchw, 3, 1, 1)
     margin = 3 * (high - low) + 0.25 / 255
     least, most = low - margin, high + margin
-    column = torch.arange(width, device=image_bchw.device) * columns // width
-    for row in range(rows):
-        part = (..., slice(-(-row * height // rows), -(-(row + 1) * height // rows)), slice(None))
-        bounds = [bound[..., row : row + 1, :][..., column] for bound in (least, most)]
+    rows, columns = (
+        torch.arange(side, device=image_bchw.device) * small // side
+        for side, small in zip((height, width), lr_bchw.shape[-2:], strict=True)
+    )
+    for top in range(0, height, _STRIP_ROWS):
+        part = (..., slice(top, top + _STRIP_ROWS), slice(None))
+        bounds = [bound[..., rows[part[1]], :][..., columns] for bound in (least, most)]
         if given_bchw is not None:
             bounds = [torch.minimum(bounds[0], given_bchw[part]), torch.maximum(bounds[1], given_bchw[part])]
         image_bchw[part].clamp_(*bounds)

@@ -23,6 +23,7 @@ a CPU, of time on a GPU.
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ STAGES = (
 
 SHARES = {"vae": 20, "transformer": 10, "together": 64, "detail": 9, "strong": 13, "texture": 13, "blend": 10}
 """Of the minutes of `all`: those of the stages that it runs."""
+
+MODELS: dict[str, Callable[..., None]] = {
+    "vae": autoencoder.train,
+    "transformer": transformer.train_transformer,
+    "together": transformer.train_together,
+}
 
 FIDELITIES = (0.0, 0.15, 0.3)
 """Of the crops that the detail network learns from: so it can stand behind any of them."""
@@ -94,10 +101,8 @@ def train(args: Any, device: torch.device) -> None:
     changes = {"rate": args.rate} if args.rate else {}
     if args.stage == "all":
         train_all(args, bank, held_out)
-    elif args.stage in ("vae", "transformer", "together"):
-        module = autoencoder if args.stage == "vae" else transformer
-        stage = module.train if args.stage == "vae" else getattr(module, f"train_{args.stage}")
-        stage(args.run, bank, held_out, args.minutes, args.start, **changes)
+    elif args.stage in MODELS:
+        MODELS[args.stage](args.run, bank, held_out, args.minutes, args.start, **changes)
     elif args.stage == "crops":
         restorer = transformer.pipeline(args.run, device, FIDELITIES)
         count = args.count or crops.COUNTS[device.type]

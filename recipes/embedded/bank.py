@@ -82,7 +82,7 @@ class Bank:
         else:
             drawn = torch.zeros_like(drawn)
         lr = [
-            degraded(part, rng, dice, LIGHT if rng.random() < LIGHT_SHARE else CAMERA)
+            degraded_alike(part, rng, dice, LIGHT if rng.random() < LIGHT_SHARE else CAMERA)
             for part in hr.split(max(1, min(GROUP, count // 4)))
         ]
         return torch.cat(lr), hr, drawn
@@ -92,11 +92,7 @@ class Bank:
         top, left = (rng.randint(0, patches.shape[-1] - side) for _ in range(2))
         rows = torch.randint(len(patches), (count,), generator=dice, device=patches.device)
         x = patches[:, :, top : top + side, left : left + side][rows].float() / 255
-        halves = x.split((count + 1) // 2)
-        turned = [
-            torch.rot90(half.flip(3) if rng.random() < 0.5 else half, rng.randrange(4), (2, 3)) for half in halves
-        ]
-        return torch.cat(turned)
+        return turned(x, turns(rng))
 
     def _dice(self, rng: random.Random) -> torch.Generator:
         return torch.Generator(self.patches.device).manual_seed(rng.randrange(2**40))
@@ -121,6 +117,26 @@ class HeldOut:
         lr, hr = (x.to(device) for x in pictures.pairs(rng, 48, 256, LIGHT))
         large = [tuple(x.to(device) for x in pictures.pairs(rng, 1, 1408, LIGHT)) for _ in range(4)]
         return cls(lr, hr, large, pictures.batch(rng, 2, 768).to(device))
+
+
+Turns = tuple[tuple[int, bool], tuple[int, bool]]
+"""Quarter turns, and whether flipped, of the first and of the second half of some crops."""
+
+
+def turns(rng: random.Random) -> Turns:
+    """One of eight turns and flips for each half."""
+    first, second = ((rng.randrange(4), rng.random() < 0.5) for _ in range(2))
+    return first, second
+
+
+def turned(x_bchw: Tensor, halves: Turns) -> Tensor:
+    """Square pictures, each half of them turned as it says; one alone as the first."""
+    parts = x_bchw.split((len(x_bchw) + 1) // 2)
+    made = [
+        torch.rot90(x.flip(3) if flip else x, turn, (2, 3))
+        for x, (turn, flip) in zip(parts, halves[: len(parts)], strict=True)
+    ]
+    return torch.cat(made)
 
 
 def blobs(dice: torch.Generator, count: int, side: int, cells: int) -> Tensor:
@@ -149,7 +165,7 @@ def enlarged(lr: Tensor) -> Tensor:
     return resize(lr, Size(4 * lr.shape[-2], 4 * lr.shape[-1])).clamp(0, 1)
 
 
-def degraded(hr: Tensor, rng: random.Random, dice: torch.Generator, how: Degradation) -> Tensor:
+def degraded_alike(hr: Tensor, rng: random.Random, dice: torch.Generator, how: Degradation) -> Tensor:
     """(B, 3, H, W) -> (B, 3, H/4, W/4), all by the same steps, rounded to 8 bits as a file would be."""
     steps = draw(Size(*hr.shape[-2:]), torch.Generator().manual_seed(rng.randrange(2**40)), how)
     for step in steps:

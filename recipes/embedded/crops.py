@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .bank import Bank
+from .bank import Bank, turned, turns
 from .loop import read, write
 from .teacher import load_teacher, sharp_target
 
@@ -65,17 +65,11 @@ class Kept:
         truth."""
         device = self.parts["lr"].device
         dice = torch.Generator(device).manual_seed(rng.randrange(2**40))
-        turns = [(rng.randrange(4), rng.random() < 0.5) for _ in range(2)]
+        halves = turns(rng)
         rows = torch.randint(len(self.parts["lr"]), (count,), generator=dice, device=device)
         kind, share = (torch.rand(count, generator=dice, device=device) for _ in range(2))
         share = torch.where(kind < SHARP / 2, 1.0, torch.where(kind < SHARP, share, 0.0))[:, None, None, None]
-
-        def drawn(part: Tensor) -> Tensor:
-            halves = (part[rows].float() / 255).split((count + 1) // 2)
-            turned = zip(halves, turns, strict=False)
-            return torch.cat([torch.rot90(x.flip(3) if flip else x, turn, (2, 3)) for x, (turn, flip) in turned])
-
-        parts = {name: drawn(part) for name, part in self.parts.items()}
+        parts = {name: turned(part[rows].float() / 255, halves) for name, part in self.parts.items()}
         for name in ("picture", "target"):
             parts[name] = parts[name].lerp(parts["hr"], share)
         return Batch(**parts)

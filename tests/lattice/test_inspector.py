@@ -10,8 +10,8 @@ from patterns import marked, scene, woven
 
 from op4ksr_core.errors import ImageError, SettingError
 from op4ksr_core.lattice.autocorrelation import autocorrelation_loss
-from op4ksr_core.lattice.inspector import in_a_few_words, inspect
-from op4ksr_core.lattice.report import draw_report, mask, overlay, sentences
+from op4ksr_core.lattice.inspector import inspect
+from op4ksr_core.lattice.report import draw_report, in_a_few_words, mask, overlay, sentences
 from op4ksr_core.lattice.spectrum import comb, lattice_points, spectrum
 from op4ksr_core.lattice.suppress import dithered, suppress
 from op4ksr_core.lattice.waves import demodulate, waves

@@ -7,7 +7,7 @@ import torch
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.train.degradation import apply, draw
-from recipes.embedded.bank import Bank, blobs, degraded, recoloured
+from recipes.embedded.bank import Bank, blobs, degraded_alike, recoloured
 from recipes.embedded.pictures import LIGHT, many
 from recipes.pictures import PHOTOS, photo
 from recipes.scenes import render
@@ -47,7 +47,7 @@ def test_crops_are_varied_and_repeat():
     assert 20 < sum(float(crop[1:].max()) > 0 for crop in crops) < 40
 
 
-def test_pairs_hold_degraded_crops_and_some_graphics(monkeypatch):
+def test_pairs_hold_degraded_crops_and_some_graphics():
     bank = small_bank(torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8))
     small, true, drawn = bank.pairs(random.Random(0), 40, 64)
     assert small.shape == (40, 3, 16, 16) and true.shape == (40, 3, 64, 64) and drawn.shape == (40,)
@@ -62,7 +62,7 @@ def test_a_crops_light_degradation_is_the_papers_steps():
     expected, dice = picture, torch.Generator().manual_seed(0)
     for step in steps:
         expected = apply(step, expected, dice)
-    made = degraded(picture, random.Random(3), torch.Generator().manual_seed(0), LIGHT)
+    made = degraded_alike(picture, random.Random(3), torch.Generator().manual_seed(0), LIGHT)
     torch.testing.assert_close(made, expected, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
