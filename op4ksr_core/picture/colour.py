@@ -12,7 +12,7 @@ from ..settings import COLOUR_FIXES, check_choice, check_range
 from .lab import lab_fix
 from .resample import crop, resize, there_and_back
 
-_WAVELET_LEVELS = 5
+_QUARTER, _QUARTER_STEPS = 4, (1, 2, 4)
 _PROJECTIONS = 6
 _EDGE = 16
 _STRIP_ROWS = 128
@@ -92,19 +92,18 @@ def wavelet_fix(image_bchw: Tensor, reference_bchw: Tensor) -> Tensor:
 
 
 def low_band(x_bchw: Tensor) -> Tensor:
-    """Five a-trous smoothing levels, borders replicated; linear, so low(a) - low(b) = low(a - b).
+    """What five a-trous levels of [1, 2, 1] x [1, 2, 1] / 16 leave, dilations 1..16 px; linear, so low(a) - low(b) =
+    low(a - b). Borders are replicated.
 
-    Works in strips that stay in the processor's cache, each with the rows around it that it depends on.
+    The levels of 1 and 2 px are a 4-px box and bilinear enlargement instead: the others run at a quarter of the side, a
+    fifth of the time for the whole. The spread differs by half a per cent (variance 171.4 in place of 170.5 px²).
     """
-    out, height, reach = torch.empty_like(x_bchw), x_bchw.shape[-2], 2**_WAVELET_LEVELS - 1
-    for top in range(0, height, _STRIP_ROWS):
-        bottom = min(height, top + _STRIP_ROWS)
-        first, last = max(0, top - reach), min(height, bottom + reach)
-        strip = x_bchw[..., first:last, :]
-        for level in range(_WAVELET_LEVELS):
-            strip = _smooth(_smooth(strip, 2**level, -1), 2**level, -2)
-        out[..., top:bottom, :] = strip[..., top - first : bottom - first, :]
-    return out
+    height, width = x_bchw.shape[-2:]
+    filled = F.pad(x_bchw, (0, -width % _QUARTER, 0, -height % _QUARTER), mode="replicate")
+    small = F.avg_pool2d(filled, _QUARTER)
+    for step in _QUARTER_STEPS:
+        small = _smooth(_smooth(small, step, -1), step, -2)
+    return crop(F.interpolate(small, size=filled.shape[-2:], mode="bilinear"), Size(height, width))
 
 
 def _smooth(x: Tensor, step: int, axis: int) -> Tensor:
@@ -136,17 +135,19 @@ def limit_overshoot(image_bchw: Tensor, lr_bchw: Tensor, given_bchw: Tensor | No
     high, low = F.max_pool2d(lr_bchw, 3, 1, 1), -F.max_pool2d(-lr_bchw, 3, 1, 1)
     margin = 3 * (high - low) + 0.25 / 255
     least, most = low - margin, high + margin
-    rows, columns = (
-        torch.arange(side, device=image_bchw.device) * small // side
-        for side, small in zip((height, width), lr_bchw.shape[-2:], strict=True)
-    )
+    rows = torch.arange(height, device=image_bchw.device) * lr_bchw.shape[-2] // height
     for top in range(0, height, _STRIP_ROWS):
         part = (..., slice(top, top + _STRIP_ROWS), slice(None))
-        bounds = [bound[..., rows[part[1]], :][..., columns] for bound in (least, most)]
+        bounds = [_repeated(bound[..., rows[part[1]], :], width) for bound in (least, most)]
         if given_bchw is not None:
             bounds = [torch.minimum(bounds[0], given_bchw[part]), torch.maximum(bounds[1], given_bchw[part])]
         image_bchw[part].clamp_(*bounds)
     return image_bchw
+
+
+def _repeated(rows: Tensor, width: int) -> Tensor:
+    """Rows (B, C, h, w) made `width` px wide by repeating px."""
+    return F.interpolate(rows, size=(rows.shape[-2], width), mode="nearest")
 
 
 def adain_fix(image_bchw: Tensor, reference_bchw: Tensor) -> Tensor:
