@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from ..op4ksr_core import errors
 from .adapters import FeaturesConditioning, LoadAdapters, LoadUNetAdapter
 from .all_in_one import UpscaleAllSettings, UpscaleTo4K
 from .compare import ImageCompare, is_missing
@@ -41,8 +42,16 @@ NODES: list[type[io.ComfyNode]] = [
 ]
 
 
+def _speak_in_sentences() -> None:
+    """ComfyUI shows an error as its class's module and name, then what it says: the module is this folder's path."""
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.Op4ksrError):
+            kind.__module__, kind.__qualname__ = "builtins", "OP4KSR"
+
+
 class Op4ksrExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        _speak_in_sentences()
         check_version()
         redirect_templates()
         return [*NODES, ImageCompare] if is_missing() else NODES

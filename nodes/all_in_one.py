@@ -44,6 +44,7 @@ from .inputs import (
     WINDOW,
     advanced,
 )
+from .masks import alpha_of, is_placeholder, region_of
 from .memory import collecting
 from .progress import Phases
 from .schema import node_schema
@@ -74,22 +75,6 @@ OUTPUTS = [
 ]
 
 
-def alpha_of(image: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The alpha (B, 1, H, W) of an IMAGE: 1 - MASK where one is given, else its fourth channel. Raises ImageError."""
-    if mask is None:
-        return image[..., 3][:, None].float() if image.shape[-1] == 4 else None
-    if mask.ndim != 3 or mask.shape[-2:] != image.shape[1:3]:
-        size = f"{mask.shape[-1]}x{mask.shape[-2]} px" if 0 not in mask.shape else "empty"
-        raise ImageError(
-            f"The MASK is {size}, the IMAGE {image.shape[2]}x{image.shape[1]}. Use the MASK of the same Load Image."
-        )
-    if len(mask) not in (1, len(image)):
-        raise ImageError(f"There are {len(image)} pictures and {len(mask)} masks; give one mask, or as many.")
-    if not bool(torch.isfinite(mask).all()):
-        raise ImageError("The MASK holds NaN or infinity: look at the node that made it.")
-    return (1 - mask[:, None].float()).clamp(0, 1).expand(len(image), -1, -1, -1)
-
-
 def upscaled(
     host: ComfyHost,
     image: Tensor,
@@ -103,9 +88,7 @@ def upscaled(
     """IMAGE and what goes with it -> the four outputs, with a line under the node before and after."""
     pictures = to_bchw(image).clamp(0, 1)
     check_vae(host.vae, factor)
-    alpha = alpha_of(image, mask)
-    if region is not None:
-        region = region[:, None] if region.ndim == 3 else region
+    alpha, region = alpha_of(image, mask), region_of(image, region)
     phases = Phases(() if settings.compensation else ("compensate",))
     device, started = comfy.model_management.get_torch_device(), time.perf_counter()
     if device.type == "cuda":
@@ -127,7 +110,7 @@ def upscaled(
     if made.alpha is None:
         return io.NodeOutput(large, large.new_zeros(large.shape[:3]), before, report)
     transparent = made.alpha.to(large)
-    if image.shape[-1] == 4 and mask is None:
+    if image.shape[-1] == 4 and (mask is None or is_placeholder(mask, image)):
         large = torch.cat([large, transparent.movedim(1, -1)], -1)
     return io.NodeOutput(large, 1 - transparent[:, 0], before, report)
 
@@ -145,7 +128,7 @@ def _report(
         parts.append(f"about {host.largest_work(plan) / GB:.1f} GB at most (estimated)")
     if check:
         parts.append(_lattice(made.rgb))
-    return "\n".join([", ".join(parts), *fallbacks])
+    return "\n".join([", ".join(parts), *made.notes, *fallbacks])
 
 
 def _lattice(pictures: Tensor) -> str:
@@ -191,6 +174,14 @@ def usual_preset(model, vae) -> str:
     if is_unet(model):
         return "tvt" if vae is not None and vae.downscale_ratio == PRESET_FACTORS["tvt"] else "osediff"
     return "op4ksr"
+
+
+NOT_CONNECTED = object()
+
+
+def needs_weights(preset: str) -> str:
+    """What to do about a preset whose models are not connected."""
+    return f"The preset {preset} needs its own weights: connect model, vae and conditioning, or choose embedded."
 
 
 class UpscaleTo4K(io.ComfyNode):
@@ -273,6 +264,15 @@ class UpscaleTo4K(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, preset=None, model=NOT_CONNECTED):
+        """Before the run. A value that another node will give is None here, an input without a link is not given."""
+        if preset is not None and preset not in ("auto", *PRESETS):
+            return f"There is no preset {preset!r}: choose auto or one of {', '.join(PRESETS)}."
+        if preset not in (None, "auto", "embedded") and model is NOT_CONNECTED:
+            return needs_weights(preset)
+        return True
+
+    @classmethod
     def execute(
         cls,
         image,
@@ -297,9 +297,7 @@ class UpscaleTo4K(io.ComfyNode):
             preset = usual_preset(model, vae)
         settings = with_strength(find_preset(preset), strength)
         if model is None and preset != "embedded":
-            raise SettingError(
-                f"The preset {preset} needs its own weights: connect model, vae and conditioning, or choose embedded."
-            )
+            raise SettingError(needs_weights(preset))
         settings = replace(settings, seed=seed, window=window)
         if colour != "as the preset":
             settings = replace(settings, colour=cast(ColourFix, colour))

@@ -266,7 +266,7 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     if settings.strip:
         _write_strip(job, picture, larger)
     sizes = str(source), str(frame.canvas)
-    return Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost)
+    return Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.notes)
 
 
 @lru_cache(maxsize=1)

@@ -8,18 +8,23 @@ from torch import Tensor
 from ..errors import ImageError
 from ..geometry import Frame, Size, Sizing
 from ..picture.alpha import enlarge_alpha, fill_hidden
-from ..picture.framing import cut, restore_region, set_into
-from ..picture.resample import lanczos, resize
+from ..picture.framing import check_region, cut, resize_region, restore_region, set_into
+from ..picture.resample import lanczos
 
 
 @dataclass(frozen=True)
 class Framed:
-    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos."""
+    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos; notes:
+    sentences for the user."""
 
     rgb: Tensor
     alpha: Tensor | None
     before: Tensor
     frame: Frame
+    notes: tuple[str, ...] = ()
+
+
+NOTHING_RESTORED = "The strength mask is 0 everywhere: the picture was only enlarged."
 
 
 def restore_framed(
@@ -37,16 +42,17 @@ def restore_framed(
     source = Size(*rgb.shape[-2:])
     if alpha is not None and (alpha.shape[-2:] != rgb.shape[-2:] or len(alpha) not in (1, len(rgb))):
         raise ImageError(f"The alpha is {list(alpha.shape)}, the picture {list(rgb.shape)}: they must match.")
+    if region is not None:
+        check_region(region, len(rgb))
     frame = sizing.frame_of(source)
     lr = cut(fill_hidden(rgb, alpha), frame)
     large = restore(lr, frame.target)
     if region is not None:
-        if 0 not in region.shape and region.ndim == 4:
-            region = cut(resize(region.float(), source), frame)
-        large = restore_region(large, lr, region)
+        large = restore_region(large, lr, cut(resize_region(region, source), frame))
     if alpha is not None:
         alpha = set_into(enlarge_alpha(cut(alpha, frame), frame.target), frame)
     elif frame.canvas != frame.target:
         alpha = set_into(large.new_ones(len(large), 1, *large.shape[-2:]), frame)
     before = lanczos(lr, frame.target).clamp(0, 1).to(large)
-    return Framed(set_into(large, frame), alpha, set_into(before, frame), frame)
+    notes = (NOTHING_RESTORED,) if region is not None and not bool(region.any()) else ()
+    return Framed(set_into(large, frame), alpha, set_into(before, frame), frame, notes)

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import replace
+from urllib.error import HTTPError
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -181,12 +183,11 @@ def test_the_newer_and_the_older_node_agree(server, small):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"mask": ["m", 0]}, "The MASK is 9x7 px, the IMAGE 64x48"),
+        ({"mask": ["m", 0]}, "The MASK at mask is 9x7 px, the IMAGE 64x48"),
         ({"size_mode": "crop", "width": 0, "height": 100}, "got 0x100"),
         ({"size_mode": "scale", "size": 40.0}, "got 40"),
         ({"size_mode": "long side", "size": 100.5}, "whole number of px, got 100.5"),
         ({"size_mode": "scale", "size_like": ["load", 0]}, "another size_mode than scale"),
-        ({"preset": "op4ksr"}, "The preset op4ksr needs its own weights"),
         ({"model": ["model", 0]}, "Connect conditioning and vae too"),
         ({"window": 64}, "got 64"),
         (
@@ -200,6 +201,43 @@ def test_bad_input_is_one_line_with_the_remedy(server, small, changes, text):
     wanted["m"] = node("SolidMask", value=1.0, width=9, height=7)
     wanted["model"] = node("OP4KSR_LoadEmbedded")
     assert text in error_of(server, wanted)
+
+
+def test_both_outputs_of_one_load_image_are_taken(server, small):
+    """An opaque picture's MASK is 64x64 zeros: no transparency, and no region to be left alone."""
+    alone = result(server, graph())
+    wired = graph(mask=["load", 1], strength_mask=["load", 1])
+    found = result(server, wired)
+    assert found.alpha is None and torch.equal(found.rgb, alone.rgb)
+
+
+def test_a_hard_edged_strength_mask_of_any_size(server, small):
+    path = server.base / "input" / "hard.png"
+    Image.fromarray((np.indices((64, 64)).sum(0) // 8 % 2 * 255).astype(np.uint8)).save(path)
+    Image.open(DEMO).crop((200, 100, 400, 250)).save(server.base / "input" / "wide.png")
+    wanted = graph("wide.png", size=1.0, strength_mask=["hard", 0])
+    wanted["hard"] = node("LoadImageMask", image="hard.png", channel="red")
+    assert result(server, wanted).rgb.shape[-2:] == (150, 200)
+
+
+def test_a_strength_mask_of_zeros_is_said(server, small):
+    wanted = graph(strength_mask=["m", 0])
+    wanted["m"] = node("SolidMask", value=0.0, width=9, height=7)
+    run = server.run(wanted)
+    assert "The strength mask is 0 everywhere" in str(run["outputs"]["report"])
+
+
+def test_a_preset_without_its_weights_is_refused_before_the_run(server, small):
+    with pytest.raises(HTTPError) as refused:
+        server.run(graph(preset="op4ksr"))
+    assert "The preset op4ksr needs its own weights" in refused.value.read().decode()
+
+
+def test_an_error_is_a_sentence_and_no_path(server, small):
+    wanted = graph(mask=["m", 0])
+    wanted["m"] = node("SolidMask", value=1.0, width=9, height=7)
+    kinds = [data["exception_type"] for name, data in server.run(wanted)["status"]["messages"] if "error" in name]
+    assert kinds == ["OP4KSR"]
 
 
 def test_pictures_of_different_sizes_in_one_list(server, embedded):

@@ -4,7 +4,7 @@ import torch
 from op4ksr_core.errors import ImageError
 from op4ksr_core.geometry import Size, Sizing
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.pipeline.framed import restore_framed
+from op4ksr_core.pipeline.framed import NOTHING_RESTORED, restore_framed
 
 
 def brighter(lr, target):
@@ -34,3 +34,20 @@ def test_alpha_region_and_crop_go_along():
 def test_alpha_of_another_size_is_refused():
     with pytest.raises(ImageError, match="must match"):
         restore_framed(torch.rand(1, 3, 8, 8), Sizing(), brighter, torch.ones(1, 1, 4, 4))
+
+
+def test_a_hard_edged_region_of_another_size_is_taken_and_zeros_are_said():
+    """Bicubic steps beyond [0, 1] beside hard edges."""
+    hard = (torch.arange(12) // 2 % 2).float().expand(1, 1, 8, 12)
+    rgb = torch.rand(1, 3, 20, 30)
+    made = restore_framed(rgb, Sizing(scale=2), brighter, region=hard)
+    assert not made.notes and float(made.rgb.min()) >= 0
+    assert restore_framed(rgb, Sizing(scale=2), brighter, region=hard * 0).notes == (NOTHING_RESTORED,)
+
+
+def test_a_region_is_checked_before_the_work():
+    def never(lr, target):
+        raise AssertionError("the work had begun")
+
+    with pytest.raises(ImageError, match="got 0 to 2"):
+        restore_framed(torch.rand(1, 3, 8, 8), Sizing(scale=2), never, region=torch.tensor([[[[0.0, 2.0]]]]))
