@@ -1,7 +1,6 @@
 """OP4KSR, OMGSR, OSEDiff and TVT adapters on ComfyUI's MODEL and VAE, as patches that undo themselves."""
 
 import copy
-import math
 from pathlib import Path
 
 import comfy.lora
@@ -15,9 +14,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import SettingError, WeightsError
+from ..op4ksr_core.weights.adapters import ADAPTER_FOLDERS, Adapter, find_adapters
 from ..op4ksr_core.weights.files import listing
 from ..op4ksr_core.weights.key_layouts import vae_key_to_ldm
-from ..op4ksr_core.weights.loading import ADAPTER_FOLDERS, Adapter, find_adapters
 from ..op4ksr_core.weights.unet_adapters import UNetAdapter, find_unet_adapter, is_unet_adapter
 from .load import newest
 from .schema import node_schema
@@ -62,14 +61,8 @@ def with_adapter(patcher: ModelPatcher, targets: dict, adapter: Adapter, strengt
 
 
 def _alphas(adapter: Adapter) -> dict[str, Tensor]:
-    """PEFT's scale alpha / r as the alpha that ComfyUI divides by the rank."""
-    alpha = float(adapter.config.get("lora_alpha", 8))
-    out = {}
-    for key, value in adapter.state.items():
-        if key.endswith(".lora_A.weight"):
-            factor = math.sqrt(value.shape[0]) if adapter.config.get("use_rslora") else 1.0
-            out[key.replace(".lora_A.weight", ".alpha")] = torch.tensor(alpha * factor)
-    return out
+    """Each module's alpha, which ComfyUI divides by the rank."""
+    return {f"{module}.alpha": torch.tensor(adapter.alpha_of(module)) for module in adapter.modules()}
 
 
 def _check_shapes(patcher: ModelPatcher, patches: dict, adapter: Adapter) -> None:

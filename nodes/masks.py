@@ -24,8 +24,8 @@ def alpha_of(image: Tensor, mask: Tensor | None) -> Tensor | None:
     if mask.ndim != 3 or mask.shape[-2:] != image.shape[1:3]:
         size = f"{mask.shape[-1]}x{mask.shape[-2]} px" if 0 not in mask.shape else "empty"
         raise ImageError(
-            f"The MASK at mask is {size}, the IMAGE {image.shape[2]}x{image.shape[1]}. mask is the picture's transparency: "
-            "resize it to the picture's size, or connect it to strength_mask, which takes any size."
+            f"The MASK at mask is {size}, the IMAGE {image.shape[2]}x{image.shape[1]}. mask is the transparency, "
+            "px for px. strength_mask takes any size."
         )
     if len(mask) not in (1, len(image)):
         raise ImageError(f"There are {len(image)} pictures and {len(mask)} masks; give one mask, or as many.")

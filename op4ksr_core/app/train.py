@@ -93,6 +93,8 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
     own = {name: given[name] for name in names if name in given}
     if "vsd_range" in given:
         own["vsd_range"] = tuple(given["vsd_range"])
+    if "rank" in own and "alpha" not in own:  # the same strength at another rank
+        own["alpha"] = max(1, round(own["rank"] * preset.alpha / preset.rank))
     return replace(preset, losses=replace(preset.losses, **weights), **ropes, **own)
 
 

@@ -36,7 +36,7 @@ class DiffusersHost:
 
     def __init__(self, sources: Sources, device: torch.device, dtype: torch.dtype, execution: Execution):
         self.sources, self.device, self.dtype, self.execution = sources, device, dtype, execution
-        _ = sources.found_adapters  # what is wrong with them is said now, not at the first picture
+        sources.check()
         self._load_prompts()
         self.transformer = Resident(self._load_transformer, device, can_stream=True)
         self.vae = Resident(self._load_vae, device)

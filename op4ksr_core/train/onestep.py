@@ -19,7 +19,8 @@ from ..model.rope import RotaryEmbedding
 from ..model.vae import decode, downscale_factor, encode
 from ..picture.colour import back_project
 from ..picture.resample import resize
-from ..weights.loading import Adapter, load_prompt, save_adapter_folders, save_adapters
+from ..weights.adapters import Adapter, save_adapter_folders, save_adapters
+from ..weights.loading import load_prompt
 from ..weights.sources import Sources
 from .losses.lrr import latent_refinement_loss
 from .losses.vsd import VSDLoss
@@ -174,7 +175,7 @@ class OneStep(nn.Module):
         return write
 
     def adapters(self) -> dict[str, Adapter]:
-        """What was learned, as `loading.find_adapters` gives it. Sharded: to be called in all processes at once."""
+        """What was learned, as `adapters.find_adapters` gives it. Sharded: to be called in all processes at once."""
         from peft import get_peft_model_state_dict
 
         found = {}

@@ -32,12 +32,13 @@ class WeightFiles:
     config: dict | None = None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every tensor, from the headers alone."""
-        return {key: tuple(part.get_slice(key).get_shape()) for part, key in self._walk()}
+        """Shape of every tensor, from the headers alone; scales of 8-bit weights are not counted."""
+        walk = ((part, key) for part, key in self._walk() if not is_scale(key))
+        return {key: tuple(part.get_slice(key).get_shape()) for part, key in walk}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor, on the CPU."""
-        return {key: part.get_tensor(key) for part, key in self._walk()}
+        """Every tensor, on the CPU; scaled 8-bit weights as bfloat16, times their scales. Raises WeightsError."""
+        return without_scales(self.origin, {key: part.get_tensor(key) for part, key in self._walk()})
 
     def metadata(self) -> dict[str, str]:
         """The files' own metadata, merged."""
@@ -60,6 +61,66 @@ class WeightFiles:
                     raise WeightsError(f"{path} lacks tensors that its index names: {listing(missing)}.")
                 for key in wanted:
                     yield part, key
+
+
+_SCALES = (".scale_weight", ".weight_scale")
+_OTHER_SCALES = (".scale_input", ".input_scale", ".comfy_quant")
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def is_scale(key: str) -> bool:
+    """Whether a tensor belongs to a scaled 8-bit weight: its scale, its input's, or a mark of the format."""
+    return key.endswith(_SCALES + _OTHER_SCALES) or key.rpartition(".")[2] == "scaled_fp8"
+
+
+def without_scales(origin: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scaled fp8 (`X.scale_weight` or `X.weight_scale`, one number or one per output) applied, as bfloat16.
+
+    Raises WeightsError where a scale is of another format, or has no weight.
+    """
+    kept = {key: value for key, value in state.items() if not is_scale(key)}
+    for key, scale in state.items():
+        if not key.endswith(_SCALES):
+            continue
+        name = f"{key.rpartition('.')[0]}.weight"
+        weight = kept.get(name)
+        if weight is None or weight.dtype not in _FLOAT8 or scale.numel() not in (1, len(weight)):
+            found = "no weight" if weight is None else f"{weight.dtype} {list(weight.shape)}"
+            raise WeightsError(
+                f"{origin}: {key} {list(scale.shape)} scales {found}. Of scaled weights only fp8 is read, with one "
+                "scale for a layer or for each output: use that, or a bfloat16 file."
+            )
+        factor = scale.float().reshape(-1, *[1] * (weight.ndim - 1)) if scale.numel() > 1 else scale.float()
+        kept[name] = (weight.float() * factor).to(torch.bfloat16)
+    return kept
+
+
+_NF4 = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".quant_state.bitsandbytes__nf4",
+        ".quant_state.bitsandbytes__fp4")  # fmt: skip
+_BLOCKWISE = (".weight_scale_2", ".weight_scale_inv", ".qweight", ".qzeros")
+_TEXT_ENCODERS = ("text_encoders.", "cond_stage_model.", "conditioner.")
+_LORA = (".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight")
+
+
+def find_model(path: str | Path, part: str = "model") -> WeightFiles:
+    """As `find_weights`, for a transformer or a VAE. Raises WeightsError by the name of a public form that is not
+    read."""
+    files = find_weights(path)
+    keys = list(files.files)
+    foreign = {
+        "is quantised to 4 bits (nf4 or fp4, bitsandbytes)": _NF4,
+        "is quantised block by block (nvfp4, GPTQ, AWQ or the like)": _BLOCKWISE,
+        "is a LoRA, which goes to --adapter or Load OP4KSR adapters": _LORA,
+    }
+    for what, endings in foreign.items():
+        if any(key.endswith(endings) for key in keys):
+            raise WeightsError(f"{files.origin} {what}. Give a {part} in bfloat16, float16, float32 or fp8.")
+    if any(key.startswith(_TEXT_ENCODERS) for key in keys):
+        raise WeightsError(
+            f"{files.origin} is an all-in-one checkpoint: transformer, VAE and text encoders. Name a file with the "
+            f"{part} alone; in ComfyUI, Load Checkpoint reads it: connect its MODEL and VAE."
+        )
+    return files
 
 
 def find_weights(path: str | Path) -> WeightFiles:
@@ -112,6 +173,11 @@ def _single(folder: Path) -> dict[str, Path]:
 def _refuse_pickle(path: Path) -> None:
     if path.suffix == ".safetensors":
         return
+    if path.suffix == ".gguf":
+        raise WeightsError(
+            f"{path} is a GGUF file. In ComfyUI load it with its GGUF loader and connect the MODEL; here only "
+            ".safetensors is read."
+        )
     why = "it is a pickle, which can run any code when it is read" if path.suffix in _PICKLES else "its name says so"
     raise WeightsError(f"{path} is not a safetensors file ({why}). Only .safetensors is read; convert it first.")
 
@@ -161,6 +227,11 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} must hold an object in braces, not {type(content).__name__}.")
     return content
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def listing(names: Iterable[str]) -> str:

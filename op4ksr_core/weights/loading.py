@@ -1,9 +1,7 @@
-"""Safetensors -> diffusers models, adapters and prompt embeddings. Strict: every key is accounted for."""
+"""Safetensors -> diffusers models and prompt embeddings. Strict: every key is accounted for."""
 
-import json
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +9,12 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, WeightsError
-from ..files import at_home
 from ..model.vae import make_f16
 from . import key_layouts
-from .files import WeightFiles, check_keys, find_weights, listing, load_strictly, read_json
+from .files import WeightFiles, find_model, find_weights, is_number, listing, load_strictly
 
 FLUX_VAE = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "norm_num_groups": 32}
 """FLUX.1's numbers, used for a single VAE file, which cannot carry them."""
-
-ADAPTER_FOLDERS = {"transformer": "flux_adapter", "vae": "vae_encoder_adapter"}
-"""OMGSR's two PEFT folders."""
-
-_PEFT_PREFIX = "base_model.model."
-_SINGLE_FILE_PREFIXES = {"transformer": "transformer.", "vae": "vae_encoder."}
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -64,7 +55,7 @@ def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> An
     """
     from diffusers import FluxTransformer2DModel
 
-    state = find_weights(path).tensors()
+    state = find_model(path, "transformer").tensors()
     if key_layouts.is_bfl_transformer(set(state)):
         state = key_layouts.transformer_to_diffusers(state)
     with torch.device("meta"):
@@ -77,7 +68,7 @@ def vae_config(shapes: Shapes, given: dict | None) -> dict:
     """diffusers' AutoencoderKL settings: structure from the shapes, the numbers from `given` or FLUX.1."""
     numbers = FLUX_VAE | {key: given[key] for key in FLUX_VAE if given and given.get(key) is not None}
     for name, value in numbers.items():
-        if not _is_number(value) or not math.isfinite(value) or (name != "shift_factor" and value <= 0):
+        if not is_number(value) or not math.isfinite(value) or (name != "shift_factor" and value <= 0):
             raise WeightsError(f"The VAE's config.json has {name} = {value!r}; it must be a finite number above 0.")
     try:
         ups = 1 + max(int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.(\d+)\.", key)))
@@ -100,7 +91,7 @@ def vae_config(shapes: Shapes, given: dict | None) -> dict:
 
 def header_shapes(path: str | Path) -> Shapes:
     """Shape of every tensor of a transformer or autoencoder, by diffusers' names, from the files' headers alone."""
-    shapes = find_weights(path).shapes()
+    shapes = find_model(path).shapes()
     for foreign, convert in (
         (key_layouts.is_bfl_transformer, key_layouts.transformer_to_diffusers),
         (key_layouts.is_ldm_vae, key_layouts.vae_to_diffusers),
@@ -117,7 +108,7 @@ def vae_layout(path: str | Path, f16: bool | None = None) -> tuple[tuple[int, ..
 
     Raises WeightsError and SettingError as `load_vae` does.
     """
-    files = find_weights(path)
+    files = find_model(path, "VAE")
     strided = _is_strided(files, f16)
     channels = tuple(vae_config(header_shapes(path), files.config)["block_out_channels"])
     return channels, 2 ** (len(channels) - 1) * (2 if strided else 1)
@@ -133,7 +124,7 @@ def load_vae(
     """
     from diffusers import AutoencoderKL
 
-    files = find_weights(path)
+    files = find_model(path, "VAE")
     state = files.tensors()
     if key_layouts.is_ldm_vae(set(state)):
         state = key_layouts.vae_to_diffusers(state)
@@ -194,166 +185,3 @@ def load_tokens(path: str | Path) -> Tensor:
         held = listing(f"{k} {list(v.shape)}" for k, v in state.items())
         raise WeightsError(f"{path} is no prompt file: it holds {held}; wanted finite prompt_embeds [1, L, D].")
     return tokens.float()
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """One LoRA: its PEFT settings and its tensors, keyed `<module>.lora_A.weight` and `...lora_B.weight`."""
-
-    origin: str
-    config: dict
-    state: dict[str, Tensor]
-
-
-def find_adapters(path: str | Path) -> dict[str, Adapter]:
-    """The adapters at `path`, by part (`transformer`, `vae`).
-
-    A folder has OMGSR's layout: `flux_adapter` and `vae_encoder_adapter`, either or both. A single
-    file (`op4ksr` format) holds keys `transformer.*` and `vae_encoder.*` and, in its metadata, the
-    PEFT settings of each part as JSON under the same names. Raises WeightsError.
-    """
-    path = at_home(path)
-    found = _folder_adapters(path) if path.is_dir() else _file_adapters(path)
-    if not found:
-        names = " or ".join(ADAPTER_FOLDERS.values())
-        raise WeightsError(f"{path} holds no adapter: wanted a folder {names}, or one file with both.")
-    return found
-
-
-def _folder_adapters(path: Path) -> dict[str, Adapter]:
-    found = {}
-    for part, name in ADAPTER_FOLDERS.items():
-        folder = path / name
-        if folder.is_dir():
-            files = find_weights(folder / "adapter_model.safetensors")
-            config = read_json(folder / "adapter_config.json")
-            state = {key.removeprefix(_PEFT_PREFIX): value for key, value in files.tensors().items()}
-            found[part] = checked_adapter(str(folder), config, state)
-    return found
-
-
-def _file_adapters(path: Path) -> dict[str, Adapter]:
-    files = find_weights(path)
-    state, metadata, found = files.tensors(), files.metadata(), {}
-    stray = [k for k in state if not k.startswith(tuple(_SINGLE_FILE_PREFIXES.values()))]
-    if stray:
-        raise WeightsError(
-            f"{path} is no OP4KSR adapter file: keys begin neither transformer. nor vae_encoder.: {listing(stray)}."
-        )
-    for part, prefix in _SINGLE_FILE_PREFIXES.items():
-        tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if tensors:
-            name = prefix.rstrip(".")
-            if name not in metadata:
-                raise WeightsError(f"{path} lacks the PEFT settings of its {name} part in its metadata.")
-            try:
-                config = json.loads(metadata[name])
-            except ValueError as error:
-                raise WeightsError(f"{path}: the PEFT settings of its {name} part are no JSON ({error}).") from error
-            found[part] = checked_adapter(f"{path} ({name})", config, tensors)
-    return found
-
-
-MAX_RANK = 4096
-
-
-def checked_adapter(origin: str, config: Any, state: dict[str, Tensor]) -> Adapter:
-    """An adapter whose settings and tensors can be used. Raises WeightsError by the name of what cannot.
-
-    Finite tensors in pairs of one rank, at most MAX_RANK; lora_alpha a finite number; r, where it is given, the rank
-    of the tensors that rank_pattern does not name.
-    """
-    if not isinstance(config, dict):
-        raise WeightsError(f"{origin}: the PEFT settings must be an object in braces, not {type(config).__name__}.")
-    if not state:
-        raise WeightsError(f"{origin} holds no tensors.")
-    alpha, rank = config.get("lora_alpha", 8), config.get("r")
-    if not _is_number(alpha) or not math.isfinite(alpha):
-        raise WeightsError(f"{origin}: lora_alpha must be a finite number, got {alpha!r}.")
-    if rank is not None and (not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK):
-        raise WeightsError(f"{origin}: r must be a whole number from 1 to {MAX_RANK}, got {rank!r}.")
-    for name in ("rank_pattern", "alpha_pattern"):
-        pattern = config.get(name)
-        if pattern is not None and not (isinstance(pattern, dict) and all(map(_is_number, pattern.values()))):
-            raise WeightsError(f"{origin}: {name} must give numbers by module, got {pattern!r}.")
-    for key, value in state.items():
-        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
-            raise WeightsError(f"{origin}: {key} holds values that are not finite numbers. The adapter is damaged.")
-        own = value.shape[0 if "lora_A" in key else 1] if value.ndim > 1 else 0
-        if not 0 < own <= MAX_RANK:
-            raise WeightsError(f"{origin}: {key} has the shape {list(value.shape)}, a rank of {own}.")
-        if rank is not None and own != rank and not config.get("rank_pattern"):
-            raise WeightsError(f"{origin}: {key} has rank {own}, its settings say r = {rank}.")
-    return Adapter(origin, config, state)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def save_adapters(path: str | Path, adapters: dict[str, Adapter]) -> None:
-    """Writes the single file that `find_adapters` reads."""
-    from safetensors.torch import save_file
-
-    state, metadata = {}, {"format": "op4ksr-adapter"}
-    for part, adapter in adapters.items():
-        prefix = _SINGLE_FILE_PREFIXES[part]
-        state.update({prefix + key: value.contiguous() for key, value in adapter.state.items()})
-        metadata[prefix.rstrip(".")] = json.dumps(adapter.config)
-    save_file(state, path, metadata=metadata)
-
-
-def save_adapter_folders(folder: str | Path, adapters: dict[str, Adapter]) -> None:
-    """Writes `flux_adapter` and `vae_encoder_adapter` below `folder`, as PEFT saves them."""
-    from safetensors.torch import save_file
-
-    for part, adapter in adapters.items():
-        place = Path(folder) / ADAPTER_FOLDERS[part]
-        place.mkdir(parents=True, exist_ok=True)
-        state = {_PEFT_PREFIX + key: value.contiguous() for key, value in adapter.state.items()}
-        save_file(state, place / "adapter_model.safetensors", metadata={"format": "pt"})
-        (place / "adapter_config.json").write_text(json.dumps(adapter.config, indent=2) + "\n")
-
-
-def merge_adapter(model: Any, adapter: Adapter, scale: float = 1.0) -> Any:
-    """Adds a LoRA, times `scale`, into the weights of `model` in place, by peft.
-
-    For the `vae` part give the VAE's encoder. Raises WeightsError where the adapter's modules or
-    shapes are not the model's, before anything is changed.
-    """
-    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-    from peft.tuners.lora import LoraLayer
-
-    _check_adapter(model, adapter)
-    settings = {k: v for k, v in adapter.config.items() if k in LoraConfig.__dataclass_fields__}
-    try:
-        config = LoraConfig(**settings | {"inference_mode": True, "init_lora_weights": True})
-        inject_adapter_in_model(config, model, state_dict=adapter.state)
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise WeightsError(f"{adapter.origin}: peft does not take these settings ({error}).") from error
-    outcome: Any = set_peft_model_state_dict(model, adapter.state)
-    if outcome.unexpected_keys or any("lora_" in key for key in outcome.missing_keys):
-        lost = [*outcome.unexpected_keys, *(key for key in outcome.missing_keys if "lora_" in key)]
-        raise WeightsError(f"{adapter.origin}: peft could not place {listing(lost)}.")
-    for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]:
-        layer.scale_layer(scale)
-        layer.merge()
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.get_base_layer())
-    return model.requires_grad_(False)
-
-
-def _check_adapter(model: Any, adapter: Adapter) -> None:
-    """Every LoRA pair belongs to a module of the model, with its in and out widths."""
-    modules = dict(model.named_modules())
-    expected: Shapes = {}
-    for key, value in adapter.state.items():
-        name, _, side = key.removesuffix(".weight").rpartition(".")
-        weight = getattr(modules.get(name), "weight", None)
-        if weight is None or side not in ("lora_A", "lora_B"):
-            continue
-        rank = value.shape[0 if side == "lora_A" else 1]
-        kernel = tuple(weight.shape[2:]) if side == "lora_A" else (1,) * (weight.ndim - 2)
-        expected[key] = (rank, weight.shape[1], *kernel) if side == "lora_A" else (weight.shape[0], rank, *kernel)
-    found = {key: tuple(value.shape) for key, value in adapter.state.items()}
-    check_keys(f"The adapter {adapter.origin} is for another model; it", expected, found)

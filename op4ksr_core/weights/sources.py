@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..files import at_home
-from .loading import Adapter, find_adapters, load_prompt, load_transformer, load_vae, merge_adapter
+from .adapters import Adapter, find_adapters, merge_adapter
+from .loading import header_shapes, load_prompt, load_transformer, load_vae, transformer_config, vae_layout
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,13 @@ class Sources:
             for part, adapter in find_adapters(path).items():
                 found[part].append(adapter)
         return found
+
+    def check(self) -> None:
+        """Reads the headers of all files, and the adapters: what cannot be loaded is said before the first picture.
+        Raises WeightsError, SettingError."""
+        transformer_config(header_shapes(self.transformer))
+        vae_layout(self.vae, self.f16)
+        _ = self.found_adapters
 
     def load_prompt(self) -> tuple[Tensor, Tensor]:
         """(sequence, pooled) of the fixed prompt."""

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..files import at_home
+from .adapters import MAX_RANK, Adapter, checked_adapter
 from .files import find_weights, listing
-from .loading import MAX_RANK, Adapter, checked_adapter
 
 FORMAT = "op4ksr-unet-adapter"
 BASE = "stabilityai/stable-diffusion-2-1-base"

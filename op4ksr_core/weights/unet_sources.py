@@ -14,8 +14,9 @@ from ..errors import SettingError, WeightsError
 from ..files import at_home
 from ..model.diffusion import PREDICTIONS, Prediction
 from ..model.vae import NoMiddle
-from .files import find_weights, load_strictly, read_json
-from .loading import load_tokens, merge_adapter, strided_by, vae_config
+from .adapters import merge_adapter
+from .files import find_model, find_weights, load_strictly, read_json
+from .loading import load_tokens, strided_by, vae_config
 from .unet_adapters import UNetAdapter, find_unet_adapter, replace_layers
 
 SD_VAE = {"scaling_factor": 0.18215, "shift_factor": 0.0, "norm_num_groups": 32}
@@ -108,6 +109,13 @@ class UNetSources:
             return None
         return load_tokens(self.prompt)
 
+    def check(self) -> None:
+        """Reads the headers of the weights, and the adapter: what cannot be loaded is said before the first picture.
+        Raises WeightsError."""
+        find_model(self.unet, "UNet")
+        find_model(self.vae, "VAE")
+        _ = self.found_adapters
+
     def load_features(self) -> Any:
         """DINOv2 in evaluation mode. Raises WeightsError where the folder is another model's."""
         from transformers import AutoModel
@@ -123,7 +131,7 @@ class UNetSources:
 
     def load_transformer(self, dtype: torch.dtype) -> Any:
         """The UNet with its adapter merged. Raises WeightsError, also where the condition has not its width."""
-        files = find_weights(self.unet)
+        files = find_model(self.unet, "UNet")
         with torch.device("meta"):
             model = new_unet(self.unet, files.config)
         load_strictly(model, files.tensors(), str(self.unet), dtype)

@@ -25,7 +25,7 @@ from op4ksr.nodes.adapters import transformer_targets, with_adapter  # noqa: E40
 from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
 from op4ksr.nodes.surgery import with_rope  # noqa: E402
 from op4ksr.op4ksr_core.settings import RopeSettings, UpscaleSettings  # noqa: E402
-from op4ksr.op4ksr_core.weights.loading import Adapter  # noqa: E402
+from op4ksr.op4ksr_core.weights.adapters import Adapter  # noqa: E402
 
 WIDTH, QUANTISED = 3072, gguf.GGMLQuantizationType.Q8_0
 

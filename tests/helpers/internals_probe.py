@@ -27,7 +27,7 @@ from op4ksr.nodes import adapters, comfy_host, memory, surgery, vae_passes, vers
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.model.vae_passes import FRUGAL, STRIPS, WHOLE  # noqa: E402
 from op4ksr.op4ksr_core.settings import PASSES, UpscaleSettings  # noqa: E402
-from op4ksr.op4ksr_core.weights.loading import Adapter  # noqa: E402
+from op4ksr.op4ksr_core.weights.adapters import Adapter  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
 

@@ -39,14 +39,13 @@ def write_prompt(path, width=TRANSFORMER["joint_attention_dim"], pooled=TRANSFOR
     return path
 
 
-def add_lora(model, targets, rank=4, alpha=4):
+def add_lora(model, targets, rank=4, alpha=4, **settings):
     """Injects a LoRA with non-zero B into `model`; returns (peft model, peft's own state dict)."""
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
     torch.manual_seed(4)
-    wrapped = get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian")
-    )
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian", **settings)
+    wrapped = get_peft_model(model, config)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)

@@ -133,7 +133,8 @@ def test_equals_the_headless_pipeline(server, headless, graph):
 def test_adapters_act_as_headless(server, photo, single, tmp_path):
     from model_files import write_omgsr_adapters
 
-    from op4ksr_core.weights.loading import find_adapters, load_transformer, load_vae, save_adapters
+    from op4ksr_core.weights.adapters import find_adapters, save_adapters
+    from op4ksr_core.weights.loading import load_transformer, load_vae
 
     loras = server.base / "models" / "loras"
     folder = loras / "omgsr"

@@ -13,7 +13,9 @@ from op4ksr_core.app import cli
 from op4ksr_core.errors import OutputError, SettingError, WeightsError
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS
-from op4ksr_core.weights.convert import convert, dotted, merge, read_adapters
+from op4ksr_core.weights.adapters import find_adapters as read_adapters
+from op4ksr_core.weights.convert import convert, merge
+from op4ksr_core.weights.lora_keys import dotted
 from op4ksr_core.weights.sources import Sources
 
 
@@ -95,18 +97,19 @@ def test_unknown_names_and_keys_are_told(tmp_path):
     with pytest.raises(WeightsError, match="stuck at banana"):
         dotted("transformer_blocks_0_banana")
     save_file({"lora_transformer_x_embedder.dora_scale": torch.zeros(1)}, tmp_path / "odd.safetensors")
-    with pytest.raises(WeightsError, match="dora_scale is no key"):
+    with pytest.raises(WeightsError, match="is a DoRA adapter"):
         read_adapters(tmp_path / "odd.safetensors")
 
 
-def test_mixed_ranks_without_settings_are_refused(tmp_path):
-    state = {
-        f"lora_transformer_transformer_blocks_{n}_attn_to_q.lora_down.weight": torch.zeros(rank, 8)
-        for n, rank in enumerate((2, 4))
-    }
+def test_mixed_ranks_and_alphas_are_each_modules_own(tmp_path):
+    state = {}
+    for n, (rank, alpha) in enumerate(((2, 2.0), (4, 1.0))):
+        name = f"lora_transformer_transformer_blocks_{n}_attn_to_q"
+        state |= {f"{name}.lora_down.weight": torch.zeros(rank, 8), f"{name}.lora_up.weight": torch.zeros(8, rank)}
+        state[f"{name}.alpha"] = torch.tensor(alpha)
     save_file(state, tmp_path / "mixed.safetensors")
-    with pytest.raises(WeightsError, match=r"mixes ranks \[2, 4\]"):
-        read_adapters(tmp_path / "mixed.safetensors")
+    found = read_adapters(tmp_path / "mixed.safetensors")["transformer"]
+    assert [found.alpha_of(f"transformer_blocks.{n}.attn.to_q") for n in (0, 1)] == [2.0, 1.0]
 
 
 def test_nothing_is_written_over(adapters, tmp_path):

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from op4ksr_core.errors import Op4ksrError, WeightsError
 from op4ksr_core.weights import loading
+from op4ksr_core.weights.adapters import find_adapters
 from op4ksr_core.weights.files import find_weights
 
 
@@ -41,14 +42,14 @@ def changed(adapters, **values):
 )
 def test_peft_settings(adapters, values, text):
     with pytest.raises(WeightsError, match=text):
-        loading.find_adapters(changed(adapters, **values))
+        find_adapters(changed(adapters, **values))
 
 
 @pytest.mark.parametrize(("text", "told"), [("[1]", "object in braces"), ("{", "as JSON"), ("", "as JSON")])
 def test_a_config_that_is_no_object(adapters, text, told):
     (adapters / "flux_adapter" / "adapter_config.json").write_text(text)
     with pytest.raises(WeightsError, match=told):
-        loading.find_adapters(adapters)
+        find_adapters(adapters)
 
 
 def test_values_that_are_no_numbers(adapters, tmp_path):
@@ -58,7 +59,7 @@ def test_values_that_are_no_numbers(adapters, tmp_path):
     state[name][0, 0] = float("inf")
     save_file(state, path)
     with pytest.raises(WeightsError, match="not finite"):
-        loading.find_adapters(adapters)
+        find_adapters(adapters)
     save_file(
         {"prompt_embeds": torch.full((1, 2, 4), float("nan")), "pooled_prompt_embeds": torch.zeros(1, 4)},
         tmp_path / "p.safetensors",

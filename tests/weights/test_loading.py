@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from op4ksr_core.errors import SettingError, WeightsError
 from op4ksr_core.model.vae import decode, encode, finish_vae, is_f16
+from op4ksr_core.weights import adapters, loading
 from op4ksr_core.weights import key_layouts as layouts
-from op4ksr_core.weights import loading
 
 
 def run(model, seed=0):
@@ -170,14 +170,14 @@ def test_prompt_file(tmp_path):
 
 def test_adapters_equal_peft(tmp_path):
     flux, encoder = write_omgsr_adapters(tmp_path, make_transformer(), make_vae())
-    found = loading.find_adapters(tmp_path)
+    found = adapters.find_adapters(tmp_path)
     assert set(found) == {"transformer", "vae"}
     base = run(make_transformer())
-    merged = loading.merge_adapter(make_transformer(), found["transformer"])
+    merged = adapters.merge_adapter(make_transformer(), found["transformer"])
     assert float((run(flux.base_model.model) - base).abs().max()) > 0.01
     torch.testing.assert_close(run(merged), run(flux.base_model.model), rtol=1e-4, atol=1e-5)
     x = torch.rand(1, 3, 64, 64)
-    merged_encoder = loading.merge_adapter(make_vae().encoder, found["vae"])
+    merged_encoder = adapters.merge_adapter(make_vae().encoder, found["vae"])
     with torch.no_grad():
         expected = encoder.base_model.model(x)
         assert float((make_vae().encoder(x) - expected).abs().max()) > 0.01
@@ -187,11 +187,11 @@ def test_adapters_equal_peft(tmp_path):
 
 def test_adapter_scale(tmp_path):
     write_omgsr_adapters(tmp_path, make_transformer(), make_vae())
-    adapter = loading.find_adapters(tmp_path)["transformer"]
+    adapter = adapters.find_adapters(tmp_path)["transformer"]
     weight = "transformer_blocks.0.attn.to_q.weight"
     base = make_transformer().state_dict()[weight]
     deltas = [
-        loading.merge_adapter(make_transformer(), adapter, s).state_dict()[weight] - base for s in (0.0, 0.5, 1.0)
+        adapters.merge_adapter(make_transformer(), adapter, s).state_dict()[weight] - base for s in (0.0, 0.5, 1.0)
     ]
     assert torch.equal(deltas[0], torch.zeros_like(base))
     torch.testing.assert_close(2 * deltas[1], deltas[2], rtol=1e-4, atol=1e-6)
@@ -204,7 +204,7 @@ def test_alpha_counts():
     wrapped, state = add_lora(make_transformer(), ["attn.to_q"], rank=4, alpha=8)
     config = json.loads(json.dumps(wrapped.peft_config["default"].to_dict(), default=list))
     state = {k.removeprefix("base_model.model."): v for k, v in state.items()}
-    merged = loading.merge_adapter(make_transformer(), loading.Adapter("memory", config, state))
+    merged = adapters.merge_adapter(make_transformer(), adapters.Adapter("memory", config, state))
     delta = merged.transformer_blocks[0].attn.to_q.weight - make_transformer().transformer_blocks[0].attn.to_q.weight
     a, b = (state[f"transformer_blocks.0.attn.to_q.lora_{x}.weight"] for x in "AB")
     torch.testing.assert_close(delta, 2 * b @ a, rtol=1e-4, atol=1e-6)
@@ -212,33 +212,33 @@ def test_alpha_counts():
 
 def test_single_adapter_file_holds_both(tmp_path):
     write_omgsr_adapters(tmp_path, make_transformer(), make_vae())
-    folders = loading.find_adapters(tmp_path)
-    loading.save_adapters(tmp_path / "both.safetensors", folders)
-    single = loading.find_adapters(tmp_path / "both.safetensors")
+    folders = adapters.find_adapters(tmp_path)
+    adapters.save_adapters(tmp_path / "both.safetensors", folders)
+    single = adapters.find_adapters(tmp_path / "both.safetensors")
     for part in ("transformer", "vae"):
         assert single[part].config == folders[part].config
         assert all(torch.equal(single[part].state[k], v) for k, v in folders[part].state.items())
     with pytest.raises(WeightsError, match="metadata"):
         save_file(load_file(tmp_path / "both.safetensors"), tmp_path / "bare.safetensors")
-        loading.find_adapters(tmp_path / "bare.safetensors")
+        adapters.find_adapters(tmp_path / "bare.safetensors")
 
 
 def test_adapter_for_another_model(tmp_path):
     write_omgsr_adapters(tmp_path, make_transformer(num_attention_heads=2), make_vae())
-    adapter = loading.find_adapters(tmp_path)["transformer"]
+    adapter = adapters.find_adapters(tmp_path)["transformer"]
     model = make_transformer()
     with pytest.raises(WeightsError, match="another model.*mis-shaped"):
-        loading.merge_adapter(model, adapter)
+        adapters.merge_adapter(model, adapter)
     assert torch.equal(run(model), run(make_transformer()))
     deeper = write_omgsr_adapters(tmp_path, make_transformer(num_layers=3), make_vae())
     assert deeper
     with pytest.raises(WeightsError, match="transformer_blocks.1"):
-        loading.merge_adapter(model, loading.find_adapters(tmp_path)["transformer"])
+        adapters.merge_adapter(model, adapters.find_adapters(tmp_path)["transformer"])
 
 
 def test_no_adapter_there(tmp_path):
     with pytest.raises(WeightsError, match="flux_adapter"):
-        loading.find_adapters(tmp_path)
+        adapters.find_adapters(tmp_path)
     save_file({"x.lora_A.weight": torch.zeros(1)}, tmp_path / "kohya.safetensors")
     with pytest.raises(WeightsError, match="x.lora_A"):
-        loading.find_adapters(tmp_path / "kohya.safetensors")
+        adapters.find_adapters(tmp_path / "kohya.safetensors")
