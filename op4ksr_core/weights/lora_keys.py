@@ -107,14 +107,14 @@ def _check_whole(origin: str, modules: dict[str, Pair]) -> None:
 
 
 def _to_diffusers(modules: dict[str, Pair]) -> dict[str, Pair]:
-    """Modules of BFL's layout by diffusers' names; a fused layer's rows are dealt out, its `lora_A` is shared."""
+    """Modules of BFL's layout by diffusers' names; a fused layer's rows are dealt out, its `lora_A` is copied."""
     out: dict[str, Pair] = {}
     for name, pair in modules.items():
         if not name.startswith(_BFL):
             out[name] = pair
             continue
         for key, rows in transformer_to_diffusers({f"{name}.weight": pair["lora_B"]}).items():
-            out[key.removesuffix(".weight")] = pair | {"lora_B": rows.contiguous()}
+            out[key.removesuffix(".weight")] = pair | {"lora_A": pair["lora_A"].clone(), "lora_B": rows.contiguous()}
     return out
 
 

@@ -70,9 +70,18 @@ class Sources:
     def check(self) -> None:
         """Reads the headers of all files, and the adapters: what cannot be loaded is said before the first picture.
         Raises WeightsError, SettingError."""
-        transformer_config(header_shapes(self.transformer))
+        config = transformer_config(header_shapes(self.transformer))
+        self._check_prompt(config["joint_attention_dim"], config["pooled_projection_dim"])
         vae_layout(self.vae, self.f16)
         _ = self.found_adapters
+
+    def _check_prompt(self, *wanted: int) -> None:
+        widths = tuple(part.shape[-1] for part in self.load_prompt())
+        if widths != wanted:
+            raise WeightsError(
+                f"{self.prompt} holds widths {widths[0]} and {widths[1]}, but the transformer {self.transformer} wants "
+                f"{wanted[0]} and {wanted[1]}. Make the prompt file with this model's text encoders."
+            )
 
     def load_prompt(self) -> tuple[Tensor, Tensor]:
         """(sequence, pooled) of the fixed prompt."""
@@ -83,13 +92,7 @@ class Sources:
         model = load_transformer(self.transformer, dtype)
         for adapter in self.found_adapters["transformer"]:
             merge_adapter(model, adapter, self.adapter_scale)
-        sequence, pooled = self.load_prompt()
-        wanted = (model.config.joint_attention_dim, model.config.pooled_projection_dim)
-        if (sequence.shape[-1], pooled.shape[-1]) != wanted:
-            raise WeightsError(
-                f"{self.prompt} holds widths {sequence.shape[-1]} and {pooled.shape[-1]}, but the transformer wants "
-                f"{wanted[0]} and {wanted[1]}. Make the prompt file with this model's text encoders."
-            )
+        self._check_prompt(model.config.joint_attention_dim, model.config.pooled_projection_dim)
         return model
 
     def load_vae(self, dtype: torch.dtype) -> Any:
