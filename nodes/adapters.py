@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import SettingError, WeightsError
+from ..op4ksr_core.files import at_home
 from ..op4ksr_core.weights.adapters import ADAPTER_FOLDERS, Adapter, find_adapters
 from ..op4ksr_core.weights.files import listing
 from ..op4ksr_core.weights.key_layouts import vae_key_to_ldm
@@ -38,7 +39,7 @@ def adapter_path(name: str) -> Path:
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise WeightsError(f"The adapter {name} lies outside ComfyUI's loras folders; name one inside.")
     for root in folder_paths.get_folder_paths("loras"):
-        if (Path(root) / name).exists():
+        if at_home(Path(root) / name).exists():
             return Path(root) / name
     raise WeightsError(f"There is no adapter {name} in {listing(folder_paths.get_folder_paths('loras'))}.")
 

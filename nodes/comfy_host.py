@@ -101,7 +101,8 @@ class ComfyHost:
         if is_unet(model):
             return self._unet_step(z, settings, report)
         check_flow(model)
-        z = comfy.sample.fix_empty_latent_channels(model, z)
+        if z.ndim == 4 and 0 not in z.shape:
+            z = comfy.sample.fix_empty_latent_channels(model, z)
         check_latent(model, z)
         check_conditioning(model, self.conditioning)
         if settings.rope is not None and settings.rope != rope_of(model)[0]:

@@ -6,9 +6,10 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 from safetensors.torch import save
+from torch import Tensor
 
 from ..op4ksr_core.errors import SettingError, WeightsError
-from ..op4ksr_core.files import write_atomically
+from ..op4ksr_core.files import at_home, write_atomically
 from ..op4ksr_core.weights.files import find_weights
 from ..op4ksr_core.weights.loading import load_prompt, load_tokens
 from .schema import node_schema
@@ -45,6 +46,7 @@ class SavePrompt(io.ComfyNode):
         pooled = extra.get("pooled_output")
         if pooled is None:
             raise SettingError("This CONDITIONING has no pooled output; FLUX needs one (use a FLUX text encoder).")
+        _check_prompt(sequence, pooled)
         folder, name, counter, *_ = folder_paths.get_save_image_path(
             filename_prefix, folder_paths.get_output_directory()
         )
@@ -52,6 +54,16 @@ class SavePrompt(io.ComfyNode):
         data = save(tensors)
         write_atomically(Path(folder) / f"{name}_{counter:05}_.safetensors", lambda file: file.write(data))
         return io.NodeOutput()
+
+
+def _check_prompt(sequence: Tensor, pooled: Tensor) -> None:
+    """Raises SettingError on what could not be loaded again."""
+    for name, part, rank in (("sequence", sequence, 3), ("pooled output", pooled, 2)):
+        if part.ndim != rank or len(part) != 1 or 0 in part.shape:
+            wanted = "(1, tokens, width)" if rank == 3 else "(1, width)"
+            raise SettingError(f"The {name} of a fixed prompt is {wanted}; this one is {list(part.shape)}.")
+        if not bool(torch.isfinite(part).all()):
+            raise SettingError(f"The {name} of this CONDITIONING holds NaN or infinity: look at the node that made it.")
 
 
 class LoadPrompt(io.ComfyNode):
@@ -68,7 +80,7 @@ class LoadPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        path = Path(folder_paths.get_input_directory()) / Path(file).name
+        path = at_home(Path(folder_paths.get_input_directory()) / Path(file).name)
         if not path.is_file():
             raise WeightsError(f"There is no prompt file {file} in the input folder; there are {prompt_files()}.")
         if "pooled_prompt_embeds" not in find_weights(path).shapes():

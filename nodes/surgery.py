@@ -97,9 +97,9 @@ def check_vae(vae: VAE, factor: int | None = None) -> None:
 def check_latent(model: ModelPatcher, samples: Tensor) -> None:
     """Raises ImageError where the latent has not the MODEL's channels."""
     wanted = model.model.latent_format.latent_channels
-    if samples.ndim != 4 or samples.shape[1] != wanted:
+    if samples.ndim != 4 or samples.shape[1] != wanted or 0 in samples.shape:
         raise ImageError(
-            f"The LATENT is {list(samples.shape)}; this MODEL wants (batch, {wanted}, height, width). "
+            f"The LATENT is {list(samples.shape)}; this MODEL wants (batch, {wanted}, height, width), none of them 0. "
             "Encode with the VAE that belongs to the MODEL."
         )
 

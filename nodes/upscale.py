@@ -8,7 +8,7 @@ from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import Size, SizePlan
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.pipeline.restore import compensate_picture, decode_picture, encode_picture, transform_latent
-from ..op4ksr_core.settings import ColourFix, RopeSettings, UpscaleSettings
+from ..op4ksr_core.settings import ColourFix, RopeSettings, UpscaleSettings, check_range
 from .comfy_host import ComfyHost, MidTimestep
 from .convert import to_bchw, to_image
 from .inputs import (
@@ -42,7 +42,7 @@ def decode_latent(host: ComfyHost, latent: dict, reference: Tensor | None, setti
     """LATENT -> picture (B, 3, H, W) of its target size; the reference defaults to the picture encoded."""
     vae, samples, plan = host.vae, latent["samples"], latent.get("op4ksr_plan")
     check_vae(vae, plan and plan.token_px // 2)
-    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels:
+    if samples.ndim != 4 or samples.shape[1] != vae.latent_channels or 0 in samples.shape:
         raise ImageError(f"The LATENT is {list(samples.shape)}; this VAE decodes {vae.latent_channels} channels.")
     size = Size(*(side * vae.downscale_ratio for side in samples.shape[-2:]))
     if plan and plan.padded != size:
@@ -84,7 +84,7 @@ class Compensate(io.ComfyNode):
         if len(image) != len(reference):
             raise ImageError(f"There are {len(image)} pictures and {len(reference)} references.")
         lr = to_bchw(reference).clamp(0, 1)
-        large = compensate_picture(ComfyHost(), to_bchw(image), lr, compensation, make_report())
+        large = compensate_picture(ComfyHost(), to_bchw(image).clamp(0, 1), lr, compensation, make_report())
         return io.NodeOutput(to_image(large) if compensation else image)
 
 
@@ -220,4 +220,5 @@ class MidTimestepSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, sigma_mid: float, steps: int, noise: float) -> io.NodeOutput:
+        check_range("Noise", noise, 0, 1)
         return io.NodeOutput(torch.tensor(flow.sigma_schedule(sigma_mid, steps)), MidTimestep(noise))

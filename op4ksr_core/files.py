@@ -18,6 +18,9 @@ from .errors import OutputError, SettingError
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 _LONG_NAME = 200
+MAX_NAME, MAX_PATH = 255, 4096
+"""Bytes of a file's name and of a path, at most."""
+
 LISTS = (".txt", ".lst")
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 """Formats that can be written, with the suffix of a new file."""
@@ -67,7 +70,13 @@ def _expand(path: Path, outside: Path | None) -> Iterator[Found]:
 
 
 def at_home(text: str | Path) -> Path:
-    """A path with `~` filled in; an unknown user's is left as it is."""
+    """A path with `~` filled in; an unknown user's is left as it is. Raises SettingError on a name that no file has."""
+    name = str(text)
+    if "\0" in name:
+        raise SettingError(f"A file's name has no null character in it, got {name[:40]!r}.")
+    longest = max(len(os.fsencode(part)) for part in name.split("/"))
+    if longest > MAX_NAME or len(os.fsencode(name)) > MAX_PATH:
+        raise SettingError(f"The name {name[:40]}... has {len(name)} characters: that is longer than a file's can be.")
     return Path(os.path.expanduser(text))  # noqa: PTH111, Path.expanduser raises
 
 

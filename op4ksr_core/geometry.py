@@ -4,6 +4,7 @@ A picture of any size is enlarged to an exact target, padded to whole tokens, an
 """
 
 import math
+import numbers
 from dataclasses import dataclass
 
 from .errors import SettingError
@@ -25,6 +26,9 @@ class Size:
     width: int
 
     def __post_init__(self) -> None:
+        for name, side in (("height", self.height), ("width", self.width)):
+            if not isinstance(side, numbers.Integral):
+                raise SettingError(f"A picture's {name} is a whole number of px, got {side!r}.")
         if self.height < 1 or self.width < 1:
             raise SettingError(f"A picture needs sides of at least 1 px, got {self.width}x{self.height}.")
 
@@ -80,6 +84,9 @@ def target_size(
     if len(wanted) > 1:
         named = ", ".join(f"{name} {value}" for name, value in wanted.items())
         raise SettingError(f"Give one of scale, long side, short side and megapixels; got {named}.")
+    for name, value in wanted.items():
+        if not isinstance(value, numbers.Real):
+            raise SettingError(f"The {name} must be a number, got {value!r}.")
     if long_side is not None:
         factor = _side_factor("long", max(source.height, source.width), long_side)
     elif short_side is not None:
@@ -94,8 +101,8 @@ def target_size(
 
 
 def _side_factor(which: str, side: int, wanted: int) -> float:
-    if wanted < 1:
-        raise SettingError(f"The {which} side must be at least 1 px, got {wanted}.")
+    if not math.isfinite(wanted) or wanted < 1 or wanted != int(wanted):
+        raise SettingError(f"The {which} side must be a whole number of at least 1 px, got {wanted}.")
     if wanted > MAX_SCALE * side:
         raise SettingError(
             f"A {which} side of {wanted} px is over {MAX_SCALE:g} times the picture's {side} px. "

@@ -6,6 +6,7 @@ here.
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
@@ -50,8 +51,16 @@ def near(value: str, choices: Iterable[str]) -> str:
     return f" Did you mean {found[0]}?" if found else ""
 
 
+def check_number(what: str, value: float) -> float:
+    """Returns the value if it is a number, NaN and infinity among them, else raises SettingError."""
+    if not isinstance(value, numbers.Real):
+        raise SettingError(f"{what} must be a number, got {value!r}.")
+    return value
+
+
 def check_range(what: str, value: float, low: float, high: float) -> float:
     """Returns the number if it lies in [low, high], else raises SettingError (NaN lies nowhere)."""
+    check_number(what, value)
     if not low <= value <= high:
         raise SettingError(f"{what} must lie in [{low:g}, {high:g}], got {value}.")
     return value
@@ -59,13 +68,14 @@ def check_range(what: str, value: float, low: float, high: float) -> float:
 
 def check_seed(what: str, value: int) -> int:
     """Returns the seed if torch's generators take it, else raises SettingError."""
-    if not 0 <= value <= MAX_SEED:
+    if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_SEED:
         raise SettingError(f"{what} must lie in [0, 2^64 - 1], got {value}.")
     return value
 
 
 def check_sigma(sigma: float) -> float:
     """Returns sigma if it lies in (0, 1], else raises SettingError."""
+    check_number("Sigma", sigma)
     if not 0 < sigma <= 1:
         raise SettingError(f"Sigma must be above 0 and at most 1 (OP4KSR: 0.3), got {sigma}.")
     return sigma
@@ -156,6 +166,7 @@ class UpscaleSettings:
                 f"Windows share less than their side of {self.window} px, got an overlap of {self.window_overlap} px."
             )
         check_range("Steps", self.steps, 1, MAX_STEPS)
+        check_number("Guidance", self.guidance)
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise SettingError(f"Guidance must be a finite number of at least 0, got {self.guidance}.")
         check_range("Noise (OP4KSR: 0, image to image: 1)", self.noise, 0, 1)

@@ -51,7 +51,7 @@ class PhaseBias:
 
 def check_latent(z: Tensor) -> Tensor:
     """Returns the first latent (C, H, W) of a batch, float32. Raises ImageError on an odd, small or non-finite one."""
-    if z.ndim != 4 or min(z.shape[-2:]) < 4 or z.shape[1] < 3 or any(side % 2 for side in z.shape[-2:]):
+    if z.ndim != 4 or not len(z) or min(z.shape[-2:]) < 4 or z.shape[1] < 3 or any(side % 2 for side in z.shape[-2:]):
         raise ImageError(
             f"A latent to look at is (batch, 3 or more channels, even height, even width of 4 or more), got "
             f"{list(z.shape)}."

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import ImageError, NotMeasurable, Op4ksrError
+from ..errors import ImageError, NotMeasurable, Op4ksrError, SettingError
 from ..picture.read import Picture, read_picture
 from ..workers import spread
 from .measures import quantised
@@ -165,6 +165,8 @@ def _kept(path: Path | None) -> dict[tuple[str, str], Row]:
     rows: dict[tuple[str, str], Row] = {}
     if path is None or not path.exists():
         return rows
+    if not path.is_file():
+        raise SettingError(f"{path} keeps finished rows and must be a file; it is a folder. Move it away.")
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = Row(**json.loads(line))

@@ -16,6 +16,7 @@ from ..errors import ImageError, WeightsError
 from ..files import at_home
 from ..geometry import Size
 from ..paths import COMPENSATION
+from ..picture.checks import check_image
 from ..picture.colour import ROUNDS, limit_overshoot, low_band
 from ..picture.resample import channels_last, crop, pad_reflect, resize
 from ..progress import Progress
@@ -99,10 +100,11 @@ def compensate(
     float32. Raises SettingError, ImageError.
     """
     check_range("Compensation", strength, 0, MAX_COMPENSATION)
-    if picture_bchw.ndim != 4 or lr_bchw.ndim != 4 or picture_bchw.shape[:2] != lr_bchw.shape[:2]:
+    check_image(picture_bchw, "The picture to be compensated")
+    check_image(lr_bchw, "The picture that it was made from")
+    if len(picture_bchw) != len(lr_bchw):
         raise ImageError(
-            f"Compensation wants as many LR pictures as pictures, both (B, 3, H, W); got {list(picture_bchw.shape)} "
-            f"and {list(lr_bchw.shape)}."
+            f"Compensation wants as many LR pictures as pictures; got {len(lr_bchw)} and {len(picture_bchw)}."
         )
     if strength == 0:
         return picture_bchw

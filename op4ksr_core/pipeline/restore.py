@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..errors import ImageError, SettingError
+from ..errors import SettingError
 from ..geometry import SizePlan
 from ..model.windows import in_windows
 from ..picture.colour import finish
@@ -50,17 +50,6 @@ class Variant:
     before: Tensor
     after: Tensor
     picture: Tensor
-
-
-def check_image(image_bchw: Tensor) -> None:
-    """Raises ImageError unless the tensor is (B, 3, H, W), floating, finite and within [0, 1]."""
-    if image_bchw.ndim != 4 or image_bchw.shape[1] != 3 or 0 in image_bchw.shape:
-        raise ImageError(f"A picture batch is (B, 3, H, W) with no empty side, got {list(image_bchw.shape)}.")
-    if not image_bchw.is_floating_point():
-        raise ImageError(f"A picture is floating point in [0, 1], got {image_bchw.dtype}. Divide bytes by 255.")
-    low, high = (float(v) for v in image_bchw.aminmax())
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ImageError(f"Pixels must lie in [0, 1], got {low:g} to {high:g} (NaN counts as outside).")
 
 
 def encode_picture(host: Host, lr: Tensor, plan: SizePlan, settings: UpscaleSettings, report: Progress) -> Tensor:

@@ -10,13 +10,14 @@ from torch import Tensor
 from ..errors import MemoryPlanError, SettingError
 from ..geometry import Size, SizePlan, plan_target, target_size
 from ..paths import EMBEDDED
+from ..picture.checks import check_image
 from ..progress import Progress
 from ..settings import PRESETS, Execution, UpscaleSettings
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
 from .diffusers_host import DiffusersHost
 from .memory import MemoryPlan, make_memory_plan
-from .restore import Variant, check_image, variants
+from .restore import Variant, variants
 from .unet_host import UNetHost
 
 
@@ -38,7 +39,7 @@ class Upscaler:
     ):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
-        self.settings, self.check_memory = settings, check_memory
+        self.settings, self.check_memory = _checked(settings), check_memory
         kind = UNetHost if isinstance(sources, UNetSources) else DiffusersHost
         self.host: DiffusersHost = kind(sources, self.device, self.dtype, execution)  # type: ignore[arg-type]
         self.last_memory_plan: MemoryPlan | None = None
@@ -163,6 +164,7 @@ class Upscaler:
         Arguments and errors as of a call and of `restore.variants`.
         """
         check_image(image_bchw)
+        settings = [_checked(one) for one in settings]
         plan = self.plan(Size(*image_bchw.shape[-2:]), scale, long_side, target)
         residency, vae_pass = "resident", self.host.passes[0]
         if self.check_memory:
@@ -173,6 +175,14 @@ class Upscaler:
         with _named_shortage(plan):
             for one in variants(self.host, lr, plan, settings, progress or (lambda *_: None), decode):
                 yield Variant(one.settings, one.before, one.after, one.picture.to(image_bchw.device))
+
+
+def _checked(settings: UpscaleSettings) -> UpscaleSettings:
+    if not isinstance(settings, UpscaleSettings):
+        raise SettingError(
+            f"Settings are UpscaleSettings, for example PRESETS['embedded'], got {type(settings).__name__}."
+        )
+    return settings
 
 
 @contextmanager

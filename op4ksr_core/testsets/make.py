@@ -207,6 +207,10 @@ def differences(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
                 yield f"{file} is not in the manifest."
 
 
+def _is_described(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("pixels_sha256"), str)
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """A manifest, or that of a folder. Raises SettingError."""
     path = path / MANIFEST if path.is_dir() else path
@@ -215,6 +219,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         kind, pictures = found["kind"], found["pictures"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingError(f"{path} is no manifest of `op4ksr benchmark make` ({error}).") from error
+    for name, entry in pictures.items() if isinstance(pictures, dict) else [("pictures", pictures)]:
+        if not isinstance(entry, dict) or not all(_is_described(entry[part]) for part in ("hr", "lr") if part in entry):
+            raise SettingError(f"{path}: {name} describes no picture ({entry!r:.60}). Make the benchmark again.")
     if kind not in KINDS or not pictures:
         raise SettingError(f"{path} is of an unknown kind {kind!r}, or lists no pictures.")
     return found

@@ -16,6 +16,8 @@ from .files import WeightFiles, find_model, find_weights, is_number, listing, lo
 FLUX_VAE = {"scaling_factor": 0.3611, "shift_factor": 0.1159, "norm_num_groups": 32}
 """FLUX.1's numbers, used for a single VAE file, which cannot carry them."""
 
+_SCALES = (1e-3, 1e3)
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -70,6 +72,11 @@ def vae_config(shapes: Shapes, given: dict | None) -> dict:
     for name, value in numbers.items():
         if not is_number(value) or not math.isfinite(value) or (name != "shift_factor" and value <= 0):
             raise WeightsError(f"The VAE's config.json has {name} = {value!r}; it must be a finite number above 0.")
+    if not _SCALES[0] <= numbers["scaling_factor"] <= _SCALES[1]:
+        raise WeightsError(
+            f"The VAE's config.json has scaling_factor = {numbers['scaling_factor']!r}; latents scaled by less than "
+            f"{_SCALES[0]:g} or more than {_SCALES[1]:g} are no VAE's. Correct the config.json."
+        )
     try:
         ups = 1 + max(int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.(\d+)\.", key)))
         first = [int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.0\.resnets\.(\d+)\.", key))]

@@ -6,13 +6,14 @@ Stages in order:
   vae             the F16 autoencoder; its encoder is frozen from then on
   transformer     one step at sigma 0.3, theta 100, from the enlarged small picture's latent to the truth's
   together        the transformer and the decoder, on the picture
-  crops           crops restored by the stages before, kept
+  pairs           crops with the teacher's pictures, kept
+  crops           the same, restored by the stages before
   detail          the detail network behind them, from a sharp teacher; with --teach 0 --energy 1 from the truth
   texture         a small GAN: --start the latter
   blend           one detail network that adds what two add: --luma times --start's, --share times --with's
   export          the averaged weights as float16 safetensors, into --to
 --start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
-scale makes a network's detail stronger: --start A --luma 1.75 --chroma 1. export-detail writes one: --start A --to B.
+widen gives a network more channels: --start A --to B. scale makes a network's detail stronger: --start A --luma 1.75 --chroma 1. export-detail writes one: --start A --to B.
 
 `all` runs vae to blend in one process, from the bundled weights if they are unpacked, each with its share of
 --minutes; after `bundled --keep-encoder` it begins with together.
@@ -35,7 +36,8 @@ from . import autoencoder, crops, detail, export, transformer
 from .bank import Bank, HeldOut
 
 STAGES = (
-    "bundled", "vae", "transformer", "together", "crops", "detail", "texture", "blend", "all", "average", "scale",
+    "bundled", "vae", "transformer", "together", "pairs", "crops", "detail", "texture", "blend", "all", "average",
+    "scale", "widen",
     "export", "export-detail",
 )  # fmt: skip
 
@@ -60,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--run", type=Path, default=Path("runs/embedded"), help="folder of the checkpoints")
-    parser.add_argument("--photos", type=Path, help="folder of the training photographs")
+    parser.add_argument("--photos", type=Path, nargs="+", help="folders of the training photographs")
     parser.add_argument("--teacher", type=Path, help="the teacher's .param file, its .bin beside it")
     parser.add_argument("--minutes", type=float, default=30, help="for the whole stage")
     parser.add_argument("--rate", type=float, help="the stage's learning rate, in place of its own")
@@ -74,7 +76,8 @@ def main() -> None:
     parser.add_argument("--keep-encoder", action="store_true", help="bundled: for going on after its encoder")
     parser.add_argument("--luma", type=float, default=1.75, help="scale, blend: factor of the (first) detail")
     parser.add_argument("--chroma", type=float, default=1.0, help="scale: factor of the detail's colour")
-    parser.add_argument("--count", type=int, help="crops")
+    parser.add_argument("--count", type=int, help="pairs: how many crops")
+    parser.add_argument("--seed", type=int, default=0, help="pairs: of the crops")
     parser.add_argument("--to", type=Path, help="what export and average write")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -85,6 +88,8 @@ def main() -> None:
         detail.average(args.start, args.other, args.share, args.to)
     elif args.stage == "scale":
         detail.scale(args.start, args.to, args.luma, args.chroma)
+    elif args.stage == "widen":
+        detail.widen(args.start, args.to)
     elif args.stage == "export":
         export.export_model(args.run, args.photos, args.to)
     elif args.stage == "export-detail":
@@ -96,17 +101,23 @@ def main() -> None:
 
 def train(args: Any, device: torch.device) -> None:
     """The stages that look at pictures."""
-    workers = 0 if device.type == "cpu" else os.cpu_count() or 1
-    bank, held_out = Bank.load(args.photos, device, workers), HeldOut.load(args.photos, device)
-    changes = {"rate": args.rate} if args.rate else {}
-    if args.stage == "all":
-        train_all(args, bank, held_out)
-    elif args.stage in MODELS:
-        MODELS[args.stage](args.run, bank, held_out, args.minutes, args.start, **changes)
-    elif args.stage == "crops":
+    if args.stage == "crops":
         restorer = transformer.pipeline(args.run, device, FIDELITIES)
-        count = args.count or crops.COUNTS[device.type]
-        crops.restore_crops(bank, args.teacher, restorer, count, seed=0).save(args.run / "crops.pt")
+        pairs = crops.Kept.load(args.run / "pairs.pt", device)
+        crops.restored_crops(pairs, restorer).save(args.run / "crops.pt")
+        return
+    held_out = HeldOut.load(args.photos, device)
+    changes = {"rate": args.rate} if args.rate else {}
+    if args.stage in ("all", "pairs", *MODELS):
+        workers = 0 if device.type == "cpu" else os.cpu_count() or 1
+        bank = Bank.load(args.photos, device, workers)
+        if args.stage == "all":
+            train_all(args, bank, held_out)
+        elif args.stage == "pairs":
+            count = args.count or crops.COUNTS[device.type]
+            crops.taught_pairs(bank, args.teacher, count, args.seed).save(args.run / "pairs.pt")
+        else:
+            MODELS[args.stage](args.run, bank, held_out, args.minutes, args.start, **changes)
     else:
         source = crops.Kept.load(args.run / "crops.pt", device)
         figures = detail.figures_of(held_out, transformer.pipeline(args.run, device))
@@ -135,8 +146,8 @@ def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
         transformer.train_transformer(run, bank, held_out, minutes["transformer"], begun("transformer"))
     start = run / "together_best.pt" if encoded else None
     transformer.train_together(run, bank, held_out, minutes["together"], start)
-    restorer = transformer.pipeline(run, device, FIDELITIES)
-    source = crops.restore_crops(bank, args.teacher, restorer, crops.COUNTS[device.type], seed=0)
+    pairs = crops.taught_pairs(bank, args.teacher, crops.COUNTS[device.type], args.seed)
+    source = crops.restored_crops(pairs, transformer.pipeline(run, device, FIDELITIES))
     figures = detail.figures_of(held_out, transformer.pipeline(run, device))
     detail.train_faithful(run, "detail", minutes["detail"], None, source, figures, device)
     detail.train_faithful(run, "strong", minutes["strong"], None, source, figures, device, teach=0, energy=1)

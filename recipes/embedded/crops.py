@@ -1,4 +1,4 @@
-"""Training crops restored once and kept, since the models before the detail network are frozen."""
+"""Training crops taught and restored once and kept, since the models before the detail network are frozen."""
 
 import random
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .bank import Bank, turned, turns
 from .loop import read, write
-from .teacher import load_teacher, sharp_target
+from .teacher import Graph, sharp_target
 
 SIDE, MARGIN = 192, 16
 """px of a crop, and what is restored around it, where a small decoder is misled by its zero padding."""
@@ -19,8 +19,8 @@ SHARP = 0.2
 """Share of the crops that are drawn towards the truth, half of them all the way. There the network learns to add
 nothing, so that it can stand behind better models too."""
 
-COUNTS = {"cpu": 1400, "cuda": 16_000}
-"""Crops that are kept."""
+COUNTS = {"cpu": 3000, "cuda": 16_000}
+"""Crops that are taught and kept."""
 
 TOGETHER = {"cpu": 4, "cuda": 48}
 """Crops that are restored at once."""
@@ -54,7 +54,7 @@ class Kept:
     @classmethod
     def load(cls, path: Path, device: torch.device) -> "Kept":
         if not path.exists():
-            raise SystemExit(f"{path} is missing: run the crops stage first.")
+            raise SystemExit(f"{path} is missing: run the stages pairs and crops first.")
         return cls({name: part.to(device) for name, part in read(path).items()})
 
     def save(self, path: Path) -> None:
@@ -75,32 +75,42 @@ class Kept:
         return Batch(**parts)
 
 
-def restore_crops(bank: Bank, teacher_file: Path | None, restorer: Restorer, count: int, seed: int) -> Kept:
-    """Degrades and restores `count` crops."""
+def taught_pairs(bank: Bank, teacher_file: Path, count: int, seed: int) -> Kept:
+    """`count` degraded crops, MARGIN px larger on every side, with their truths and targets; no picture yet."""
     device, together = bank.patches.device, TOGETHER[bank.patches.device.type]
-    teacher, whole, inner = _teacher(teacher_file, bank), SIDE + 2 * MARGIN, slice(MARGIN, MARGIN + SIDE)
-    small = slice(MARGIN // 4, (MARGIN + SIDE) // 4)
-    sides = {"lr": SIDE // 4, "picture": SIDE, "hr": SIDE, "target": SIDE}
+    teacher, whole = Graph(teacher_file).to(device), SIDE + 2 * MARGIN
+    sides = {"lr": whole // 4, "hr": whole, "target": whole}
     parts = {name: torch.empty(count, 3, side, side, dtype=torch.uint8, device=device) for name, side in sides.items()}
     for first in range(0, count, together):
         rows = slice(first, min(count, first + together))
         lr, hr, drawn = bank.pairs(random.Random(f"{seed} {first}"), together, whole)
-        found = lr[..., small, small], restorer(lr, hr), hr, target_of(teacher, lr, hr, drawn)
-        for (name, part), x in zip(parts.items(), found, strict=True):
-            x = x if name == "lr" else x[..., inner, inner]
-            part[rows] = (x[: rows.stop - first] * 255).round().clamp(0, 255).byte()
+        for name, x in zip(parts, (lr, hr, target_of(teacher, lr, hr, drawn)), strict=True):
+            parts[name][rows] = to_bytes(x[: rows.stop - first])
         if first % 480 == 0:
-            print(f"{first} of {count} crops", flush=True)
+            print(f"{first} of {count} crops taught", flush=True)
     return Kept(parts)
 
 
-def _teacher(file: Path | None, bank: Bank) -> nn.Module | None:
-    return None if file is None else load_teacher(file).to(bank.patches.device)
+def restored_crops(pairs: Kept, restorer: Restorer) -> Kept:
+    """The pairs with the picture that the network will be given, all without their margin."""
+    lr, hr = pairs.parts["lr"], pairs.parts["hr"]
+    together = TOGETHER[lr.device.type]
+    pictures = [
+        to_bytes(restorer(small.float() / 255, truth.float() / 255))
+        for small, truth in zip(lr.split(together), hr.split(together), strict=True)
+    ]
+    small = slice(MARGIN // 4, (MARGIN + SIDE) // 4)
+    inner = slice(MARGIN, MARGIN + SIDE)
+    parts = {"picture": torch.cat(pictures), "hr": hr, "target": pairs.parts["target"]}
+    kept = {name: part[..., inner, inner].contiguous() for name, part in parts.items()}
+    return Kept(kept | {"lr": lr[..., small, small].contiguous()})
 
 
-def target_of(teacher: nn.Module | None, lr: Tensor, hr: Tensor, drawn: Tensor) -> Tensor:
-    """The teacher's picture; of graphics, or without a teacher, the truth: beside a step the teacher is off by 4/255
-    and more for 120 px."""
-    if teacher is None:
-        return hr
+def to_bytes(x: Tensor) -> Tensor:
+    """[0, 1] -> 0 to 255."""
+    return (x * 255).round().clamp(0, 255).byte()
+
+
+def target_of(teacher: nn.Module, lr: Tensor, hr: Tensor, drawn: Tensor) -> Tensor:
+    """The teacher's picture; of graphics the truth: beside a step the teacher is off by 4/255 and more for 120 px."""
     return torch.where(drawn[:, None, None, None], hr, sharp_target(teacher, lr, hr))

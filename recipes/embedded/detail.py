@@ -1,10 +1,10 @@
-"""Stage d: the detail network (op4ksr_core.compensation): a faithful one, a textured one, and one that does both.
+"""Stage d: the detail network (op4ksr_core.compensation): a faithful one, then its texture.
 
-The faithful one learns from a sharp teacher, whose output is one picture, a function of the small one: more of its
-detail is right, but it learns to do without the transformer. The textured one learns from the truth and from how strong
-its detail is around each px, then from a small conditional GAN on the high band; with the transformer off it draws the
-wrong texture. Both of its steps are guarded by a high-passed, normalised L_AP at the network's own pitches (4 px and
-its multiples): without it they make a lattice of 4 px.
+The faithful one learns from a sharp teacher, whose output is one picture, a function of the small one, and from the
+truth. Its texture comes from a small conditional GAN on the high band. Three guards stand beside that: a high-passed,
+normalised L_AP at the network's own pitches (4 px and its multiples), without which it makes a lattice; LDL
+(arXiv 2203.09195), which punishes what the net draws otherwise than its average does and is far from the truth; and the
+soft-area guard, which punishes detail where the truth has none.
 """
 
 import random
@@ -25,7 +25,7 @@ from .loop import Figures, Loop, read, write
 from .networks import half_where_fast
 from .teacher import low
 
-WIDTH, BLOCKS = 48, 6
+WIDTH, BLOCKS = 64, 6
 
 CROPS = {"cpu": 8, "cuda": 64}
 """Crops a step."""
@@ -33,8 +33,18 @@ CROPS = {"cpu": 8, "cuda": 64}
 TRUTH = 8.0
 """Weight of the truth's squared error beside the target's L1."""
 
+COLOUR = 1.0
+"""Weight of the L1 of the colour differences, which brightness does not see."""
+
+SOFT, SOFT_WEIGHT = 1 / 255, 1.0
+"""How strong the truth's detail is, at most, where it is soft, and the weight of more than that there."""
+
 LAGS = (1, 2, 3, 4, 8, 12, 16, 32)
 """px; the pitches of PixelShuffle (4), of the VAE (16) and of a token (32) are among them."""
+
+
+LDL = 1.0
+"""Weight of `artefacts`."""
 
 
 def new_network(start: Path | None = None) -> HighFrequencyCompensation:
@@ -71,6 +81,31 @@ def correlations(x: Tensor) -> Tensor:
 def guard(made: Tensor, truth: Tensor) -> Tensor:
     """High-passed, normalised L_AP."""
     return (correlations(made) - correlations(truth)).square().mean()
+
+
+def soft_guard(made: Tensor, truth: Tensor) -> Tensor:
+    """How much stronger the picture's detail is than the truth's, where that is soft."""
+    wanted = strength(truth)
+    excess = (strength(made) - wanted - 0.25 * SOFT).relu() * (wanted < SOFT + FLOOR)
+    return excess.mean()
+
+
+def colour_error(made: Tensor, truth: Tensor) -> Tensor:
+    """L1 of each channel's difference from brightness."""
+    error = made - truth
+    return (error - luma(error)[:, None]).abs().mean()
+
+
+def artefacts(made: Tensor, average: Tensor, truth: Tensor) -> Tensor:
+    """LDL (arXiv 2203.09195, equations 4 to 6): L1 to the truth, weighted by how much its residual varies in 7x7 px,
+    where the averaged network is nearer to the truth."""
+    residual = luma((made - truth).abs())[:, None]
+    smoother = luma((average - truth).abs())[:, None]
+    mean = F.avg_pool2d(residual, 7, 1, 3)
+    local = (F.avg_pool2d(residual.square(), 7, 1, 3) - mean.square()).clamp(min=0)
+    whole = residual.var((1, 2, 3), keepdim=True) ** 0.2
+    weight = (whole * local * (residual > smoother)).detach()
+    return (weight * (made - truth).abs()).mean()
 
 
 def _binomial(x: Tensor) -> Tensor:
@@ -141,6 +176,7 @@ def train_faithful(
         batch = source(rng, CROPS[device.type])
         made, target = forward(loop.module, batch.lr, batch.picture), batch.hr.lerp(batch.target, teach)
         near = (made - target).abs().mean() + TRUTH * (made - batch.hr).square().mean()
+        near = near + COLOUR * colour_error(made, batch.hr) + SOFT_WEIGHT * soft_guard(made, batch.hr)
         if energy:
             near = near + energy * (strength(made) - strength(batch.hr)).abs().mean() + guard(made, batch.hr)
         return near
@@ -148,10 +184,14 @@ def train_faithful(
     loop.train(loss, figures)
 
 
+FLOOR = 0.5 / 255
+"""What `strength` gives where there is no detail at all, so that its gradient stays bounded."""
+
+
 def strength(x: Tensor) -> Tensor:
     """(B, 1, H, W): how strong the detail of brightness is around each px, as a deviation over 15 px."""
     y = luma(x)[:, None]
-    return (F.avg_pool2d((y - low(y)).square(), 15, 1, 7, count_include_pad=False) + 1e-5).sqrt()
+    return (F.avg_pool2d((y - low(y)).square(), 15, 1, 7, count_include_pad=False) + FLOOR**2).sqrt()
 
 
 def train_textured(
@@ -192,8 +232,12 @@ def train_textured(
         with half_where_fast(device):
             opinion = critic(made, up).mean()
         critic.requires_grad_(True)
-        close = near * (made - batch.hr).abs().mean() + (low(made) - low(batch.hr)).abs().mean()
-        return close - gan * min(1.0, step / 150) * opinion + periodicity * guard(made, batch.hr)
+        with torch.no_grad():
+            average = forward(loop.average, batch.lr, batch.picture)
+        close = near * (made - batch.target).abs().mean() + (low(made) - low(batch.hr)).abs().mean()
+        close = close + COLOUR * colour_error(made, batch.hr) + SOFT_WEIGHT * soft_guard(made, batch.hr)
+        guarded = periodicity * guard(made, batch.hr) + LDL * artefacts(made, average, batch.hr)
+        return close + guarded - gan * min(1.0, step / 150) * opinion
 
     loop.train(loss, figures)
 
@@ -221,6 +265,26 @@ def train_blend(
         return (forward(loop.module, batch.lr, batch.picture) - batch.picture - detail).abs().mean()
 
     loop.train(loss, figures)
+
+
+def widen(start: Path, to: Path, width: int = WIDTH) -> None:
+    """A network of `width` channels that adds what a narrower one adds: its weights, and new channels that nothing reads
+    yet."""
+    narrow = network_of(read(start))
+    wide, kept = HighFrequencyCompensation(width, len(narrow.body)), narrow.head.out_channels
+    with torch.no_grad():
+        for name, layer in wide.named_modules():
+            if not isinstance(layer, nn.Conv2d):
+                continue
+            own = narrow.get_submodule(name)
+            nn.init.kaiming_normal_(layer.weight, a=0.25)
+            nn.init.zeros_(layer.bias)
+            rows, columns = own.weight.shape[:2]
+            layer.weight[:rows].zero_()
+            layer.weight[:rows, :columns] = own.weight
+            layer.weight[kept:] *= 0.3 if name.endswith("second") else 1.0
+            layer.bias[:rows] = own.bias
+    write(to, wide.state_dict())
 
 
 def scale(start: Path, to: Path, luma: float, chroma: float) -> None:

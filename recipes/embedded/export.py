@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .pictures import Pictures
 from .transformer import trained
 
 
-def export_model(run: Path, photos: Path, to: Path) -> None:
+def export_model(run: Path, photos: Sequence[Path], to: Path) -> None:
     """`transformer`, `vae` and `prompt.safetensors` of a diffusers folder, in float16."""
     frozen, restorer = trained(run, torch.device("cpu"))
     vae = frozen.vae

@@ -1,9 +1,11 @@
 """Training pictures of the bundled model: photographs, scikit-image's CC0 photos and procedural scenes."""
 
+import itertools
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,8 +19,11 @@ from op4ksr_core.train.degradation import Degradation, Stage, degrade
 from recipes.pictures import PHOTOS, photo
 from recipes.scenes import render
 
-HELD_OUT = ("canyon-wren", "casa-mila", "roman-colosseum", "singaporean-cityscape")
+HELD_OUT = frozenset((Path(__file__).parent / "held_out.txt").read_text().split())
 """Photographs kept for validation, by the stem of their file name; never trained on."""
+
+LEFT_OUT = ("samuel-zeller-337041", "sean-afnan-244576")
+"""Photographs whose licence is in doubt."""
 
 CAMERA = Degradation(
     first=Stage(
@@ -74,8 +79,11 @@ model that sees nothing else learns to blur."""
 LARGEST_ZOOM = 3.0
 """At most how many px of a photograph become one px of the crop: reduced, it gives sharper crops."""
 
-TEXTURED = 6.0
-"""Mean step between neighbours (0 to 255) above which a crop counts as textured; nine crops in ten are."""
+KINDS = {"texture": 0.45, "print": 0.15, "skin": 0.12, "soft": 0.12, "dark": 0.06, "any": 0.10}
+"""Shares of the crops, by what is in them (`kind_of`)."""
+
+TRIES = 40
+"""Crops that are looked at for one of the wanted kind, before any is taken."""
 
 
 @dataclass
@@ -84,15 +92,16 @@ class Pictures:
 
     photos: list[np.ndarray]
     scenes: list[np.ndarray]
-    scene_share: float = 0.25
+    scene_share: float = 0.1
 
     @classmethod
-    def load(cls, folder: Path, held_out: bool = False, scenes: int = 400, workers: int = 0) -> "Pictures":
-        """The photographs below `folder` that are (not) held out; the training set also has CC0 photos and scenes,
-        which `workers` processes draw."""
-        files = [f for f in sorted(folder.glob("*.jpg")) if (f.stem in HELD_OUT) == held_out]
+    def load(cls, folders: Sequence[Path], held_out: bool = False, scenes: int = 100, workers: int = 0) -> "Pictures":
+        """The photographs in `folders` that are (not) held out; the training set also has CC0 photos and scenes, which
+        `workers` processes draw."""
+        files = [f for folder in folders for f in sorted(folder.glob("*.jpg"))]
+        files = [f for f in files if (f.stem in HELD_OUT) == held_out and f.stem not in LEFT_OUT]
         if not files:
-            raise SystemExit(f"There are no photographs in {folder}: name the folder with --photos.")
+            raise SystemExit(f"There are no photographs in {', '.join(map(str, folders))}: name folders with --photos.")
         photos = [np.asarray(Image.open(f).convert("RGB")) for f in files]
         if held_out:
             return cls(photos, [], 0.0)
@@ -100,24 +109,34 @@ class Pictures:
         return cls(photos + own, many(lambda n: to_bytes(render(512, n, "cpu")), scenes, workers))
 
     def crop(self, rng: random.Random, side: int) -> np.ndarray:
-        """(side, side, 3): a random, mostly textured crop in one of eight turns and flips."""
-        while True:
-            if rng.random() < self.scene_share:
-                source = rng.choice(self.scenes)
-            else:  # the side of a picture is its weight: a small one has less to teach
-                (source,) = rng.choices(self.photos, [photo.size**0.5 for photo in self.photos])
-            largest = min(LARGEST_ZOOM, min(source.shape[:2]) / side)
-            if largest < 1:
-                continue
-            span = int(side * largest ** rng.random())
-            top, left = rng.randint(0, source.shape[0] - span), rng.randint(0, source.shape[1] - span)
-            part = source[top : top + span, left : left + span]
-            if rng.random() < 0.1 or _steps(part) > TEXTURED:
+        """(side, side, 3): a random crop of a kind drawn from KINDS, in one of eight turns and flips."""
+        (wanted,) = rng.choices(list(KINDS), list(KINDS.values()))
+        for _ in range(TRIES):
+            part = self._part(rng, side)
+            if wanted in ("any", kind_of(part)):
                 break
         part = np.ascontiguousarray(np.rot90(part[:, :: rng.choice((1, -1))], rng.randrange(4)))
-        if span != side:
+        if part.shape[0] != side:
             part = np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BICUBIC))
         return part
+
+    def _part(self, rng: random.Random, side: int) -> np.ndarray:
+        """A square of 1 to LARGEST_ZOOM times `side`; photographs are as likely as the square root of their size."""
+        while True:
+            if self.scenes and rng.random() < self.scene_share:
+                source = rng.choice(self.scenes)
+            else:
+                (source,) = rng.choices(self.photos, cum_weights=self._weights)
+            largest = min(LARGEST_ZOOM, min(source.shape[:2]) / side)
+            if largest >= 1:
+                break
+        span = int(side * largest ** rng.random())
+        top, left = rng.randint(0, source.shape[0] - span), rng.randint(0, source.shape[1] - span)
+        return source[top : top + span, left : left + span]
+
+    @cached_property
+    def _weights(self) -> list[float]:
+        return list(itertools.accumulate(photo.size**0.5 for photo in self.photos))
 
     def batch(self, rng: random.Random, count: int, side: int) -> Tensor:
         """(count, 3, side, side) in [0, 1]."""
@@ -163,9 +182,23 @@ def degraded(hr: Tensor, rng: random.Random, how: Degradation = CAMERA) -> Tenso
     return (small * 255).round().clamp(0, 255) / 255
 
 
-def _steps(part: np.ndarray) -> float:
-    green = part[::2, ::2, 1].astype(np.int16)
-    return float(np.abs(np.diff(green, axis=1)).mean())
+def kind_of(part: np.ndarray) -> str:
+    """What is in a crop (H, W, 3), one of KINDS but "any": the first that holds of dark (mean brightness below 45),
+    skin (a quarter of it has skin's colours), soft (hardly a step between neighbours), print (hard steps between flat
+    parts: lettering, buildings) and texture; else "any"."""
+    small = part[::2, ::2].astype(np.int16)
+    red, green, blue = small[..., 0], small[..., 1], small[..., 2]
+    if green.mean() < 45:
+        return "dark"
+    is_skin = (red > 95) & (red - green > 12) & (green - blue > 4) & (red - blue > 25) & (red - blue < 130)
+    if is_skin.mean() > 0.25 and np.abs(np.diff(green, axis=1)).mean() < 9:
+        return "skin"
+    steps = np.abs(np.diff(green, axis=1))
+    if steps.mean() < 2:
+        return "soft"
+    if (steps < 4).mean() > 0.6 and (steps > 45).mean() > 0.025:
+        return "print"
+    return "texture" if steps.mean() > 6 else "any"
 
 
 def to_bytes(x_chw: Tensor) -> np.ndarray:
