@@ -181,11 +181,14 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(f".{name}{suffix}")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], object], compare: Callable[[Path], None] | None = None
+) -> None:
     """Calls `write` with a file beside `path` and moves it there once it is whole and on disk.
 
-    A link's target is written, and a device or pipe directly. Raises OutputError with the reason (no space, no
-    permission); the half-written file is removed.
+    `compare` looks at the file before that and raises what keeps it from being moved. A link's target is written, and a
+    device or pipe directly. Raises OutputError with the reason (no space, no permission); the half-written file is
+    removed.
     """
     if _is_device(path):
         _write_directly(path, write)
@@ -199,6 +202,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if compare is not None:
+            compare(temporary)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error
