@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ImageError, NotMeasurable, Op4ksrError
+from ..files import read_lines
 from ..picture.read import Picture, read_picture
 from ..workers import spread
 from .measures import quantised
@@ -165,7 +166,7 @@ def _kept(path: Path | None) -> dict[tuple[str, str], Row]:
     rows: dict[tuple[str, str], Row] = {}
     if path is None or not path.exists():
         return rows
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         try:
             row = Row(**json.loads(line))
         except (ValueError, TypeError):
