@@ -66,7 +66,7 @@ class Search:
         parts = []
         if self.unread:
             counts = Counter(path.suffix.lower() for path in self.unread)
-            kinds = ", ".join(f"{suffix} {count}" for suffix, count in counts.most_common())
+            kinds = ", ".join(f"{suffix} {counts[suffix]}" for suffix in sorted(counts))
             parts.append(f"{len(self.unread)} in formats that are not read ({kinds}: {_few(self.unread)})")
         if self.hidden:
             parts.append(f"{len(self.hidden)} hidden or made by a system ({_few(self.hidden)})")
@@ -169,7 +169,8 @@ def search_folder(folder: Path, outside: Path | None = None) -> Search:
     folder is looked through once, and not where the folder itself lies in it. Left out are hidden files and folders,
     those that systems make, and the folder `outside`, by whatever path it is reached.
     """
-    found, closed = Search(), []
+    found = Search()
+    closed: list[OSError] = []
     root = _place(folder)
     seen = {root}
     beside_it = _place(outside) if outside is not None else None
@@ -219,7 +220,7 @@ def _log_left_out(folder: str, sentence: str) -> None:
 
 
 def _few(paths: Sequence[Path]) -> str:
-    shown = ", ".join(path.name for path in paths[:3])
+    shown = ", ".join(path.name for path in sorted(paths)[:3])
     return f"{shown} and {len(paths) - 3} more" if len(paths) > 3 else shown
 
 

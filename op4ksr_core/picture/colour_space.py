@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import ImageError
 
-PNG_COLOUR = (b"cICP", b"sRGB", b"gAMA", b"cHRM")
+_HDR = (b"mDCV", b"cLLI")
+PNG_COLOUR = (b"cICP", b"sRGB", b"gAMA", b"cHRM", *_HDR)
 
 _SRGB_PRIMARIES = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 """White, red, green, blue as x, y."""
@@ -68,10 +69,10 @@ class StatedColour:
         """The same primaries with sRGB's curve: what linear values are once `coded_as_srgb` has been over them."""
         if self.by == "cICP":
             code = self.chunks[0][1]
-            chunks = ((b"cICP", code[:1] + b"\x0d" + code[2:]),)
+            head = (b"cICP", code[:1] + b"\x0d" + code[2:])
         else:
-            rest = tuple(pair for pair in self.chunks if pair[0] == b"cHRM")
-            chunks = ((b"gAMA", struct.pack(">I", 45455)), *rest)
+            head = (b"gAMA", struct.pack(">I", 45455))
+        chunks = (head, *(pair for pair in self.chunks if pair[0] == b"cHRM"))
         return StatedColour(self.by, self.primaries, "sRGB", chunks)
 
     def __str__(self) -> str:
@@ -88,17 +89,17 @@ def stated_colour(
     """
     notes: list[str] = []
     if len(found.get(b"cICP", b"")) == 4:
-        stated = _from_cicp(path, found[b"cICP"])
+        stated = _from_cicp(path, found)
         if stated is not None:
             return stated, notes
         notes.append(f"cICP {_codes(found[b'cICP'])} is no colour space that is known here, not kept")
     if has_profile:
-        below = [kind.decode() for kind in PNG_COLOUR[1:] if kind in found]
+        below = [kind.decode() for kind in (b"sRGB", b"gAMA", b"cHRM") if kind in found]
         if below:
             notes.append(f"{', '.join(below)} not kept: the ICC profile comes first")
         return None, notes
     if b"sRGB" in found:
-        return StatedColour("sRGB", _SRGB_PRIMARIES, "sRGB", _chosen(found, b"sRGB")), notes
+        return StatedColour("sRGB", _SRGB_PRIMARIES, "sRGB", _chosen(found, b"sRGB", b"gAMA", b"cHRM")), notes
     stated = _from_gamma(found)
     if stated is None and (b"gAMA" in found or b"cHRM" in found):
         notes.append("gAMA or cHRM is damaged and left out")
@@ -113,7 +114,8 @@ def _codes(data: bytes) -> str:
     return "/".join(map(str, data))
 
 
-def _from_cicp(path: object, data: bytes) -> StatedColour | None:
+def _from_cicp(path: object, found: Mapping[bytes, bytes]) -> StatedColour | None:
+    data = found[b"cICP"]
     primaries, transfer, matrix, full = data
     if matrix != 0 or full != 1:
         raise ImageError(
@@ -121,7 +123,7 @@ def _from_cicp(path: object, data: bytes) -> StatedColour | None:
         )
     if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
         return None
-    return StatedColour("cICP", _PRIMARIES[primaries], _TRANSFERS[transfer], ((b"cICP", data),))
+    return StatedColour("cICP", _PRIMARIES[primaries], _TRANSFERS[transfer], _chosen(found, b"cICP", *_HDR))
 
 
 def _from_gamma(found: Mapping[bytes, bytes]) -> StatedColour | None:

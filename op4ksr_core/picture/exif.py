@@ -6,7 +6,7 @@ whoever writes the file; copied into another one they destroy it.
 
 from typing import Any
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ..geometry import Size
 
@@ -22,7 +22,7 @@ _WINDOWS_TEXTS = (0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F)
 _KEPT = frozenset({*TEXT_TAGS, *_WINDOWS_TEXTS, 0x4746, 0x4749})
 """Texts and ratings."""
 
-_STRUCTURE = (*range(254, 269), *range(273, 285), *range(286, 302), 317, *range(320, 348), *range(512, 533))
+_STRUCTURE = (*range(254, 269), *range(273, 285), *range(286, 301), 317, *range(320, 348), *range(512, 533))
 _SAID_ELSEWHERE = frozenset({*_STRUCTURE, 700, 33723, 34377, 34675, EXIF_IFD, GPS_IFD, 0xC4A5})
 """Structure, and blocks that are carried by themselves. What is neither here nor in _KEPT is named in a note."""
 
@@ -99,5 +99,9 @@ def _as_stored(value: Any) -> Any:
 
 
 def _listed(numbers: list[int]) -> str:
-    shown = ", ".join(map(str, numbers[:4]))
+    shown = ", ".join(_name(number) for number in numbers[:4])
     return f"{shown} and {len(numbers) - 4} more" if len(numbers) > 4 else shown
+
+
+def _name(number: int) -> str:
+    return f"{ExifTags.TAGS[number]} ({number})" if number in ExifTags.TAGS else str(number)

@@ -22,6 +22,8 @@ _NO_TEXTS = re.compile(r"XML:com\.adobe\.xmp|Raw profile type (exif|app1|icc|icm
 
 _STALE_TEXT = re.compile(r"Raw profile type xmp", re.IGNORECASE)
 _NAME_LENGTH = range(1, 80)
+_MOST_XMP = 4 << 20
+_CREDENTIALS, _NO_CREDENTIALS = b"caBX", "content credentials (C2PA) not kept: they sign other pixels"
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,19 @@ def facts_of(path: Path, image: Image.Image, notes: list[str], converted: bool =
     `converted`: its pixels will be sRGB, so that its profile is no longer theirs. Raises ImageError as `stated_colour`.
     """
     icc = None if converted else whole_profile(image.info.get("icc_profile"), notes)
-    stated, texts = None, ()
+    stated: StatedColour | None = None
+    texts: tuple[tuple[str, str], ...] = ()
     if isinstance(image, PngImageFile):
-        stated, said = stated_colour(path, chunk_data(path, PNG_COLOUR), bool(icc))
+        found = chunk_data(path, (*PNG_COLOUR, _CREDENTIALS))
+        stated, said = stated_colour(path, found, bool(icc))
+        said += [_NO_CREDENTIALS] if _CREDENTIALS in found else []
         notes += said
         texts = _texts(image, notes)
     segments = getattr(image, "applist", [])
     if _has_gain_map(segments):
         notes.append("the gain map is left out")
+    if any(name == "APP11" and b"jumb" in data for name, data in segments):
+        notes.append(_NO_CREDENTIALS)
     xmp = image.info.get("xmp") or image.info.get(_XMP_TEXT)
     xmp = xmp.encode("utf-8", "surrogateescape") if isinstance(xmp, str) else xmp
     comment = image.info.get("comment")
@@ -99,6 +106,9 @@ def whole_xmp(packet: object, notes: list[str], extension: bytes = b"") -> bytes
     """What is kept of the XMP; None, and a note, where it is damaged."""
     if not isinstance(packet, bytes) or not packet.strip(b"\0 \r\n\t"):
         return None
+    if len(extension) > _MOST_XMP:
+        notes.append(f"extended XMP of {len(extension)} bytes not kept")
+        extension = b""
     try:
         return kept_xmp(packet, extension)
     except DamagedXmp:

@@ -108,6 +108,8 @@ def _decode(path: Path, image: Image.Image, orientation: int, facts: Facts, note
         return _from_array(grey, None, 16, facts, notes)
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
         raise ImageError(f"{path} holds {image.mode} pixels of 32 bits; convert it to 8 or 16 bits per channel.")
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        raise ImageError(f"{path} is a CMYK JPEG without Adobe's marker: it may be inverted or not. Convert it to RGB.")
     if image.mode in _CONVERTED:
         notes.append(f"{image.mode} converted to sRGB")
         image = _to_srgb(image, image.info.get("icc_profile"))

@@ -21,6 +21,7 @@ from .xmp import xmp_orientation
 _WHITE, _BLACK, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _XMP, _IPTC, _ICC = 700, 33723, 34675
 _CENTIMETRE = 3
+_SUB_PAGES, _DNG = 330, 50706
 _BYTE, _ASCII, _SHORT, _LONG, _UNDEFINED = 1, 2, 3, 4, 7
 
 
@@ -92,9 +93,15 @@ def _decoded(path: Path, page: Any, data: TiffData) -> TiffData:
 
 
 def first_page(tiff: Any) -> Any:
-    """The first page that is no thumbnail (subfile type 1), else the first."""
-    pages = (page for page in tiff.pages if not int(getattr(page, "subfiletype", 0) or 0) & 1)
-    return next(pages, tiff.pages[0])
+    """The first page that is no thumbnail (subfile type 1), else the first.
+
+    Raises ImageError on a camera's raw file, whose pages are previews.
+    """
+    first = tiff.pages[0]
+    page = next((page for page in tiff.pages if not int(getattr(page, "subfiletype", 0) or 0) & 1), None)
+    if _DNG in first.tags or (page is None and _SUB_PAGES in first.tags):
+        raise ImageError(f"{tiff.filename} is a camera's raw file, and holds previews beside it. Develop it first.")
+    return first if page is None else page
 
 
 def orientation_of_page(page: Any) -> int:

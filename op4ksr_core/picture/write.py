@@ -248,8 +248,16 @@ def _other_chunks(picture: Picture, size: Size) -> list[tuple[bytes, bytes]]:
     if picture.xmp:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
     if picture.comment:
-        chunks.append(text_chunk("Comment", picture.comment.decode("utf-8", "replace")))
+        chunks.append(text_chunk("Comment", _decoded(picture.comment)))
     return chunks + [text_chunk(key, text) for key, text in picture.texts]
+
+
+def _decoded(comment: bytes) -> str:
+    """A comment's text: UTF-8, or Latin-1 where it is not that."""
+    try:
+        return comment.decode("utf-8")
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")
 
 
 def _jpeg(array: np.ndarray, picture: Picture, size: Size, options: SaveOptions) -> bytes:

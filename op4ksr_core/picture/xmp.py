@@ -93,7 +93,8 @@ def _parsed(packet: bytes) -> minidom.Document:
 def _join(document: minidom.Document, more: minidom.Document) -> None:
     targets = document.getElementsByTagNameNS(_RDF, "RDF")
     for description in more.getElementsByTagNameNS(_RDF, "Description"):
-        if targets and description.parentNode.localName == "RDF":
+        parent = description.parentNode
+        if targets and parent is not None and parent.nodeName.endswith("RDF"):
             targets[0].appendChild(document.importNode(description, True))
 
 
@@ -104,8 +105,9 @@ def _clean(document: minidom.Document) -> bool:
             if _goes(attribute):
                 element.removeAttributeNode(attribute)
                 changed = True
-        if _goes(element) and element.parentNode.nodeType == Node.ELEMENT_NODE:
-            element.parentNode.removeChild(element)
+        parent = element.parentNode
+        if _goes(element) and parent is not None and parent.nodeType == Node.ELEMENT_NODE:
+            parent.removeChild(element)
             changed = True
     return changed
 
