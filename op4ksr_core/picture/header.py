@@ -23,7 +23,7 @@ MAX_MEGAPIXELS = 100.0
 
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB")
 
-MAX_TEXT = 64 << 20
+MAX_TEXT = 32 << 20
 """Bytes of a PNG's texts or profile, unpacked; larger ones are left out with a note."""
 
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -92,15 +92,15 @@ def readable(path: Path) -> Iterator[None]:
 @contextmanager
 def opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
     """Pillow's picture, not decoded yet, without its own limits of size and texts."""
-    limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
-    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = None, MAX_TEXT, 2 * MAX_TEXT
+    limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF, which is left out with a note
             with Image.open(path, formats=(*PILLOW_FORMATS, "TIFF")) as image:
                 yield image
     finally:
-        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = limits
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
 
 
 def orientation_of(image: Image.Image) -> int:

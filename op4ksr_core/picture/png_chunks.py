@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+UNPACKED_BY_ALL = 1 << 20
+"""Bytes of a compressed chunk, unpacked, that every program takes."""
+
 _HEAD_END = 33
 _PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
@@ -52,9 +55,12 @@ def with_chunks(png: bytes, added: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def text_chunk(key: str, text: str) -> tuple[bytes, bytes]:
-    """An iTXt chunk, compressed where it is long. `key` is 1 to 79 characters of Latin-1."""
+    """An iTXt chunk. `key` is 1 to 79 characters of Latin-1.
+
+    Long texts are compressed, very long ones are not: programs built on Pillow refuse what unpacks to over 1 MiB.
+    """
     data = text.encode("utf-8", "replace")
-    compressed = len(data) > 4096
+    compressed = 4096 < len(data) <= UNPACKED_BY_ALL
     body = zlib.compress(data) if compressed else data
     return b"iTXt", key.encode("latin-1") + b"\0" + bytes([compressed, 0]) + b"\0\0" + body
 

@@ -22,7 +22,7 @@ from .deep import png_module
 from .exif import exif_block, exif_for
 from .facts import Facts
 from .header import read_header
-from .png_chunks import text_chunk, with_chunks
+from .png_chunks import UNPACKED_BY_ALL, text_chunk, with_chunks
 from .read import Picture
 from .tiff import encode_tiff
 
@@ -69,6 +69,10 @@ def check_writable(
         raise OutputError(f"{file_format} does not hold the colour space {picture.stated}. Write png.")
     lost = [f"16 bits reduced to 8 ({file_format} holds no more)"] if _is_deeper(picture, file_format) else []
     lost += _not_held(picture, file_format)
+    if file_format == "png" and len(picture.icc or b"") > UNPACKED_BY_ALL:
+        lost.append(
+            f"the colour profile of {len(picture.icc or b'')} bytes kept; programs built on Pillow refuse such PNGs"
+        )
     if file_format == "jpg":
         lost += _too_long_for_jpeg(picture, Size(height, width))
     if file_format != "png" and picture.stated is not None and not picture.stated.is_srgb:

@@ -366,6 +366,8 @@ def test_a_profile_and_texts_over_a_mebibyte_are_read_and_written(tmp_path):
     assert again.icc == found.icc and again.texts == found.texts
     out, _, _ = enlarged(tmp_path, out.read_bytes(), "jpg")
     assert read_picture(out).icc == found.icc
+    out, _, _ = enlarged(tmp_path, as_png(*long), "png")
+    assert len(Image.open(out).text["parameters"]) == 3_000_000  # within Pillow's own limits
 
 
 @pytest.mark.parametrize("depth", [8, 16])
