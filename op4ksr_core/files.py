@@ -3,20 +3,36 @@
 import contextlib
 import glob
 import json
+import logging
 import math
 import os
 import stat
 import tempfile
 import unicodedata
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from .errors import OutputError, SettingError
 
-READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+READABLE = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+_UNREAD = frozenset(
+    ".heic .heif .hif .avif .jxl .jp2 .j2k .jpf .jpx .jxr .wdp .apng .mpo .psd .psb .xcf .kra .exr .hdr .tga .dds .pcx "
+    ".ppm .pgm .pbm .pnm .pam .pfm .qoi .ico .icns .svg .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .orf .rw2 "
+    ".rwl .pef .srw .3fr .fff .iiq .x3f .raw .erf .kdc .dcr .mos .mrw .gpr".split()
+)
+"""Suffixes of pictures that are not read."""
+
+_NO_FOLDERS = _UNREAD | frozenset(
+    ".pdf .eps .ai .txt .lst .csv .json .jsonl .html .md .zip .7z .npy .mp4 .mov .mkv .webm .avi .safetensors".split()
+)
+"""Suffixes that a file has, and hardly a folder."""
+
+_SYSTEM_FOLDERS = frozenset({"@eadir", "#recycle", "__macosx", "$recycle.bin", "system volume information"})
 _LONG_NAME = 200
 MAX_NAME, MAX_PATH = 255, 4096
 """Bytes of a file's name and of a path, at most."""
@@ -25,7 +41,10 @@ LISTS = (".txt", ".lst")
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 """Formats that can be written, with the suffix of a new file."""
 
-_FORMAT_OF = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+_FORMAT_OF = {".png": "png", **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe"), "jpg"), ".webp": "webp"}
+_FORMAT_OF |= dict.fromkeys((".tif", ".tiff"), "tiff")
+
+log = logging.getLogger("op4ksr")
 
 
 @dataclass(frozen=True)
@@ -36,26 +55,51 @@ class Found:
     place: Path
 
 
-def find_pictures(inputs: Sequence[str | Path], outside: Path | None = None) -> list[Found]:
+@dataclass
+class Search:
+    """What a folder and its subfolders hold: pictures, sorted, and what is left out, by kind."""
+
+    pictures: list[Path] = field(default_factory=list)
+    unread: list[Path] = field(default_factory=list)
+    hidden: list[Path] = field(default_factory=list)
+    loops: list[Path] = field(default_factory=list)
+
+    def sentence(self) -> str:
+        """What is left out, counted and named by kind; nothing where that is nothing."""
+        parts = []
+        if self.unread:
+            counts = Counter(path.suffix.lower() for path in self.unread)
+            kinds = ", ".join(f"{suffix} {counts[suffix]}" for suffix in sorted(counts))
+            parts.append(f"{len(self.unread)} in formats that are not read ({kinds}: {_few(self.unread)})")
+        if self.hidden:
+            parts.append(f"{len(self.hidden)} hidden or made by a system ({_few(self.hidden)})")
+        if self.loops:
+            parts.append(f"{len(self.loops)} linked folders that lead back ({_few(self.loops)})")
+        return "; ".join(parts)
+
+
+def find_pictures(
+    inputs: Sequence[str | Path], outside: Path | None = None, unread: list[Path] | None = None
+) -> list[Found]:
     """The picture files that the inputs name, in order; a file named twice comes twice.
 
     An input is a folder (searched through), a file, a glob pattern, or a list: a text file with a path per line,
-    relative to the list. Folders leave out what lies below `outside`. Raises SettingError where an input names nothing,
-    or all of them hold no picture.
+    relative to the list. Folders leave out what lies below `outside`; what else they leave out is logged, and pictures
+    in formats that are not read go into `unread`. Raises SettingError where an input names nothing, or all of them hold
+    no picture.
     """
     if not all(str(text).strip() for text in inputs):
         raise SettingError("An input is empty: name a picture, a folder, a pattern or a list.")
-    found = [one for text in inputs for one in _expand(at_home(text), outside)]
+    left: list[Path] = [] if unread is None else unread
+    found = [one for text in inputs for one in _expand(at_home(text), outside, left)]
     if not found:
         raise SettingError(f"No picture found in {', '.join(map(str, inputs))} (looked for {', '.join(READABLE)}).")
     return found
 
 
-def _expand(path: Path, outside: Path | None) -> Iterator[Found]:
+def _expand(path: Path, outside: Path | None, unread: list[Path]) -> Iterator[Found]:
     if _is_dir(path):
-        for file in pictures_below(path):
-            if outside is None or outside == path or outside not in file.parents:
-                yield Found(file, file.relative_to(path) if file != path else Path(file.name))
+        yield from _in_folder(path, outside, unread)
     elif path.suffix.lower() in LISTS and path.is_file():
         for line in read_lines(path):
             if line.strip():
@@ -63,10 +107,26 @@ def _expand(path: Path, outside: Path | None) -> Iterator[Found]:
     elif os.path.lexists(path):
         yield Found(path, Path(path.name))
     else:
-        matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        if not matches:
-            raise SettingError(f"There is no file, folder or match for {path}.")
-        yield from (Found(match, Path(match.name)) for match in matches if match.is_file())
+        yield from _matches(path, outside, unread)
+
+
+def _in_folder(folder: Path, outside: Path | None, unread: list[Path]) -> Iterator[Found]:
+    search = search_folder(folder, outside)
+    unread += search.unread
+    for file in search.pictures:
+        yield Found(file, file.relative_to(folder) if file != folder else Path(file.name))
+
+
+def _matches(pattern: Path, outside: Path | None, unread: list[Path]) -> Iterator[Found]:
+    """Files that match, and what folders hold that match; `**` matches what they hold by itself."""
+    matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
+    if not matches:
+        raise SettingError(f"There is no file, folder or match for {pattern}.")
+    for match in matches:
+        if not _is_dir(match):
+            yield Found(match, Path(match.name))
+        elif "**" not in pattern.parts:
+            yield from _in_folder(match, outside, unread)
 
 
 def at_home(text: str | Path) -> Path:
@@ -88,25 +148,95 @@ def _is_dir(path: Path) -> bool:
         return False
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a text file. Raises SettingError where it cannot be read, or is no text."""
+def read_text(path: Path) -> str:
+    """A text that a person or a program wrote: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises SettingError where it cannot be read, or is no text.
+    """
     try:
-        return path.read_text("utf-8").splitlines()
+        data = path.read_bytes()
+        return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} cannot be read as text in UTF-8: {error}.") from error
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Everything in a folder and its subfolders that has a picture's suffix and is no folder, sorted.
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file, as `read_text`."""
+    return read_text(path).splitlines()
 
-    Hidden files are left out. What is no file (a pipe, a broken link) is named all the same, and so is a folder that
-    cannot be opened: whoever reads it says what is wrong with it.
+
+def pictures_below(folder: Path) -> list[Path]:
+    """The pictures of `search_folder`."""
+    return search_folder(folder).pictures
+
+
+def search_folder(folder: Path, outside: Path | None = None) -> Search:
+    """Looks through a folder and its subfolders; what is left out is logged.
+
+    Pictures are everything that has a picture's suffix and is no folder. What is no file (a pipe, a broken link) is
+    named all the same, and so is a folder that cannot be opened: whoever reads it says what is wrong with it. A linked
+    folder is looked through once, and not where the folder itself lies in it. Left out are hidden files and folders,
+    those that systems make, and the folder `outside`, by whatever path it is reached.
     """
-    found: list[Path] = []
+    found = Search()
     closed: list[OSError] = []
-    for place, _, names in os.walk(folder, onerror=closed.append):
-        found += [Path(place, name) for name in names if Path(name).suffix.lower() in READABLE and name[0] != "."]
-    return sorted([*found, *(Path(error.filename) for error in closed if error.filename)])
+    root = _place(folder)
+    seen = {root}
+    beside_it = _place(outside) if outside is not None else None
+    for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if _is_entered(Path(place, name), root, seen, beside_it, found)]
+        for name in names:
+            _sort_in(Path(place, name), found)
+    found.pictures = sorted([*found.pictures, *(Path(error.filename) for error in closed if error.filename)])
+    _log_left_out(str(folder), found.sentence())
+    return found
+
+
+def _is_entered(path: Path, root: Path, seen: set[Path], outside: Path | None, found: Search) -> bool:
+    """Whether a subfolder is looked through."""
+    if path.name.startswith(".") or path.name.lower() in _SYSTEM_FOLDERS:
+        found.hidden.append(path)
+        return False
+    place = _place(path)
+    if place == outside:
+        return False
+    if path.is_symlink() and (place == root or place in root.parents):
+        found.loops.append(path)
+        return False
+    if place in seen or (path.is_symlink() and root in place.parents):
+        return False  # it is looked through under its own name
+    seen.add(place)
+    return True
+
+
+def _sort_in(path: Path, found: Search) -> None:
+    suffix = path.suffix.lower()
+    if suffix not in READABLE and suffix not in _UNREAD:
+        return
+    if path.name.startswith("."):
+        found.hidden.append(path)
+    elif suffix in READABLE:
+        found.pictures.append(path)
+    else:
+        found.unread.append(path)
+
+
+@lru_cache(maxsize=64)
+def _log_left_out(folder: str, sentence: str) -> None:
+    """Once for each folder, though a command may look through it twice."""
+    if sentence:
+        log.warning("%s: left out are %s.", folder, sentence)
+
+
+def _few(paths: Sequence[Path]) -> str:
+    shown = ", ".join(path.name for path in sorted(paths)[:3])
+    return f"{shown} and {len(paths) - 3} more" if len(paths) > 3 else shown
+
+
+def is_folder_name(text: str) -> bool:
+    """Whether an output may be a folder: it is one, ends with a separator, or has no suffix that files have."""
+    path = at_home(text)
+    return _is_dir(path) or text.endswith(("/", os.sep)) or path.suffix.lower() not in _NO_FOLDERS
 
 
 def format_of(path: Path) -> str:
@@ -190,11 +320,14 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(f".{name}{suffix}")
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(
+    path: Path, write: Callable[[BinaryIO], object], compare: Callable[[Path], None] | None = None
+) -> None:
     """Calls `write` with a file beside `path` and moves it there once it is whole and on disk.
 
-    A link's target is written, and a device or pipe directly. Raises OutputError with the reason (no space, no
-    permission); the half-written file is removed.
+    `compare` looks at the file before that and raises what keeps it from being moved. A link's target is written, and a
+    device or pipe directly. Raises OutputError with the reason (no space, no permission); the half-written file is
+    removed.
     """
     if _is_device(path):
         _write_directly(path, write)
@@ -208,6 +341,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if compare is not None:
+            compare(temporary)
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from error

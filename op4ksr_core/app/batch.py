@@ -15,7 +15,17 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import Op4ksrError, OutputError, SettingError
-from ..files import READABLE, Found, at_home, beside, check_folders, find_pictures, format_of, is_same_file
+from ..files import (
+    READABLE,
+    Found,
+    at_home,
+    beside,
+    check_folders,
+    find_pictures,
+    format_of,
+    is_folder_name,
+    is_same_file,
+)
 from ..geometry import Size, Sizing
 from ..picture.before_after import save_before_after
 from ..picture.convert import as_picture
@@ -69,22 +79,34 @@ class BatchSettings:
     max_megapixels: float = MAX_MEGAPIXELS
 
 
-def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png") -> list[Job]:
+def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png", unread: list[Path] | None = None) -> list[Job]:
     """Files, folders (searched through) and glob patterns -> jobs, each with an output of its own.
 
     `out` is a file when it has a picture's suffix and there is one input file; else a folder that
-    keeps the inputs' names and, below a given folder, their structure. Raises SettingError where nothing is found.
+    keeps the inputs' names and, below a given folder, their structure. Pictures of the folders in formats that are not
+    read go into `unread`. Raises SettingError where nothing is found, OutputError where `out` names a file that cannot
+    be written.
     """
     if not out.strip():
         raise SettingError("The output is empty: name a folder, or a file for a single picture, with -o.")
     out_path = at_home(out)
-    found = find_pictures(inputs, outside=out_path)
+    found = find_pictures(inputs, out_path, unread)
+    if not is_folder_name(out) or _is_mistyped(found, inputs, out):
+        format_of(out_path)
     if out_path.suffix.lower() in READABLE and not (os.path.lexists(out_path) and out_path.is_dir()):
         format_of(out_path)
         if len(found) > 1:
             raise SettingError(f"{len(found)} pictures cannot go into one file {out_path}. Give a folder with -o.")
         return [_job(found[0].path, out_path, _strip_of(out_path, set()))]
     return _assign(found, out_path, suffix)
+
+
+def _is_mistyped(found: Sequence[Found], inputs: Sequence[str], out: str) -> bool:
+    """Whether one file goes to what looks like a file with a suffix that nobody knows, and is no folder yet."""
+    one_file = len(inputs) == 1 and len(found) == 1 and found[0].path == at_home(inputs[0])
+    suffix = at_home(out).suffix
+    looks = suffix[1:].isalpha() and len(suffix) <= 5 and suffix.lower() not in READABLE
+    return one_file and looks and not out.endswith(("/", os.sep)) and not at_home(out).is_dir()
 
 
 def _assign(found: Sequence[Found], out: Path, suffix: str) -> list[Job]:

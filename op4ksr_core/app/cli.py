@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with stopped_by_signals():
             arguments = make_parser(words).parse_args(words)
             logging.basicConfig(format="%(message)s", level=logging.WARNING)
+            logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters of its warnings is raised here
             for handler in logging.getLogger().handlers:
                 handler.setFormatter(PlainFormatter("%(message)s"))
             level = logging.DEBUG if arguments.debug else logging.INFO if arguments.verbose else logging.WARNING

@@ -14,7 +14,7 @@ from ..curate.models import PROMPT, Models
 from ..curate.report import as_page
 from ..curate.shards import SCORES_OF, Shard, read_scores, run_shards
 from ..errors import SettingError
-from ..files import at_home, check_folders, read_lines, write_atomically, write_text
+from ..files import at_home, check_folders, read_lines, read_text, write_atomically, write_text
 from .console import complain, picture_bar, say
 from .numbers import WORKERS, number, whole
 from .options import find_device
@@ -115,9 +115,9 @@ def _models(arguments: argparse.Namespace) -> Models:
     prompt = PROMPT
     if arguments.vision_prompt:
         try:
-            prompt = at_home(arguments.vision_prompt).read_text("utf-8")
-        except (OSError, ValueError) as error:
-            raise SettingError(f"{arguments.vision_prompt}, which --vision-prompt names: {error}.") from error
+            prompt = read_text(at_home(arguments.vision_prompt))
+        except SettingError as error:
+            raise SettingError(f"--vision-prompt: {error}") from error
     device = str(find_device(arguments.device) or "cpu")
     return Models(
         arguments.degradation,

@@ -29,10 +29,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; returns 1 if a picture could not be inspected, else 0. Raises Op4ksrError before any work."""
+    """Returns 1 if a picture could not be read or inspected, else 0. Raises Op4ksrError before any work."""
     folders = {name: getattr(arguments, name) for name in ("report", "suppress")}
     # Without a folder nothing is written; no input lies below the null device.
-    jobs = {name: plan_jobs(arguments.inputs, folder or os.devnull) for name, folder in folders.items()}
+    unread: list[Path] = []
+    jobs = {name: plan_jobs(arguments.inputs, folder or os.devnull, unread=unread) for name, folder in folders.items()}
     targets = [job.output for name, folder in folders.items() if folder for job in jobs[name]]
     check_targets(targets, [job.source for job in jobs["report"]])
     reference = read_picture(arguments.reference).rgb[0] if arguments.reference else None
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         except Op4ksrError as error:
             rows.append({"file": str(report.source), "error": str(error)})
     say(json_text(rows).rstrip() if arguments.json else table_of(rows))
-    return int(any("error" in row for row in rows))
+    return int(bool(unread) or any("error" in row for row in rows))
 
 
 def row_of(source: Path, found: Inspection) -> dict:

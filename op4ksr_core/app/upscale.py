@@ -77,7 +77,10 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Enlarges the inputs; 1 if a picture failed, 130 if stopped. Raises Op4ksrError before any work."""
+    """Enlarges the inputs; 1 if a picture failed or is in a format that is not read, 130 if stopped.
+
+    Raises Op4ksrError before any work.
+    """
     settings = upscale_settings(arguments)
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
     batch = BatchSettings(
@@ -91,7 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if batch.strength_mask:
         read_mask(batch.strength_mask)  # what is wrong with it is said now, not at each picture
-    jobs = plan_jobs(arguments.inputs, arguments.output, FORMATS[arguments.format])
+    unread: list[Path] = []
+    jobs = plan_jobs(arguments.inputs, arguments.output, FORMATS[arguments.format], unread)
     summary = [at_home(arguments.json)] if arguments.json else []
     strips = [job.strip for job in jobs if job.strip and not job.strip.is_dir()] if arguments.strip else []
     check_targets([job.output for job in jobs] + strips + summary, [job.source for job in jobs])
@@ -105,10 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
                 display.finish(result)
         except KeyboardInterrupt as stop:
             stopped = exit_code(stop)
-    _summarise(results, len(jobs), bool(stopped))
+    _summarise(results, len(jobs), len(unread), bool(stopped))
     for path in summary:
-        _write_summary(path, arguments, batch, upscaler, results, bool(stopped))
-    return stopped or int(any(r.status == "failed" for r in results))
+        _write_summary(path, arguments, batch, upscaler, results, unread, bool(stopped))
+    return stopped or int(bool(unread) or any(r.status == "failed" for r in results))
 
 
 def _results(
@@ -126,10 +130,11 @@ def _results(
     return upscale_by_ray(arguments, settings, batch, jobs)
 
 
-def _summarise(results: list[Result], count: int, interrupted: bool) -> None:
+def _summarise(results: list[Result], count: int, unread: int, interrupted: bool) -> None:
     counts = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
     left = f", {count - len(results)} not started or unfinished" if interrupted else ""
-    say(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed{left}.")
+    missing = f", {unread} in formats that are not read" if unread else ""
+    say(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed{missing}{left}.")
 
 
 def _write_summary(
@@ -138,6 +143,7 @@ def _write_summary(
     batch: "BatchSettings",
     upscaler: Upscaler,
     results: list[Result],
+    unread: Sequence[Path],
     interrupted: bool,
 ) -> None:
     plan = upscaler.last_memory_plan
@@ -151,6 +157,7 @@ def _write_summary(
         "settings": asdict(batch),
         "memory_plan": asdict(plan) if plan else None,
         "interrupted": interrupted,
+        "not_read": [str(path) for path in unread],
         "results": [result.as_dict() for result in results],
     }
     write_text(path, json_text(summary))

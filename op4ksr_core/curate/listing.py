@@ -1,6 +1,7 @@
 """The pictures to be judged, with what is known of each: one table, written once."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SettingError
-from ..files import READABLE, at_home, find_pictures
+from ..files import READABLE, at_home, find_pictures, read_lines, read_text
 
 TABLES = (".csv", ".jsonl", ".parquet")
 
@@ -55,10 +56,9 @@ def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
     if path.suffix.lower() == ".parquet":
         yield from pq.read_table(path).to_pylist()
     elif path.suffix.lower() == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            yield from csv.DictReader(file)
+        yield from csv.DictReader(io.StringIO(read_text(path), newline=""))
     else:
-        yield from (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        yield from (json.loads(line) for line in read_lines(path) if line.strip())
 
 
 def _placed(table: Path, row: dict[str, Any]) -> Path:

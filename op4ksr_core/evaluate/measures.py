@@ -38,12 +38,12 @@ def ssim(a: Tensor, b: Tensor) -> float:
     """Structural similarity of luma (Wang et al. 2004): Gaussian window of 11 px, sigma 1.5, where it lies inside.
 
     As in pyiqa, with which the field's tables are made, luma is rounded to 8 bits as by MATLAB, and places where it is
-    negative count as 0.
+    negative count as 0. Taken in float64: in float32 a picture against itself has less than 1.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     _check_side(a, _SSIM_WINDOW, "SSIM")
-    a, b = (quantised(luma(x)) for x in (a, b))
+    a, b = (quantised(luma(x.double())) for x in (a, b))
     full = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)[1]
     edge = _SSIM_WINDOW // 2  # torchmetrics pads by reflection and averages over that too
     return float(full[..., edge:-edge, edge:-edge].clamp_min(0).mean())
@@ -54,7 +54,7 @@ def ms_ssim(a: Tensor, b: Tensor) -> float:
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
     _check_side(a, _MS_SSIM_SIDE, "MS-SSIM")
-    return float(multiscale_structural_similarity_index_measure(luma(a), luma(b), data_range=1.0))
+    return float(multiscale_structural_similarity_index_measure(luma(a.double()), luma(b.double()), data_range=1.0))
 
 
 def vif(a: Tensor, b: Tensor) -> float:
@@ -62,7 +62,7 @@ def vif(a: Tensor, b: Tensor) -> float:
     from torchmetrics.functional.image import visual_information_fidelity
 
     _check_side(a, _VIF_SIDE, "VIF")
-    return float(visual_information_fidelity(luma(a) * 255, luma(b) * 255))
+    return float(visual_information_fidelity(luma(a.double()) * 255, luma(b.double()) * 255))
 
 
 def gmsd(a: Tensor, b: Tensor) -> float:

@@ -29,20 +29,19 @@ def niqe(picture: Tensor) -> float:
     """
     height, width = picture.shape[-2:]
     if (height // BLOCK) * (width // BLOCK) < _LEAST_BLOCKS:
-        raise NotMeasurable(_too_little(height, width))
+        raise NotMeasurable(f"NIQE needs three blocks of {BLOCK} px; this picture is {width}x{height} px.")
     window, mean, covariance = _pristine()
     luma = _luma(picture)
     samples = np.concatenate([_features(luma, window, BLOCK), _features(_halved(luma), window, BLOCK // 2)], 1)
     samples = samples[np.isfinite(samples).all(1)]
     if len(samples) < _LEAST_BLOCKS:
-        raise NotMeasurable(_too_little(height, width))
+        raise NotMeasurable(
+            f"the picture is flat: NIQE needs three blocks of {BLOCK} px with texture, and {len(samples)} of the "
+            f"{(height // BLOCK) * (width // BLOCK)} in its {width}x{height} px have any."
+        )
     difference = mean - samples.mean(0)
     pooled = np.linalg.pinv((covariance + np.cov(samples, rowvar=False)) / 2)
     return float(np.sqrt(difference @ pooled @ difference))
-
-
-def _too_little(height: int, width: int) -> str:
-    return f"NIQE needs three blocks of {BLOCK} px that are not flat; this picture is {width}x{height} px."
 
 
 @cache

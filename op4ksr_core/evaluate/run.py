@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ImageError, NotMeasurable, Op4ksrError, SettingError
+from ..files import read_lines
 from ..picture.read import Picture, read_picture
 from ..workers import spread
 from .measures import quantised
@@ -167,7 +168,7 @@ def _kept(path: Path | None) -> dict[tuple[str, str], Row]:
         return rows
     if not path.is_file():
         raise SettingError(f"{path} keeps finished rows and must be a file; it is a folder. Move it away.")
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         try:
             row = Row(**json.loads(line))
         except (ValueError, TypeError):

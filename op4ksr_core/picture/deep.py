@@ -1,10 +1,10 @@
-"""The packages that read and write 16 bits per channel, which Pillow does not."""
+"""The packages that read and write TIFF and 16 bits per channel, which Pillow does only in part."""
 
 from ..errors import ImageError
 
 _DEEP = (
-    "Colour pictures of 16 bits per channel need the packages pypng and tifffile: pip install 'op4ksr[cli]', "
-    "or convert the picture to 8 bits."
+    "TIFF and colour pictures of 16 bits per channel need the packages pypng, tifffile and imagecodecs: "
+    "pip install 'op4ksr[cli]', or convert the picture to PNG of 8 bits."
 )
 
 

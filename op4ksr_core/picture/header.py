@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import ImageError
 from ..files import READABLE
 from ..geometry import Size
+from .deep import tifffile_module
 from .orientation import ORIENTATION, upright, valid_orientation
+from .png_chunks import SIGNATURE, chunks
 
 MAX_MEGAPIXELS = 100.0
 """Larger pictures are refused unless the caller raises the limit: a small file can claim any size."""
 
 PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB")
 
-_PNG, _TIFFS = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAX_TEXT = 32 << 20
+"""Bytes of a PNG's texts or profile, unpacked; larger ones are left out with a note."""
+
+_TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
@@ -30,11 +35,15 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Header:
-    """kind: `png`, `tiff`, or `pillow` for what Pillow alone reads. size: upright. bits: per channel."""
+    """kind: `png`, `tiff`, or `pillow` for what Pillow alone reads. size: upright. bits: per channel.
+
+    channels: as stored, alpha included; a palette is one.
+    """
 
     kind: str
     size: Size
     bits: int = 8
+    channels: int = 3
 
 
 def read_header(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Header:
@@ -49,13 +58,14 @@ def read_header(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Hea
             raise ImageError(f"{path} is empty (0 bytes).")
         with path.open("rb") as file:
             start = file.read(33)
-        if start.startswith(_PNG):
+        if start.startswith(SIGNATURE):
             header = _png_header(path, start)
         elif start[:4] in _TIFFS:
             header = _tiff_header(path)
         else:
             with opened(path) as image:
-                header = Header("pillow", upright(Size(image.height, image.width), orientation_of(image)))
+                size = upright(Size(image.height, image.width), orientation_of(image))
+                header = Header("pillow", size, channels=len(image.getbands()))
     if header.size.pixels > max_megapixels * 1e6:
         raise ImageError(
             f"{path} is {header.size} px, {header.size.pixels / 1e6:.0f} megapixels; more than {max_megapixels:g} are "
@@ -80,17 +90,17 @@ def readable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """Pillow's picture, not decoded yet, of the formats that are read; without Pillow's own limit of size."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
+def opened(path: Path | BinaryIO) -> Iterator[Image.Image]:
+    """Pillow's picture, not decoded yet, without its own limits of size and texts."""
+    limits = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = None, MAX_TEXT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF, which is left out with a note
             with Image.open(path, formats=(*PILLOW_FORMATS, "TIFF")) as image:
                 yield image
     finally:
-        Image.MAX_IMAGE_PIXELS = limit
+        Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = limits
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -110,25 +120,26 @@ def _png_header(path: Path, start: bytes) -> Header:
         raise ImageError(f"{path} says that it is a PNG of {said}: there is no such PNG. It is damaged.")
     size = Size(height, width)
     if size.pixels > MAX_MEGAPIXELS * 1e6:
-        return Header("png", size, depth)  # refused, or allowed: its EXIF is read later
-    with opened(path) as image:
-        return Header("png", upright(size, orientation_of(image)), depth)
+        return Header("png", size, depth, _PNG_CHANNELS[kind])  # refused, or allowed: its EXIF is read later
+    return Header("png", upright(size, png_orientation(path)), depth, _PNG_CHANNELS[kind])
+
+
+def png_orientation(path: Path) -> int:
+    """EXIF's orientation; 1 also where what stands beside the pixels is damaged, which is left out."""
+    try:
+        with opened(path) as image:
+            return orientation_of(image)
+    except Exception:  # a damaged chunk can fail in any way; the pixels are looked at later
+        return 1
 
 
 def _tiff_header(path: Path) -> Header:
-    try:
-        import tifffile
-    except ImportError:
-        with opened(path) as image:
-            return Header("tiff", upright(Size(image.height, image.width), orientation_of(image)))
-    from .tiff import first_page
+    from .tiff import bits_of, first_page, orientation_of_page
 
-    with tifffile.TiffFile(path) as tiff:
+    with tifffile_module().TiffFile(path) as tiff:
         page = first_page(tiff)
-        orientation = valid_orientation(page.tags[274].value if 274 in page.tags else 1)
-        size = upright(Size(int(page.imagelength), int(page.imagewidth)), orientation)
-        bits = page.bitspersample
-        return Header("tiff", size, max(bits) if isinstance(bits, tuple) else int(bits))
+        size = upright(Size(int(page.imagelength), int(page.imagewidth)), orientation_of_page(page))
+        return Header("tiff", size, bits_of(page), int(page.samplesperpixel))
 
 
 def check_png_data(path: Path) -> None:
@@ -166,15 +177,6 @@ def _png_bytes(width: int, height: int, bits_per_px: int) -> int:
 
 
 def _idat(file: BinaryIO) -> Iterator[bytes]:
-    while True:
-        head = file.read(8)
-        if len(head) < 8:
-            return
-        length, kind = struct.unpack(">I4s", head)
+    for kind, length in chunks(file):
         if kind == b"IDAT":
             yield file.read(length)
-            file.seek(4, 1)
-        elif kind == b"IEND":
-            return
-        else:
-            file.seek(length + 4, 1)

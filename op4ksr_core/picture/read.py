@@ -1,11 +1,13 @@
-"""Picture files in: any common mode, 8 or 16 bits, alpha, EXIF orientation, ICC profile, XMP.
+"""Picture files in: any common mode, 8 or 16 bits, alpha, orientation, colour profile and what else a file says.
 
-Pillow reads 8 bits; 16 bits come through pypng and tifffile, which keep all of them and say what a channel means. What
-would come out wrong is refused by name. (pyvips and OpenCV read both, and drop keys, profiles or extra channels.)
+Pillow reads 8 bits; 16 bits come through pypng, TIFF through tifffile with imagecodecs: they keep all bits and
+say what a channel means. What would come out wrong is refused by name.
+(docs/lab/picture-libraries.md: the libraries that were tried.)
 """
 
 import io
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,33 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from ..errors import ImageError
+from .colour_space import StatedColour, coded_as_srgb
 from .deep import png_module
-from .header import MAX_MEGAPIXELS, check_png_data, opened, orientation_of, read_header, readable
-from .orientation import ORIENTATION, orient
+from .facts import Facts, facts_of
+from .header import (
+    MAX_MEGAPIXELS,
+    Header,
+    check_png_data,
+    opened,
+    orientation_of,
+    png_orientation,
+    read_header,
+    readable,
+)
+from .orientation import orient
+from .png_chunks import pixels_alone
 from .tiff import read_tiff
 
-_PROFILE_MARK = slice(36, 40)
+_CONVERTED = ("CMYK", "LAB", "YCbCr", "HSV")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture, upright. rgb (1, 3, H, W) and alpha (1, 1, H, W) or None, float32 in [0, 1]."""
+    """A decoded picture, upright. rgb (1, 3, H, W) and alpha (1, 1, H, W) or None, float32 in [0, 1].
+
+    grey: its three channels are equal, and it is written as one. depth: bits per channel, 8 or 16. notes: what was
+    converted or left out. The rest as in `facts.Facts`.
+    """
 
     rgb: Tensor
     alpha: Tensor | None = None
@@ -35,6 +53,11 @@ class Picture:
     exif: bytes | None = None
     notes: tuple[str, ...] = ()
     xmp: bytes | None = None
+    iptc: bytes | None = None
+    comment: bytes | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    dpi: tuple[float, float] | None = None
+    stated: StatedColour | None = None
 
 
 def read_picture(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
@@ -44,79 +67,58 @@ def read_picture(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Pi
     with readable(path):
         if header.kind == "png":
             check_png_data(path)
-        if header.kind == "png" and header.bits == 16:
-            return _deep_png(path)
+            return _png(path, header)
         if header.kind == "tiff":
-            if header.bits > 8:
-                _require_tifffile()
-            found = _tiff(path)
-            if found is not None:
-                return found
+            return _tiff(path)
         with opened(path) as image:
-            return _decode(path, image)
+            image.load()
+            notes: list[str] = []
+            facts = facts_of(path, image, notes, image.mode in _CONVERTED)
+            return _decode(path, image, orientation_of(image), facts, notes)
 
 
-def _require_tifffile() -> None:
-    from .deep import tifffile_module
+def _png(path: Path, header: Header) -> Picture:
+    """A damaged or huge text, profile or EXIF is left out with a note and never costs the pixels."""
+    try:
+        with opened(path) as image:
+            notes: list[str] = []
+            facts = facts_of(path, image, notes)
+            if header.bits == 16:
+                return _deep_png(path.read_bytes, orientation_of(image), facts, notes)
+            image.load()
+            return _decode(path, image, orientation_of(image), facts, notes)
+    except ImageError:
+        raise
+    except Exception:  # a damaged chunk can fail in any way; damaged pixels fail again
+        notes = ["what stands beside the pixels (texts, profile, EXIF) is damaged or too large, and left out"]
+        if header.bits == 16:
+            return _deep_png(lambda: pixels_alone(path), png_orientation(path), Facts(), notes)
+        with opened(io.BytesIO(pixels_alone(path))) as image:
+            image.load()
+            return _decode(path, image, png_orientation(path), Facts(), notes)
 
-    tifffile_module()
 
-
-def _decode(path: Path, image: Image.Image) -> Picture:
-    """Through Pillow."""
-    image.load()
+def _decode(path: Path, image: Image.Image, orientation: int, facts: Facts, notes: list[str]) -> Picture:
+    """Pillow's picture, loaded."""
     frames = getattr(image, "n_frames", 1)
-    notes = [f"first of {frames} frames"] if frames > 1 else []
-    orientation = orientation_of(image)
-    exif, icc, xmp = _kept(image, notes)
+    if frames > 1 and image.format != "TIFF":
+        notes.append(f"first of {frames} frames")
     if image.mode.startswith("I;16"):
         grey = orient(np.asarray(image).astype(np.uint16), orientation)
-        return _from_array(grey, None, 16, icc, exif, tuple(notes), xmp)
+        return _from_array(grey, None, 16, facts, notes)
     if image.mode in ("F", "I") or image.mode.startswith("I;"):
         raise ImageError(f"{path} holds {image.mode} pixels of 32 bits; convert it to 8 or 16 bits per channel.")
-    if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        raise ImageError(f"{path} is a CMYK JPEG without Adobe's marker: it may be inverted or not. Convert it to RGB.")
+    if image.mode in _CONVERTED:
         notes.append(f"{image.mode} converted to sRGB")
-        image, icc = _to_srgb(image, icc), None
+        image = _to_srgb(image, image.info.get("icc_profile"))
     transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
     grey_too = image.mode in ("1", "L", "LA", "La") and not (image.mode == "L" and "transparency" in image.info)
     image = image.convert(("LA" if transparent else "L") if grey_too else ("RGBA" if transparent else "RGB"))
     array = np.atleast_3d(orient(np.asarray(image), orientation))
     colour, alpha = (array[..., :-1], array[..., -1]) if transparent else (array, None)
-    return _from_array(colour, alpha, 8, icc, exif, tuple(notes), xmp)
-
-
-def _kept(image: Image.Image, notes: list[str]) -> tuple[bytes | None, bytes | None, bytes | None]:
-    """EXIF without its orientation, ICC profile and XMP, each left out with a note where it is damaged."""
-    exif = None
-    if image.info.get("exif") or image.getexif():
-        exif = _whole_exif(image)
-        if exif is None:
-            notes.append("the EXIF data is damaged and left out")
-    icc = _whole_profile(image.info.get("icc_profile"), notes)
-    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    return exif, icc, xmp.encode() if isinstance(xmp, str) else xmp if isinstance(xmp, bytes) else None
-
-
-def _whole_exif(image: Image.Image) -> bytes | None:
-    """The EXIF block, if it can be written and read again; b"" where nothing is left of it."""
-    try:
-        exif = image.getexif()
-        exif.pop(ORIENTATION, None)
-        data = exif.tobytes() if len(exif) else b""
-        again = Image.Exif()
-        again.load(data)
-        again.tobytes()
-    except Exception:  # damaged EXIF can fail in any way
-        return None
-    return data
-
-
-def _whole_profile(icc: bytes | None, notes: list[str]) -> bytes | None:
-    """A colour profile with the mark that each has."""
-    if icc and icc[_PROFILE_MARK] != b"acsp":
-        notes.append("the colour profile is damaged and left out")
-        return None
-    return icc or None
+    return _from_array(colour, alpha, 8, facts, notes)
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -135,48 +137,31 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _deep_png(path: Path) -> Picture:
-    """16 bits through pypng, a transparent colour as alpha; EXIF, profile and XMP through Pillow."""
-    with opened(path) as image:
-        orientation = orientation_of(image)
-        notes: list[str] = []
-        exif, icc, xmp = _kept(image, notes)
-    width, height, rows, info = png_module().Reader(filename=str(path)).asDirect()
+def _deep_png(data: Callable[[], bytes], orientation: int, facts: Facts, notes: list[str]) -> Picture:
+    """16 bits through pypng, a transparent colour as alpha."""
+    width, height, rows, info = png_module().Reader(bytes=data()).asDirect()
     planes = info["planes"]
     flat = np.concatenate([np.asarray(row, np.uint16) for row in rows])
     array = orient(flat.reshape(height, width, planes), orientation)
     colour, alpha = (array[..., :-1], array[..., -1]) if planes in (2, 4) else (array, None)
-    return _from_array(colour, alpha, 16, icc, exif, tuple(notes), xmp)
+    return _from_array(colour, alpha, 16, facts, notes)
 
 
-def _tiff(path: Path) -> Picture | None:
-    """None for what Pillow is to read, and where tifffile is missing."""
-    try:
-        import tifffile  # noqa: F401
-    except ImportError:
-        return None
+def _tiff(path: Path) -> Picture:
+    """Through tifffile; through Pillow what that reads rightly."""
     found = read_tiff(path)
-    if found is None:
-        return None
-    notes = list(found.notes)
-    icc = _whole_profile(found.icc, notes)
-    exif = Image.Exif()
-    for code, text in found.texts.items():
-        exif[code] = text
-    kept = exif.tobytes() if found.texts else None
-    return _from_array(found.colour, found.alpha, found.bits, icc, kept, tuple(notes), found.xmp)
+    if found.colour is not None:
+        return _from_array(found.colour, found.alpha, found.bits, found.facts, list(found.notes))
+    with opened(path) as image:
+        image.seek(found.page)
+        image.load()  # which turns a TIFF upright
+        return _decode(path, image, orientation_of(image), found.facts, list(found.notes))
 
 
 def _from_array(
-    colour: np.ndarray,
-    alpha: np.ndarray | None,
-    depth: int,
-    icc: bytes | None,
-    exif: bytes | None,
-    notes: tuple[str, ...],
-    xmp: bytes | None,
+    colour: np.ndarray, alpha: np.ndarray | None, depth: int, facts: Facts, notes: Sequence[str]
 ) -> Picture:
-    """colour (H, W) or (H, W, 1 or 3), alpha (H, W)."""
+    """colour (H, W) or (H, W, 1 or 3), alpha (H, W). Linear colour is coded as sRGB, which the models know."""
 
     def plane(values: np.ndarray) -> Tensor:
         scaled = torch.from_numpy(np.atleast_3d(values).astype(np.float32) / (2**depth - 1))
@@ -184,5 +169,12 @@ def _from_array(
 
     rgb = plane(colour)
     opacity = None if alpha is None else plane(alpha)
+    notes = list(notes)
+    if facts.stated is not None and facts.stated.is_linear:
+        rgb = coded_as_srgb(rgb)
+        notes.append(f"linear light, {facts.stated}: converted to sRGB's curve")
+        facts = replace(facts, stated=facts.stated.coded(), icc=None)
+    elif facts.stated is not None and facts.stated.is_hdr:
+        notes.append(f"{facts.stated}: kept, and enlarged as if it were sRGB")
     grey = rgb.shape[1] == 1
-    return Picture(rgb.expand(-1, 3, -1, -1).contiguous(), opacity, grey, depth, icc, exif or None, notes, xmp)
+    return Picture(rgb.expand(-1, 3, -1, -1).contiguous(), opacity, grey, depth, notes=tuple(notes), **vars(facts))

@@ -1,25 +1,37 @@
-"""Picture files out: PNG, JPEG, WebP and TIFF, 8 or 16 bits, whole or not at all."""
+"""Picture files out: PNG, JPEG, WebP and TIFF, 8 or 16 bits, whole or not at all, and read again before they count."""
 
 import io
+import math
+import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from einops import rearrange
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
 
-from ..errors import OutputError, SettingError
+from ..errors import ImageError, OutputError, SettingError
 from ..files import format_of, write_atomically
-from .deep import png_module, tifffile_module
+from ..geometry import Size
+from .colour_space import profile_of
+from .deep import png_module
+from .exif import exif_block, exif_for
+from .facts import Facts
+from .header import read_header
+from .png_chunks import UNPACKED_BY_ALL, text_chunk, with_chunks
 from .read import Picture
-from .tiff import TEXT_TAGS
+from .tiff import encode_tiff
 
 _MAX_SIDE = {"jpg": 65_535, "webp": 16_383}
+_MAX_MARKER = 65_533
 _MAX_JPEG_XMP = 65_000
+_MAX_JPEG_ICC = 255 * (_MAX_MARKER - 14)
+_DEPTHS = (8, 16)
+_PX_PER_METRE = 1 / 0.0254
 
 
 @dataclass(frozen=True)
@@ -31,10 +43,14 @@ class SaveOptions:
     compression: int = 4
 
     def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise SettingError(f"Quality must lie in 1 to 100, got {self.quality}.")
-        if not 0 <= self.compression <= 9:
-            raise SettingError(f"PNG compression must lie in 0 to 9, got {self.compression}.")
+        if not _is_whole(self.quality) or not 1 <= self.quality <= 100:
+            raise SettingError(f"Quality must be a whole number in 1 to 100, got {self.quality!r}.")
+        if not _is_whole(self.compression) or not 0 <= self.compression <= 9:
+            raise SettingError(f"PNG compression must be a whole number in 0 to 9, got {self.compression!r}.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_writable(
@@ -49,62 +65,146 @@ def check_writable(
         raise OutputError(f"{file_format} holds at most {limit} px a side, not {width}x{height}. Write png or tiff.")
     if (picture.alpha is not None or transparent) and file_format == "jpg":
         raise OutputError("JPEG holds no transparency and the result has some. Write png, webp or tiff.")
-    lost = []
-    if picture.depth == 16 and file_format in ("jpg", "webp"):
-        lost.append(f"16 bits reduced to 8 ({file_format} holds no more)")
-    deep_tiff = picture.depth == 16 and file_format == "tiff"
-    if deep_tiff and picture.exif and set(_exif(picture.exif)) - set(TEXT_TAGS):
-        lost.append("of EXIF only the texts kept (16-bit TIFF)")
-    if picture.xmp and file_format == "jpg" and len(picture.xmp) > _MAX_JPEG_XMP:
-        lost.append(f"XMP of {len(picture.xmp)} bytes not kept (JPEG holds {_MAX_JPEG_XMP})")
+    if picture.stated is not None and picture.stated.is_hdr and file_format != "png":
+        raise OutputError(f"{file_format} does not hold the colour space {picture.stated}. Write png.")
+    lost = [f"16 bits reduced to 8 ({file_format} holds no more)"] if _is_deeper(picture, file_format) else []
+    lost += _not_held(picture, file_format)
+    if file_format == "png" and len(picture.icc or b"") > UNPACKED_BY_ALL:
+        lost.append(
+            f"the colour profile of {len(picture.icc or b'')} bytes kept; programs built on Pillow refuse such PNGs"
+        )
+    if file_format == "jpg":
+        lost += _too_long_for_jpeg(picture, Size(height, width))
+    if file_format != "png" and picture.stated is not None and not picture.stated.is_srgb:
+        lost.append(f"{picture.stated}: written as an ICC profile")
     return tuple(lost)
 
 
-def write_picture(path: Path, picture: Picture, options: SaveOptions = SaveOptions()) -> None:
-    """Writes the file whole or not at all. Raises OutputError as `check_writable` and `write_atomically` do."""
+def _is_deeper(picture: Picture, file_format: str) -> bool:
+    return picture.depth == 16 and file_format in ("jpg", "webp")
+
+
+def _not_held(picture: Picture, file_format: str) -> list[str]:
+    """What the format has no place for."""
+    lost = []
+    if picture.iptc and file_format in ("png", "webp"):
+        lost.append(f"IPTC not kept ({file_format} has no place for it)")
+    if picture.comment and file_format in ("webp", "tiff"):
+        lost.append(f"the comment not kept ({file_format} has no place for it)")
+    if picture.texts and file_format != "png":
+        names = ", ".join(key for key, _ in picture.texts[:6])
+        lost.append(f"PNG texts not kept ({file_format} has no place for them): {names}")
+    return lost
+
+
+def _too_long_for_jpeg(picture: Picture, size: Size) -> list[str]:
+    lengths = {
+        "EXIF": (len(exif_block(exif_for(picture.exif, size))) if picture.exif else 0, _MAX_MARKER),
+        "XMP": (len(picture.xmp or b""), _MAX_JPEG_XMP),
+        "IPTC": (len(picture.iptc or b""), _MAX_JPEG_XMP),
+        "comment": (len(picture.comment or b""), _MAX_MARKER),
+        "colour profile": (len(picture.icc or b""), _MAX_JPEG_ICC),
+    }
+    return [
+        f"{name} of {length} bytes not kept (JPEG holds {most})"
+        for name, (length, most) in lengths.items()
+        if length > most
+    ]
+
+
+def write_picture(path: str | Path, picture: Picture, options: SaveOptions = SaveOptions()) -> None:
+    """Writes the file whole or not at all, and opens it again before it takes its name.
+
+    Raises ImageError and SettingError on a picture that is none, OutputError as `check_writable` and `write_atomically`
+    do, and where what is written does not read back with the same size, channels and depth; the old file then stays.
+    """
+    if not isinstance(path, (str, Path)):
+        raise SettingError(f"A path is wanted to write a picture to, got {path!r}.")
+    if not isinstance(options, SaveOptions):
+        raise SettingError(f"SaveOptions are wanted to write a picture with, got {options!r}.")
+    path = Path(path)
+    picture = checked(picture)
     file_format = format_of(path)
-    height, width = picture.rgb.shape[-2:]
-    check_writable(picture, height, width, file_format)
-    whole = io.BytesIO()  # encoders hide why a disk took no more
-    _encode(whole, picture, file_format, options)
-    write_atomically(path, lambda file: file.write(whole.getbuffer()))
-
-
-def _encode(file: BinaryIO, picture: Picture, file_format: str, options: SaveOptions) -> None:
+    size = Size(*picture.rgb.shape[-2:])
+    check_writable(picture, size.height, size.width, file_format)
     depth = picture.depth if file_format in ("png", "tiff") else 8
     array = _to_array(picture, depth)
-    if depth == 16 and (array.ndim == 3 or file_format == "tiff"):
-        _encode_deep(file, array, picture, file_format, options)
-        return
-    extra: dict = {"icc_profile": picture.icc} if picture.icc else {}
-    if picture.exif:
-        extra["exif"] = picture.exif
-    if picture.xmp and (file_format == "webp" or (file_format == "jpg" and len(picture.xmp) <= _MAX_JPEG_XMP)):
-        extra["xmp"] = picture.xmp
-    if picture.xmp and file_format == "png":
-        extra["pnginfo"] = PngInfo()
-        extra["pnginfo"].add_itxt("XML:com.adobe.xmp", picture.xmp.decode("utf-8", "replace"))
-    if picture.xmp and file_format == "tiff":
-        texts = _exif(picture.exif)
-        texts[700] = picture.xmp
-        extra["exif"] = texts
-    if file_format == "jpg":
-        extra |= {"quality": options.quality, "subsampling": 0}
-    elif file_format == "webp":
-        extra |= {"quality": options.quality, "lossless": options.lossless, "method": 4, "exact": True}
-    elif file_format == "png":
-        extra |= {"compress_level": options.compression}
-    else:
-        extra |= {"compression": "tiff_deflate"}
-    name = {"jpg": "JPEG", "webp": "WEBP", "png": "PNG", "tiff": "TIFF"}[file_format]
-    Image.fromarray(array).save(file, name, **extra)
+    whole = _ENCODERS[file_format](array, _fitting(picture, file_format, size), size, options)
+    channels = 1 if array.ndim == 2 else array.shape[-1]
+
+    def compare(written: Path) -> None:
+        _compare(path, written, size, channels, depth)
+
+    write_atomically(path, lambda file: file.write(whole), compare)
 
 
-def _exif(block: bytes | None) -> Image.Exif:
-    found = Image.Exif()
-    if block:
-        found.load(block)
-    return found
+def checked(picture: Picture) -> Picture:
+    """The picture in float32. Raises ImageError where it is none, SettingError on a depth other than 8 and 16."""
+    if not isinstance(picture, Picture):
+        raise ImageError(f"A Picture is wanted to write, got {type(picture).__name__}.")
+    if not _is_whole(picture.depth) or picture.depth not in _DEPTHS:
+        raise SettingError(f"Pictures are written with 8 or 16 bits per channel, not with {picture.depth!r}.")
+    rgb = _plane(picture.rgb, 3, "rgb")
+    alpha = None if picture.alpha is None else _plane(picture.alpha, 1, "alpha")
+    if alpha is not None and alpha.shape[-2:] != rgb.shape[-2:]:
+        raise ImageError(f"The alpha is {list(alpha.shape)} and the picture {list(rgb.shape)}: they must match.")
+    for name in ("icc", "exif", "xmp", "iptc", "comment"):
+        block = getattr(picture, name)
+        if block is not None and not isinstance(block, bytes):
+            raise ImageError(f"The picture's {name} must be bytes or None, got {type(block).__name__}.")
+    return replace(picture, rgb=rgb, alpha=alpha)
+
+
+def _plane(values: object, channels: int, name: str) -> Tensor:
+    shape = f"(1, {channels}, H, W)"
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise ImageError(f"The picture's {name} must be a floating-point tensor {shape} in [0, 1], got {kind}.")
+    if values.ndim != 4 or values.shape[:2] != (1, channels) or 0 in values.shape:
+        raise ImageError(f"The picture's {name} must be {shape} with H and W of 1 or more, got {list(values.shape)}.")
+    values = values.detach().cpu().float()
+    if not bool(torch.isfinite(values).all()):
+        raise ImageError(f"The picture's {name} holds NaN or infinity, which no file can hold; values lie in [0, 1].")
+    return values
+
+
+def _fitting(picture: Picture, file_format: str, size: Size) -> Picture:
+    """Without what the format cannot hold, which `check_writable` has named; its colour in the format's own way."""
+    if file_format != "png" and picture.stated is not None:
+        icc = picture.icc if picture.stated.is_srgb else profile_of(picture.stated, picture.grey)
+        picture = replace(picture, icc=icc)
+    if file_format != "jpg":
+        return picture
+    exif = exif_block(exif_for(picture.exif, size)) if picture.exif else None
+    return replace(
+        picture,
+        exif=None if exif is None or len(exif) > _MAX_MARKER else picture.exif,
+        xmp=_up_to(picture.xmp, _MAX_JPEG_XMP),
+        iptc=_up_to(picture.iptc, _MAX_JPEG_XMP),
+        comment=_up_to(picture.comment, _MAX_MARKER),
+        icc=_up_to(picture.icc, _MAX_JPEG_ICC),
+    )
+
+
+def _up_to(block: bytes | None, most: int) -> bytes | None:
+    return None if block is None or len(block) > most else block
+
+
+def _compare(path: Path, written: Path, size: Size, channels: int, depth: int) -> None:
+    """Opens what was written. Raises OutputError where it is not what it should be."""
+    wanted = f"{size} px, {channels} channels, {depth} bits"
+    try:
+        header = read_header(written, math.inf)
+    except ImageError as error:
+        raise OutputError(f"{path} is not written: what was to be {wanted} cannot be read again ({error}).") from error
+    held = {channels}
+    if path.suffix.lower() == ".webp":
+        held = {3, 3 + (channels in (2, 4))}  # WebP stores grey as RGB, and leaves out an alpha that is 1 everywhere
+    if header.size != size or header.channels not in held or header.bits != depth:
+        found = f"{header.size} px, {header.channels} channels, {header.bits} bits"
+        raise OutputError(
+            f"{path} is not written: it would read as {found}, and should be {wanted}. Write png instead."
+        )
 
 
 def _to_array(picture: Picture, depth: int) -> np.ndarray:
@@ -116,40 +216,92 @@ def _to_array(picture: Picture, depth: int) -> np.ndarray:
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
-def _encode_deep(file: BinaryIO, array: np.ndarray, picture: Picture, file_format: str, options: SaveOptions) -> None:
-    """16 bits per channel with several channels: pypng and tifffile, Pillow has no such mode."""
-    if file_format == "tiff":
-        photometric = "minisblack" if picture.grey else "rgb"
-        extra = ["unassalpha"] if picture.alpha is not None else None
-        texts = _exif(picture.exif)
-        tags: list = [(code, 2, 0, str(texts[code]), True) for code in TEXT_TAGS if code in texts]
-        if picture.xmp:
-            tags.append((700, 1, len(picture.xmp), picture.xmp, True))
-        tifffile_module().imwrite(
-            file,
-            array,
-            photometric=photometric,
-            extrasamples=extra,
-            compression="zlib",
-            iccprofile=picture.icc,
-            extratags=tags,
-            metadata=None,
-            software=False,
-        )
-        return
-    png = png_module()
-    height, width, channels = array.shape
+def _png(array: np.ndarray, picture: Picture, size: Size, options: SaveOptions) -> bytes:
+    """Colour pictures of 16 bits by pypng, for Pillow has no such mode."""
     buffer = io.BytesIO()
-    writer = png.Writer(
-        width, height, bitdepth=16, greyscale=picture.grey, alpha=channels in (2, 4), compression=options.compression
-    )
-    writer.write_packed(buffer, (row.tobytes() for row in array.astype(">u2")))
-    buffer.seek(0)
-    chunks = list(png.Reader(file=buffer).chunks())
+    if array.dtype == np.uint16 and array.ndim == 3:
+        alpha = array.shape[-1] in (2, 4)
+        writer = png_module().Writer(
+            size.width,
+            size.height,
+            bitdepth=16,
+            greyscale=picture.grey,
+            alpha=alpha,
+            compression=options.compression,
+        )
+        writer.write_packed(buffer, (row.tobytes() for row in array.astype(">u2")))
+    else:
+        Image.fromarray(array).save(buffer, "PNG", compress_level=options.compression)
+    return with_chunks(buffer.getvalue(), [*_colour_chunks(picture), *_other_chunks(picture, size)])
+
+
+def _colour_chunks(picture: Picture) -> list[tuple[bytes, bytes]]:
+    chunks = list(picture.stated.chunks) if picture.stated is not None else []
     if picture.icc:
-        chunks.insert(1, (b"iCCP", b"profile\0\0" + zlib.compress(picture.icc)))
+        chunks.append((b"iCCP", b"profile\0\0" + zlib.compress(picture.icc)))
+    return chunks
+
+
+def _other_chunks(picture: Picture, size: Size) -> list[tuple[bytes, bytes]]:
+    chunks = []
+    if picture.dpi:
+        per_metre = (max(1, round(dpi * _PX_PER_METRE)) for dpi in picture.dpi)
+        chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
     if picture.exif:
-        chunks.insert(1, (b"eXIf", picture.exif.removeprefix(b"Exif\0\0")))
+        chunks.append((b"eXIf", exif_block(exif_for(picture.exif, size)).removeprefix(b"Exif\0\0")))
     if picture.xmp:
-        chunks.insert(1, (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
-    png.write_chunks(file, chunks)
+        chunks.append((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + picture.xmp))
+    if picture.comment:
+        chunks.append(text_chunk("Comment", _decoded(picture.comment)))
+    return chunks + [text_chunk(key, text) for key, text in picture.texts]
+
+
+def _decoded(comment: bytes) -> str:
+    """A comment's text: UTF-8, or Latin-1 where it is not that."""
+    try:
+        return comment.decode("utf-8")
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")
+
+
+def _jpeg(array: np.ndarray, picture: Picture, size: Size, options: SaveOptions) -> bytes:
+    extra = _given(icc_profile=picture.icc, xmp=picture.xmp, comment=picture.comment)
+    if picture.exif:
+        extra["exif"] = exif_block(exif_for(picture.exif, size))
+    if picture.dpi:
+        extra["dpi"] = tuple(min(65_535, max(1, round(dpi))) for dpi in picture.dpi)
+    if picture.iptc:
+        extra["extra"] = _photoshop_segment(picture.iptc)
+    return _saved(array, "JPEG", {**extra, "quality": options.quality, "subsampling": 0})
+
+
+def _photoshop_segment(iptc: bytes) -> bytes:
+    """An APP13 segment with IPTC alone (Adobe Photoshop file format, image resource 0x0404)."""
+    block = b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", 0x0404, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    return b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
+
+
+def _webp(array: np.ndarray, picture: Picture, size: Size, options: SaveOptions) -> bytes:
+    extra = _given(icc_profile=picture.icc, xmp=picture.xmp)
+    if picture.exif or picture.dpi:
+        extra["exif"] = exif_block(exif_for(picture.exif, size, picture.dpi))
+    settings = {"quality": options.quality, "lossless": options.lossless, "method": 4, "exact": True}
+    return _saved(array, "WEBP", {**extra, **settings})
+
+
+def _tiff(array: np.ndarray, picture: Picture, size: Size, options: SaveOptions) -> bytes:
+    facts = Facts(picture.icc, xmp=picture.xmp, iptc=picture.iptc, dpi=picture.dpi)
+    return encode_tiff(array, picture.grey, facts, exif_for(picture.exif, size))
+
+
+def _given(**blocks: bytes | None) -> dict:
+    return {name: block for name, block in blocks.items() if block}
+
+
+def _saved(array: np.ndarray, name: str, options: Mapping) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, name, **options)
+    return buffer.getvalue()
+
+
+_ENCODERS = {"png": _png, "jpg": _jpeg, "webp": _webp, "tiff": _tiff}

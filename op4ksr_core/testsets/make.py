@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import ImageError, SettingError
-from ..files import check_folders, find_pictures, write_text
+from ..files import check_folders, find_pictures, read_text, write_text
 from ..picture.convert import as_picture, as_tensor
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, write_picture
@@ -215,7 +215,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """A manifest, or that of a folder. Raises SettingError."""
     path = path / MANIFEST if path.is_dir() else path
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(read_text(path))
         kind, pictures = found["kind"], found["pictures"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingError(f"{path} is no manifest of `op4ksr benchmark make` ({error}).") from error

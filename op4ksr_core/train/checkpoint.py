@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import OutputError, WeightsError
+from ..files import read_text
 from .settings import TrainSettings
 
 STATE, SETTINGS, SINGLE = "state.pt", "settings.json", "adapters.safetensors"
@@ -66,7 +67,7 @@ def save_checkpoint(
 def load_checkpoint(folder: Path) -> tuple[dict[str, Any], TrainSettings]:
     """(state, settings) of a checkpoint. Raises WeightsError where it is damaged."""
     try:
-        settings = TrainSettings.from_dict(json.loads((folder / SETTINGS).read_text()))
+        settings = TrainSettings.from_dict(json.loads(read_text(folder / SETTINGS)))
         return torch.load(folder / STATE, weights_only=True, map_location="cpu"), settings
     except Exception as error:  # a damaged file can fail in any way
         raise WeightsError(

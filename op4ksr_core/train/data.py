@@ -26,8 +26,11 @@ _GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
 """Pillow's modes of pictures without colour."""
 
 
+_NO_FILES = "pipes, sockets, devices or folders"
+
+
 def usable(paths: Sequence[Path], crop: int) -> list[Path]:
-    """The pictures that open and have `crop` px on both sides; what is left out is logged.
+    """The pictures that open and have `crop` px on both sides; what is left out is logged, pipes and devices unopened.
 
     Grey pictures are used, as three equal channels, and logged. Raises SettingError where nothing is left.
     """
@@ -35,7 +38,11 @@ def usable(paths: Sequence[Path], crop: int) -> list[Path]:
     small: list[Path] = []
     broken: list[Path] = []
     grey: list[Path] = []
+    no_files: list[Path] = []
     for path in paths:
+        if path.exists() and not path.is_file():
+            no_files.append(path)
+            continue
         try:
             with Image.open(path) as image:
                 (kept if min(image.size) >= crop else small).append(path)
@@ -43,7 +50,7 @@ def usable(paths: Sequence[Path], crop: int) -> list[Path]:
                     grey.append(path)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
             broken.append(path)
-    for name, some in ((f"smaller than the crop of {crop} px", small), ("unreadable", broken)):
+    for name, some in ((f"smaller than the crop of {crop} px", small), ("unreadable", broken), (_NO_FILES, no_files)):
         if some:
             log.warning("%d of %d pictures are left out, %s: %s", len(some), len(paths), name, _few(some))
     if grey:
@@ -56,7 +63,7 @@ def usable(paths: Sequence[Path], crop: int) -> list[Path]:
     if not kept:
         raise SettingError(
             f"None of the {len(paths)} pictures can be used: {len(small)} are smaller than the crop of {crop} px, "
-            f"{len(broken)} are unreadable. Give larger pictures, or a smaller --crop."
+            f"{len(broken)} are unreadable, {len(no_files)} are {_NO_FILES}. Give larger pictures, or a smaller --crop."
         )
     return kept
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import WeightsError
-from ..files import at_home
+from ..errors import SettingError, WeightsError
+from ..files import at_home, read_text
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _LISTED = 12
@@ -221,8 +221,8 @@ def save_diffusers(folder: Path, kind: str, config: dict, state: dict[str, Tenso
 def read_json(path: Path) -> dict:
     """The object in a JSON file. Raises WeightsError where it cannot be read or is something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_text(path))
+    except (SettingError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} must hold an object in braces, not {type(content).__name__}.")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..errors import WeightsError
-from ..files import at_home
+from ..files import at_home, read_text
 from ..settings import POSITIVE_PROMPT
 
 
@@ -51,7 +51,7 @@ def embed_captions(folder: str | Path, captions: Path) -> int:
         raise WeightsError(f"There is no caption (NAME.txt) below {captions}.")
     embed = _clip_embedder(at_home(folder))
     for path in texts:
-        embed(path.read_text("utf-8").strip(), path.with_name(f"{path.stem}.prompt.safetensors"))
+        embed(read_text(path).strip(), path.with_name(f"{path.stem}.prompt.safetensors"))
     return len(texts)
 
 

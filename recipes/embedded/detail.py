@@ -268,8 +268,8 @@ def train_blend(
 
 
 def widen(start: Path, to: Path, width: int = WIDTH) -> None:
-    """A network of `width` channels that adds what a narrower one adds: its weights, and new channels that nothing reads
-    yet."""
+    """A network of `width` channels that adds what a narrower one adds: its weights, and new channels that nothing
+    reads yet."""
     narrow = network_of(read(start))
     wide, kept = HighFrequencyCompensation(width, len(narrow.body)), narrow.head.out_channels
     with torch.no_grad():

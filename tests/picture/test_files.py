@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 from op4ksr_core.errors import ImageError, OutputError
 from op4ksr_core.files import format_of
 from op4ksr_core.picture.alpha import fill_hidden
+from op4ksr_core.picture.png_chunks import with_chunks
 from op4ksr_core.picture.read import Picture, read_picture
 from op4ksr_core.picture.write import SaveOptions, check_writable, write_picture
 
@@ -101,7 +102,9 @@ def test_exif_orientation(tmp_path, orientation, depth):
         stored.save(tmp_path / "a.png", exif=exif)
     else:
         planes = torch.from_numpy(np.asarray(stored).astype(np.float32) / 255).permute(2, 0, 1)[None]
-        write_picture(tmp_path / "a.png", Picture(planes, depth=16, exif=exif.tobytes()))
+        write_picture(tmp_path / "plain.png", Picture(planes, depth=16))
+        block = [(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))]
+        (tmp_path / "a.png").write_bytes(with_chunks((tmp_path / "plain.png").read_bytes(), block))
     picture = read_picture(tmp_path / "a.png")
     assert np.array_equal(as_bytes(picture), upright)
     write_picture(tmp_path / "b.png", picture)
