@@ -31,7 +31,7 @@ from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS, RopeSettings, with_strength
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from recipes.embedded.teacher import load_teacher, teach  # noqa: E402
+from recipes.embedded.teacher import Graph, teach  # noqa: E402
 
 PAIRS = Path(__file__).parent.parent.parent / "shared" / "data" / "realsr"
 NAMES = ("psnr", "ssim", "gmsd", "detail", "right", "niqe", "periodicity")
@@ -73,7 +73,7 @@ def rows_of(teacher: Path | None) -> dict[str, Row]:
     for strength in (0.0, 0.5, 1.5, 2.0):
         rows[f"strength {strength:g}"] = restored(**vars(with_strength(usual, strength)))
     if teacher:
-        network = load_teacher(teacher)
+        network = Graph(teacher)
         rows["teacher"] = lambda lr, hr: teach(network, lr)[..., : hr.shape[-2], : hr.shape[-1]]
     return rows
 

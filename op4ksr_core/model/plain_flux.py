@@ -1,7 +1,7 @@
 """FLUX's transformer and autoencoder in plain torch, for inference: what the bundled model is run with.
 
-The same layers under diffusers' names, in their lean forms from the start (`transformer`, `vae`), equal to diffusers' own
-to rounding. Importing diffusers' two classes takes eight seconds of processor time; this takes none. Whatever
+The same layers under diffusers' names, in their lean forms from the start (`transformer`, `vae`), equal to diffusers'
+own to rounding. Importing diffusers' two classes takes eight seconds of processor time; this takes none. Whatever
 trains, compiles or merges adapters goes through diffusers.
 """
 

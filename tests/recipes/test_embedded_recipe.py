@@ -11,13 +11,14 @@ from torch import nn
 
 from op4ksr_core import PRESETS, Upscaler
 from op4ksr_core.geometry import Size
+from op4ksr_core.model.compensation import HighFrequencyCompensation
 from op4ksr_core.model.flow import image_ids
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.settings import RopeSettings
 from recipes.embedded import crops, detail, export, figures, loop, networks, norms, transformer
 from recipes.embedded.muon import Muon, orthogonal
-from recipes.embedded.teacher import load_teacher, sharp_target
+from recipes.embedded.teacher import Graph, sharp_target
 
 
 def make_loop(run, minutes, **settings):
@@ -135,18 +136,22 @@ def test_pooled_inner_norms_take_one_statistic_for_all_crops():
 
 
 def write_ncnn(folder, layers, half):
-    """The files of a chain of 3x3 convolutions and PReLUs, as ncnn has them."""
-    lines, raw = ["7767517", f"{len(layers) + 1} {len(layers) + 1}", "Input data 0 1 data"], b""
+    """The files of 3x3 convolutions and PReLUs over one another, four times as large, and half of the picture itself
+    repeated beside that: the layers that both teachers have."""
+    lines, raw = ["7767517", "9 9", "Input data 0 1 data", "Split s 1 2 data 0 other"], b""
     for number, layer in enumerate(layers):
         if isinstance(layer, nn.PReLU):
-            lines.append(f"PReLU p{number} 1 1 a b 0={layer.num_parameters}")
+            lines.append(f"PReLU p{number} 1 1 {number} {number + 1} 0={layer.num_parameters}")
         else:
             size = layer.weight.numel()
-            lines.append(f"Convolution c{number} 1 1 a b 0={layer.out_channels} 1=3 4=1 5=1 6={size}")
+            lines.append(f"Convolution c{number} 1 1 {number} {number + 1} 0={layer.out_channels} 1=3 4=1 5=1 6={size}")
             kind = np.float16 if half else np.float32
             weights = layer.weight.detach().numpy().astype(kind).tobytes()
             raw += struct.pack("<I", 0x01306B47 if half else 0) + weights + b"\0" * (-len(weights) % 4)
         raw += (layer.bias if isinstance(layer, nn.Conv2d) else layer.weight).detach().numpy().tobytes()
+    lines.append(f"PixelShuffle d 1 1 {len(layers)} detail 0=4")
+    lines.append("Interp r 1 1 other large 0=1 1=4.000000e+00 2=4.000000e+00")
+    lines.append("Eltwise e 2 1 detail large output 0=1 -23301=2,1.000000e+00,5.000000e-01")
     (folder / "t.param").write_text("\n".join(lines))
     (folder / "t.bin").write_bytes(raw)
     return folder / "t.param"
@@ -155,21 +160,70 @@ def write_ncnn(folder, layers, half):
 @pytest.mark.parametrize("half", [False, True])
 def test_the_teacher_is_read_from_ncnns_files(tmp_path, half):
     layers = [nn.Conv2d(3, 5, 3, padding=1), nn.PReLU(5), nn.Conv2d(5, 48, 3, padding=1)]
-    teacher = load_teacher(write_ncnn(tmp_path, layers, half))
-    x = torch.rand(1, 3, 8, 8)
-    torch.testing.assert_close(teacher(x), nn.Sequential(*layers)(x), rtol=0, atol=2e-3 if half else 1e-6)
+    teacher, x = Graph(write_ncnn(tmp_path, layers, half)), torch.rand(1, 3, 8, 8)
+    large = nn.functional.interpolate(x, scale_factor=4, mode="nearest")
+    expected = nn.functional.pixel_shuffle(nn.Sequential(*layers)(x), 4) + 0.5 * large
+    torch.testing.assert_close(teacher(x), expected, rtol=0, atol=2e-3 if half else 1e-6)
     (tmp_path / "t.bin").write_bytes((tmp_path / "t.bin").read_bytes() + b"more")
     with pytest.raises(SystemExit, match="its .param describes"):
-        load_teacher(tmp_path / "t.param")
+        Graph(tmp_path / "t.param")
 
 
-def test_the_target_has_the_truths_low_band(tmp_path):
-    wrong = nn.Conv2d(3, 48, 3, padding=1)
-    nn.init.constant_(wrong.weight, 0)
-    nn.init.constant_(wrong.bias, 0.03)  # a teacher that is too bright
-    truth = torch.full((1, 3, 32, 32), 0.5)
-    target = sharp_target(nn.Sequential(wrong), torch.full((1, 3, 8, 8), 0.5), truth)
-    assert float((target - truth).abs().mean()) < 0.003
+class Noisy(nn.Module):
+    """A teacher that is too bright, too red and draws noise."""
+
+    def forward(self, small):
+        torch.manual_seed(0)
+        large = nn.functional.interpolate(small, scale_factor=4, mode="bicubic")
+        noise = 0.05 * torch.randn_like(large[:, :1])
+        return large + noise + torch.tensor([0.08, 0.03, 0.03])[:, None, None]
+
+
+def test_the_target_has_the_truths_low_band_and_colour():
+    truth = 0.3 + 0.4 * torch.rand(1, 3, 64, 64)
+    target = sharp_target(Noisy(), nn.functional.avg_pool2d(truth, 4), truth)
+    change = target - truth
+    assert float((change - change.mean(1, keepdim=True)).abs().max()) < 1e-5  # brightness alone
+    assert float(nn.functional.avg_pool2d(change, 8).abs().mean()) < 0.01
+    assert float(change.abs().mean()) > 0.02
+
+
+def test_where_the_truth_is_soft_the_target_is_the_truth():
+    truth = torch.linspace(0.3, 0.7, 64).expand(1, 3, 64, 64)
+    torch.testing.assert_close(sharp_target(Noisy(), nn.functional.avg_pool2d(truth, 4), truth), truth)
+
+
+def test_the_soft_guard_sees_a_mesh_where_the_truth_is_soft_alone():
+    soft, texture = torch.full((1, 3, 96, 96), 0.5), 0.3 + 0.4 * torch.rand(1, 3, 96, 96)
+    mesh = woven(96, 5, 6.0)
+    assert detail.soft_guard(soft, soft) == 0 and detail.soft_guard(soft + mesh, soft) > 1e-3
+    assert detail.soft_guard(texture + mesh, texture) == 0
+
+
+def test_artefacts_are_what_varies_and_is_farther_from_the_truth_than_the_average():
+    truth = torch.full((1, 3, 64, 64), 0.5)
+    noisy, shifted = truth + 0.1 * torch.randn(1, 1, 64, 64), truth + 0.05
+    assert detail.artefacts(noisy, truth, truth) > 20 * detail.artefacts(shifted, truth, truth)
+    assert detail.artefacts(noisy, noisy + 1, truth) == 0  # the average is worse
+
+
+def test_colour_error_does_not_see_brightness():
+    truth = torch.rand(1, 3, 16, 16)
+    assert float(detail.colour_error(truth + 0.1, truth)) < 1e-6
+    red = truth + torch.tensor([0.1, 0, 0])[:, None, None]
+    assert float(detail.colour_error(red, truth)) > 0.03
+
+
+def test_a_widened_network_adds_the_same(tmp_path):
+    torch.manual_seed(0)
+    narrow = HighFrequencyCompensation(8, 2)
+    nn.init.normal_(narrow.tail.weight, std=0.1)
+    torch.save(narrow.state_dict(), tmp_path / "a.pt")
+    detail.widen(tmp_path / "a.pt", tmp_path / "b.pt", 12)
+    wide, lr, picture = detail.new_network(tmp_path / "b.pt"), torch.rand(1, 3, 12, 12), torch.rand(1, 3, 48, 48)
+    torch.testing.assert_close(wide(lr, picture), narrow(lr, picture), rtol=1e-4, atol=1e-6)
+    wide(lr, picture).square().sum().backward()
+    assert float(wide.tail.weight.grad[:, 8:].abs().max()) > 0  # the new channels can learn
 
 
 def test_the_figures_see_a_lattice_of_four_px():
