@@ -14,12 +14,23 @@ from ..picture.resample import lanczos, resize
 
 @dataclass(frozen=True)
 class Framed:
-    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos."""
+    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos.
+
+    lr: the part of the LR picture (B, 3, h, w) that was enlarged.
+    """
 
     rgb: Tensor
     alpha: Tensor | None
     before: Tensor
     frame: Frame
+    lr: Tensor
+
+    @property
+    def enlarged(self) -> Tensor:
+        """The picture without the bars of a padded canvas: (B, 3, H, W) of `frame.target` px."""
+        spare = self.frame.canvas.height - self.frame.target.height, self.frame.canvas.width - self.frame.target.width
+        top, left = (one // 2 for one in spare)
+        return self.rgb[..., top : top + self.frame.target.height, left : left + self.frame.target.width]
 
 
 def restore_framed(
@@ -49,4 +60,4 @@ def restore_framed(
     elif frame.canvas != frame.target:
         alpha = set_into(large.new_ones(len(large), 1, *large.shape[-2:]), frame)
     before = lanczos(lr, frame.target).clamp(0, 1).to(large)
-    return Framed(set_into(large, frame), alpha, set_into(before, frame), frame)
+    return Framed(set_into(large, frame), alpha, set_into(before, frame), frame, lr)
