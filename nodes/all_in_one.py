@@ -71,7 +71,10 @@ OUTPUTS = [
     io.Image.Output(tooltip="The large picture; with alpha where the input has four channels."),
     io.Mask.Output(tooltip="Its transparency; all 0 where the input had none."),
     io.Image.Output(display_name="before", tooltip="The input by Lanczos at the same size, to compare with."),
-    io.String.Output(display_name="report", tooltip="Size, time, memory, and whether the model added a lattice, or texture in soft areas."),
+    io.String.Output(
+        display_name="report",
+        tooltip="Size, time, memory, and whether the model added a lattice, or texture in soft areas.",
+    ),
     io.Mask.Output(display_name="texture map", tooltip="Where the model drew texture into soft areas, full at 8/255."),
 ]
 

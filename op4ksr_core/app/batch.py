@@ -17,13 +17,13 @@ from torch import Tensor
 from ..errors import Op4ksrError, OutputError, SettingError
 from ..files import READABLE, Found, at_home, beside, check_folders, find_pictures, format_of, is_same_file
 from ..geometry import Size, Sizing
+from ..lattice.inspector import inspect_made
+from ..lattice.report import in_a_few_words
 from ..picture.before_after import save_before_after
 from ..picture.convert import as_picture
 from ..picture.header import MAX_MEGAPIXELS, read_header
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
-from ..lattice.inspector import inspect_made
-from ..lattice.report import in_a_few_words
 from ..pipeline.framed import Framed, restore_framed
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress

@@ -17,6 +17,8 @@ MACHINERY = (4, 8, 16, 32, 64, 128)
 
 _CELLS = 4  # parts of the picture a side that are compared
 _SURE = 2.5  # standard errors
+_FAINTER = 0.35  # of the strongest part: where a lattice that need not be everywhere is not
+_PARTS = 3  # that must be able to tell
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Limits:
     """What a lattice of one class of pitch must show.
 
     faintest, strongest: amplitude in 1/255. coherence: of a faint one, and of one of 3/255. agreeing: share of the
-    parts that can tell, which must have the lattice in phase and strength. axes: largest share of energy along one axis.
+    parts that can tell, which must have the lattice in phase and strength. axes: largest share of energy along one
+    axis. everywhere: whether it must fill the picture.
     """
 
     faintest: float
@@ -32,6 +35,7 @@ class Limits:
     coherence: tuple[float, float]
     agreeing: float
     axes: float
+    everywhere: bool
 
 
 def _gain(gain: Tensor, share: Tensor, among: Tensor) -> tuple[complex, float]:
@@ -42,8 +46,11 @@ def _gain(gain: Tensor, share: Tensor, among: Tensor) -> tuple[complex, float]:
     return complex(mean), float(error)
 
 
-def agreement(gain: Tensor, share: Tensor) -> float:
-    """Of 4 x 4 parts of the picture that can tell, the share in which the lattice is alike; 0 where none can."""
+def agreement(gain: Tensor, share: Tensor, everywhere: bool) -> float:
+    """Of 4 x 4 parts of the picture that can tell, the share in which the lattice is alike; 0 where too few can.
+
+    Unless it must be `everywhere`, parts where it is much fainter are left out: a lattice may fill a corner.
+    """
     down, across = share.shape
     row = (torch.arange(down) * _CELLS // down)[:, None].expand(down, across)
     column = (torch.arange(across) * _CELLS // across)[None].expand(down, across)
@@ -51,10 +58,14 @@ def agreement(gain: Tensor, share: Tensor) -> float:
     present = [value for value, error in parts if abs(value) > _SURE * error]
     if not present:
         return 0.0
+    if not everywhere:
+        strongest = max(map(abs, present))
+        present = [value for value in present if abs(value) > _FAINTER * strongest]
+        parts = [(value, error) for value, error in parts if abs(value) > _FAINTER * strongest]
     usual = sorted(present, key=abs)[len(present) // 2]
     telling = [(value, error) for value, error in parts if _SURE * error < abs(usual)]
     same = [abs(value - usual) < 0.5 * abs(usual) + _SURE / 2 * error for value, error in telling]
-    return sum(same) / max(1, len(same))
+    return sum(same) / len(same) if len(same) >= _PARTS else 0.0
 
 
 def unevenness(residual: Tensor, followed: Followed) -> float:
@@ -72,10 +83,10 @@ def unevenness(residual: Tensor, followed: Followed) -> float:
     return max(abs(value) - 2 * error for value, error in halves)
 
 
-_ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, 1.0)
-_WHOLE = Limits(0.3, 6.5, (0.75, 0.85), 0.85, 0.9)
-_BETWEEN = Limits(0.5, 5.0, (0.85, 0.85), 0.9, 0.8)
-_ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, 1.0)
+_ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, 1.0, False)
+_WHOLE = Limits(0.3, 6.5, (0.75, 0.85), 0.85, 0.9, True)
+_BETWEEN = Limits(0.5, 5.0, (0.85, 0.85), 0.9, 0.8, True)
+_ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, 1.0, False)
 _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
 
@@ -102,7 +113,7 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
     wanted = low + (high - low) * min(1.0, max(0.0, (amplitude - 1) / 2))
     if followed.coherence < wanted:
         return f"blocks disagree on its phase ({followed.coherence:.2f} of 1)"
-    agreeing = agreement(followed.gain, followed.share)
+    agreeing = agreement(followed.gain, followed.share, limits.everywhere)
     if agreeing < limits.agreeing:
         return f"only {agreeing:.0%} of the picture's parts have it alike"
     if max(followed.energy[:2]) > limits.axes:

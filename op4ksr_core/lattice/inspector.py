@@ -32,6 +32,7 @@ from .waves import Followed, Lattice, block_size, demodulate, measure, peak_poin
 _PERIODS_WANTED = 8  # periods that the shorter side must hold for a search
 _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
 _KEPT = 0.3  # coherence of a pattern that the small picture has itself
+_TRACE = 0.05  # amplitude in 1/255 below which nothing is reported
 _FAINT = 0.5  # amplitude in 1/255 from which something that repeats is called a texture
 
 
@@ -252,10 +253,12 @@ def strongest_tenth(heat: Tensor, share: Tensor) -> float:
 def _verdict(found: _Found | None, texture: tuple[float, int], best: float) -> tuple[str, str]:
     """Verdict and its reason."""
     repeat = f"Luma repeats every {texture[1]} px (correlation {texture[0]:.2f}), as a fence, a wall or a fabric does."
-    if found is None:
+    if found is None or (found.objection and found.amplitude < _TRACE):
         if texture[1]:
             return "texture", f"{repeat} No period keeps its phase over the flat areas."
-        return "clean", f"No period stands out; the best comb is {best:.1f} (a lattice: {CERTAIN:g})."
+        return "clean", (
+            f"No period stands out by {_TRACE:g}/255 or more; the best comb is {best:.1f} (a lattice: {CERTAIN:g})."
+        )
     where = f"period {found.period:.4g} px, amplitude {found.amplitude:.2f}/255 where it is strongest"
     if not found.objection:
         return "lattice", (

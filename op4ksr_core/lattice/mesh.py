@@ -1,9 +1,9 @@
 """Texture drawn into soft areas: the mesh that a network leaves on water, skies and blurred backgrounds.
 
 It comes and goes with the content, so that no comb finds it. Two things mark it: the place, soft in the small picture,
-and the spectrum, a narrow ring at a pitch of 3.5 to 7 px, where grain reaches to the finest and real texture has more of
-the coarse. With a truth at hand, plain texture in soft areas would be the figure; a truth has such texture too, finer
-than its small picture can hold, so that here only what looks like a mesh counts.
+and the spectrum, a narrow ring at a pitch of 3.5 to 7 px. Grain reaches to the finest pitches, and real texture has more
+of the coarse ones. A truth has texture finer than its small picture can hold, so plain texture in soft areas is no
+fault: only what looks like a mesh counts.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .spectrum import box
 FINE, AROUND = 5, 15
 """px: texture is what differs from the mean over FINE px; its strength is the deviation over AROUND px."""
 SOFT, DRAWN = 1.0, 2.0
-"""1/255: strength of the enlarged small picture below which it is soft; of the picture, above which something is drawn."""
+"""1/255: the enlarged small picture is soft below this strength; something is drawn in the picture above that one."""
 BLOCK, STEP = 24, 12
 """px: side of the blocks whose spectra are looked at, and from one to the next."""
 

@@ -147,6 +147,7 @@ def _check_plain(a: Tensor, b: Tensor) -> None:
 
 def _sharpness_note(luma: Tensor, reference: Tensor) -> str:
     """What to say of a reference of the picture's own size: nothing where it is plainly an enlargement."""
+
     def fine(y: Tensor) -> float:
         return float((y[1:-1, 1:-1] - F.avg_pool2d(y[None, None], 3, 1)[0, 0]).square().mean().sqrt())
 
@@ -159,7 +160,7 @@ def _sharpness_note(luma: Tensor, reference: Tensor) -> str:
 
 
 def _filtered(target: Tensor, source: Tensor, weight: Tensor, spacing: int) -> Tensor:
-    """`source` through the filter of 5x5 taps, `spacing` px apart, that comes nearest to `target` by weighted squares."""
+    """`source` through the filter of 5x5 taps, `spacing` px apart, that is nearest to `target` by weighted squares."""
     half = _TAPS // 2 * spacing
     half = min(half, min(source.shape) - 1)
     spacing = max(1, half // (_TAPS // 2))

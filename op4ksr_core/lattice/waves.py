@@ -91,7 +91,7 @@ def _smooth(x: Tensor, size: int = 5) -> Tensor:
 
 
 def refined(local: Tensor, fy: Tensor, fx: Tensor, period: float, block: int, shape: torch.Size) -> float:
-    """The period within one bin of `period` at which the waves add up best over the blocks; whole where that is as good.
+    """The period within one bin of `period` at which the waves add up best over blocks; whole where that is as good.
 
     local: `demodulate`'s sums at (fy, fx), multiples of 1 / period. A tenth of a bin off costs 3 % of the power.
     """
