@@ -1,4 +1,4 @@
-"""How well the inspector tells lattices from pictures, with the small picture and without, and what the suppressor does.
+"""How well the inspector tells lattices from pictures, with the small picture and without, and what suppression does.
 
     python benchmarks/inspector.py SHARED [--set report|calibration] [--photos 150] [--patterns 6] [--out FILE.json]
 
@@ -64,13 +64,15 @@ def clean(samples: Sequence[Sample]) -> dict:
             small = sample.small if basis == "referenced" else None
             changed = psnr(suppress(sample.image, found.lattice, small), sample.image)
             worst = min(worst, changed)
-            called.append({
-                "name": sample.name,
-                "basis": basis,
-                "period": round(found.period, 2),
-                "amplitude": round(found.amplitude, 2),
-                "psnr": round(changed, 1),
-            })
+            called.append(
+                {
+                    "name": sample.name,
+                    "basis": basis,
+                    "period": round(found.period, 2),
+                    "amplitude": round(found.amplitude, 2),
+                    "psnr": round(changed, 1),
+                }
+            )
     return {
         "pictures": len(samples),
         "verdicts": {kind: dict(count) for kind, count in counts.items()},

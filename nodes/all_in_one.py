@@ -272,7 +272,7 @@ class UpscaleTo4K(io.ComfyNode):
                         "lattice_check",
                         default=True,
                         optional=True,
-                        tooltip="Look for a lattice and for texture in soft areas that the model added, and report them.",
+                        tooltip="Look for a lattice and for texture in soft areas that the model added; report them.",
                     )
                 ),
                 WINDOW,

@@ -45,7 +45,7 @@ class InspectPeriodicity(io.ComfyNode):
                 io.Image.Input(
                     "reference",
                     optional=True,
-                    tooltip="Ground truth or the input: L_AP is measured against it, and what it explains is not judged.",
+                    tooltip="Ground truth or the input: L_AP is measured against it; what it explains is not judged.",
                 ),
                 io.Image.Input(
                     "before",
@@ -60,7 +60,10 @@ class InspectPeriodicity(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What was found, in plain sentences."),
                 io.Image.Output(display_name="picture", tooltip="Spectrum, autocorrelation, heat map and verdict."),
                 io.Mask.Output(display_name="heat map", tooltip="Local strength of the lattice, full at 2/255."),
-                io.Image.Output(display_name="overlay", tooltip="The picture in grey, the lattice in red."),
+                io.Image.Output(
+                    display_name="overlay",
+                    tooltip="The picture in grey, the lattice in red, texture in soft areas in blue.",
+                ),
             ],
         )
 

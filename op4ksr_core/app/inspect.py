@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="F",
-        help="the small picture before upscaling, or a ground truth: what it explains is not judged; L_AP is against it",
+        help="the small picture before upscaling, or a ground truth: what it explains is not judged; L_AP's target",
     )
     parser.add_argument("--periods", type=int, nargs="+", default=[8, 16, 32], metavar="PX", help="periods to report")
     parser.add_argument("--only", action="store_true", help="look for those periods alone")

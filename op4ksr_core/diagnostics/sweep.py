@@ -38,8 +38,9 @@ class Trial:
     """One setting's result.
 
     score, period: the inspector's, the higher of the picture and of the one before compensation, which can hide a
-    lattice. decibels: the 32-px pitch's own lattice points over their background before compensation, 0 being chance. sharpness: variance of the Laplacian of luma in 1/255. change: mean difference to the first trial in both
-    crops, 1/255. detail, flat: the crops, (3, side, side) in [0, 1].
+    lattice. decibels: the 32-px pitch's own lattice points over their background before compensation, 0 being chance.
+    sharpness: variance of the Laplacian of luma in 1/255. change: mean difference to the first trial in both crops,
+    1/255. detail, flat: the crops, (3, side, side) in [0, 1].
     """
 
     theta: float

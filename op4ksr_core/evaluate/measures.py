@@ -85,7 +85,7 @@ def l_ap(a: Tensor, b: Tensor) -> float:
 
 
 def periodicity(a: Tensor, truth: Tensor | None = None) -> float:
-    """The periodicity inspector's score, 0 (no lattice) to 1, of what the ground truth does not explain if there is one.
+    """The periodicity inspector's score, 0 (no lattice) to 1; with a ground truth, of what that does not explain.
 
     Raises NotMeasurable where the truth shows something else, or the picture is too small.
     """

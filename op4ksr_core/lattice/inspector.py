@@ -1,4 +1,4 @@
-"""The periodicity inspector: is there a lattice in the picture, of what period, how strong, and where; and is there a mesh.
+"""The periodicity inspector: is there a lattice in the picture, of what period, how strong, where; and is there a mesh.
 
 A decoder or a one-step transformer can leave a faint pattern that repeats every P px over the whole picture
 (OP4KSR, arXiv 2605.13457, figures 2 and 6). Against a photo it has three marks: its energy sits on exact multiples

@@ -1,8 +1,8 @@
 """Texture drawn into soft areas: the mesh that a network leaves on water, skies and blurred backgrounds.
 
 It comes and goes with the content, so that no comb finds it. Two things mark it: the place, soft in the small picture,
-and the spectrum, a narrow ring at a pitch of 3.5 to 7 px. Grain reaches to the finest pitches, and real texture has more
-of the coarse ones. A truth has texture finer than its small picture can hold, so plain texture in soft areas is no
+and the spectrum, a narrow ring at a pitch of 3.5 to 7 px. Grain reaches to the finest pitches, and real texture has
+more of the coarse ones. A truth has texture finer than its small picture can hold, so plain texture in soft areas is no
 fault: only what looks like a mesh counts.
 """
 
