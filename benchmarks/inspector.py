@@ -160,6 +160,13 @@ def commit() -> str:
     return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
+def _write(path: Path | None, figures: dict) -> None:
+    """What is measured so far."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path)
@@ -180,17 +187,17 @@ def main() -> None:
     print(json.dumps({k: v for k, v in figures["clean"].items() if k != "scores"}, indent=1), flush=True)
     seeds = (101, 102) if arguments.wanted == REPORT else (1, 2)
     smooth = [(x, quarter(x)) for x in map(smooth_scene, seeds)]
+    _write(arguments.out, figures)
     figures["smooth"] = found_in(smooth, (1.0, 4.0), PERIODS)
     textured = [(one.image, one.small) for one in photos[:: max(1, len(photos) // arguments.planted)]]
     figures["textured"] = found_in(textured[: arguments.planted], (1.0, 4.0), (16, 32, 64))
     figures["roc_area"] = roc(figures["clean"], figures["smooth"] | figures["textured"])
     figures["forms"] = forms(smooth[0][0])
     figures["treated"] = treated(smooth[0][0])
+    _write(arguments.out, figures)
     figures["ultraflux"] = ultraflux(arguments.shared / "data/uhd")
     figures["seconds"] = round(time.perf_counter() - started)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
+    _write(arguments.out, figures)
     print(json.dumps({k: figures[k] for k in ("roc_area", "forms", "treated", "ultraflux", "seconds")}, indent=1))
 
 

@@ -12,6 +12,7 @@ MOST = 8.0
 """1/255: no pixel of a channel is changed by more."""
 
 _NOTCHED = 0.003  # share of the spectrum that notches may take
+_PASSES = 2  # the weights of the first are lower on lines of the lattice, so that it takes too little
 _CALMED = 9  # px of the mean that a mesh is calmed towards
 
 
@@ -29,17 +30,19 @@ def suppress(
     """
     if lattice is None and mesh is None:
         return image_chw.clone()
-    luma = luma255(image_chw)
     out = image_chw.float().clone()
-    for channel in range(min(3, len(out))):
-        plane = out[channel] * 255
-        change = torch.zeros_like(plane)
-        if lattice is not None:
-            change = without(plane, lattice, luma, _explained(out, channel, reference_chw)) - plane
-        if mesh is not None:
-            change = change + _calming(plane + change, mesh, channel, reference_chw)
-        out[channel] = (plane + change.clamp(-MOST, MOST)) / 255
-    return out.clamp(0, 1)
+    colours = range(min(3, len(out)))
+    if lattice is not None:
+        explained = [_explained(image_chw, channel, reference_chw) for channel in colours]
+        for _ in range(_PASSES):
+            luma = luma255(out)
+            for channel in colours:
+                out[channel] = without(out[channel] * 255, lattice, luma, explained[channel]) / 255
+    if mesh is not None:
+        for channel in colours:
+            out[channel] += _calming(out[channel] * 255, mesh, channel, reference_chw) / 255
+    change = (out - image_chw).clamp_(-MOST / 255, MOST / 255)
+    return (image_chw + change).clamp(0, 1)
 
 
 def without(plane: Tensor, lattice: Lattice, luma: Tensor, explained: Tensor | None) -> Tensor:

@@ -30,12 +30,14 @@ class Lattice:
 def peak_points(ratio: Tensor, shape: torch.Size, frequency: float) -> tuple[Tensor, Tensor, Tensor]:
     """(fy, fx, ratio) of the lattice points of `frequency` that stand out, strongest first.
 
-    The lowest ones, where the lattice has most of its energy and a photo too, need to stand out less.
+    The lowest ones, where the lattice has most of its energy and a photo too, need to stand out less. They and those on
+    the axes, where all of a grid of lines is, come before the others where there are too many.
     """
     fy, fx = lattice_points(frequency, own=False)
     r = ratio_at(ratio, fy, fx, shape)
     low = (fy.abs().maximum(fx) < 2.5 * frequency) & (r > 2)
-    order = torch.where(low, r + 1e9, r).argsort(descending=True)[:_PEAKS]
+    lines = ((fy == 0) | (fx == 0)) & (r > 4)
+    order = torch.where(low | lines, r + 1e9, r).argsort(descending=True)[:_PEAKS]
     order = order[(r > 4)[order] | low[order]]
     order = order[r[order].argsort(descending=True)]
     return fy[order], fx[order], r[order]

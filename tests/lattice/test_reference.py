@@ -1,4 +1,4 @@
-"""What was added to a small picture: the verdict with a reference, references that do not fit, the mesh, suppression."""
+"""What was added to a small picture: verdicts with a reference, references that do not fit, the mesh, suppression."""
 
 import math
 
@@ -99,7 +99,7 @@ def test_a_mesh_in_soft_areas_is_reported_mapped_and_calmed():
     inside = mesh_mask(found.mesh, y.shape[-2:]) == 1
     before, after = (float((p - x)[:, inside].square().mean()) for p in (y, calmed))
     assert after < 0.1 * before
-    assert torch.equal(calmed[:, :100], y[:, :100])
+    assert torch.equal(calmed[:, :80], y[:, :80])
 
 
 def test_no_mesh_without_one():
@@ -147,7 +147,7 @@ def test_a_sharp_reference_of_the_same_size_is_named_and_a_plain_enlargement_is_
 
 def test_grey_references_and_one_colour():
     x = scene()
-    assert inspect(marked(x, 16, 2.0), quarter(x)[:1]).period == 16
+    assert inspect(marked(x, 16, 2.0), luma255(quarter(x))[None] / 255).period == 16
     plain = torch.full((3, 256, 256), 0.5)
     found = inspect(plain, torch.full((3, 64, 64), 0.5))
     assert found.verdict == "clean" and "one colour" in found.reason and found.score == 0
