@@ -1,6 +1,6 @@
 """How well the inspector tells lattices from pictures, with the small picture and without, and what suppression does.
 
-    python benchmarks/inspector.py SHARED [--set report|calibration] [--photos 150] [--patterns 6] [--out FILE.json]
+    PYTHONPATH=. python benchmarks/inspector.py SHARED [--set report|calibration] [--photos 150] [--patterns 6] [--out FILE.json]
 
 SHARED is the folder that holds data/realsr, data/photos and data/train. Limits were set on the calibration set; the
 figures to quote are the report set's. `inspector_pictures.py` says which picture is in which.
@@ -180,7 +180,11 @@ def main() -> None:
     every = list(photographs(arguments.shared, arguments.wanted))
     photos = every[:: max(1, len(every) // arguments.photos)][: arguments.photos]
     drawn = list(patterns(arguments.wanted, arguments.patterns, photos))
-    figures: dict = {"command": " ".join(["python", *sys.argv]), "commit": commit(), "date": date.today().isoformat()}
+    figures: dict = {
+        "command": " ".join(["PYTHONPATH=. python", *sys.argv]),
+        "commit": commit(),
+        "date": date.today().isoformat(),
+    }
     figures["set"] = arguments.wanted
     figures["clean"] = clean([*photos, *drawn])
     figures["clean"]["photographs"], figures["clean"]["drawn"] = len(photos), len(drawn)

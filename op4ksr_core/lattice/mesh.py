@@ -62,9 +62,7 @@ def strength(y: Tensor) -> Tensor:
 def soft_area(small: Tensor, shape: torch.Size) -> Tensor:
     """Where the enlargement of a small picture's luma (h, w) in 1/255 is soft: (H, W), true or false."""
     texture = strength(enlarge(small, shape))
-    half = _WIDEN // 2
-    down = F.max_pool2d(texture[None, None], (_WIDEN, 1), 1, (half, 0))
-    return F.max_pool2d(down, (1, _WIDEN), 1, (0, half))[0, 0] < SOFT
+    return box((texture >= SOFT).float(), _WIDEN) < 0.5 / _WIDEN**2
 
 
 def find_mesh(luma: Tensor, small: Tensor | None = None) -> Mesh:
