@@ -1,6 +1,6 @@
 """How well the inspector tells lattices from pictures, with the small picture and without, and what suppression does.
 
-    PYTHONPATH=. python benchmarks/inspector.py SHARED [--set report|calibration] [--photos 150] [--patterns 6] [--out FILE.json]
+    PYTHONPATH=. python benchmarks/inspector.py SHARED [--set report|calibration] [--photos 150] [--out FILE.json]
 
 SHARED is the folder that holds data/realsr, data/photos and data/train. Limits were set on the calibration set; the
 figures to quote are the report set's. `inspector_pictures.py` says which picture is in which.
