@@ -207,7 +207,7 @@ def diffused_dither(x: Tensor, levels: int) -> Tensor:
 
 def patterns(wanted: str, count: int, photos: list[Sample]) -> Iterator[Sample]:
     """`count` of each kind of drawn pattern, and of dithered photographs, of one set."""
-    start = 0 if wanted == CALIBRATION else 10_000
+    start = 0 if wanted == CALIBRATION else 20_000
     for number, kind in enumerate([*PATTERNS, "ordered dither", "diffused dither"]):
         if wanted == CALIBRATION and kind not in SEEN:
             continue

@@ -84,7 +84,7 @@ def unevenness(residual: Tensor, followed: Followed) -> float:
 
 
 _ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, 1.0, False)
-_WHOLE = Limits(0.3, 6.5, (0.75, 0.85), 0.85, 0.9, True)
+_WHOLE = Limits(0.6, 6.5, (0.75, 0.85), 0.85, 0.9, True)
 _BETWEEN = Limits(0.5, 5.0, (0.85, 0.85), 0.9, 0.8, True)
 _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, 1.0, False)
 _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's

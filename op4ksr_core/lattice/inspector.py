@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import ImageError, SettingError
 from .autocorrelation import LAGS, autocorrelation, quadrants
-from .evidence import objection
+from .evidence import MACHINERY, objection
 from .mesh import Mesh, find_mesh, no_mesh
 from .periods import CERTAIN, JPEG, candidates, find_periods, repeat_of_texture, statistic_of, suspect_decibels
 from .reference import Added, added_to, enlarge
@@ -214,7 +214,7 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
     peaks = tuple(Peak(*map(float, row)) for row in zip(fy, fx, sizes, decibels, strict=True))
     against = objection(exact, amplitude, followed, residual, added is not None)
     if added is not None and not against:
-        against = _in_the_small_picture(added, followed)
+        against = _in_the_small_picture(added, followed) or _not_seen_alone(added.luma, exact)
     return _Found(exact, followed, amplitude, peaks, against)
 
 
@@ -227,6 +227,20 @@ def _in_the_small_picture(added: Added, followed: Followed) -> str:
     if strengths[0] > strengths[1] and before.coherence > _KEPT:
         return "the small picture has it too, and stronger"
     return ""
+
+
+def _not_seen_alone(luma: Tensor, period: float) -> str:
+    """The objection that a pitch which is not a model's does not pass on the whole picture too.
+
+    Real patterns finer than the small picture can hold are not explained by it: fabrics, nets, prints.
+    """
+    if period in MACHINERY:
+        return ""
+    residual, weight = whitened(luma)
+    one = _judged(residual, weight, spectrum(residual, weight), period, None)
+    if one is not None and not one.objection:
+        return ""
+    return "its pitch is not a model's, and the whole picture does not bear it out"
 
 
 def _foremost(

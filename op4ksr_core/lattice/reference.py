@@ -27,7 +27,7 @@ class Added:
     """What is not explained: residual and weight as of `spectrum.whitened`; explained: high-passed luma, 1/255.
 
     small: luma (h, w) of the small picture, or of the reference reduced to its true scale. note: a sentence where the
-    reference needs one. The picture itself for a reference explains everything: then there is no residual to judge.
+    reference needs one. luma: of the whole picture (H, W).
     """
 
     residual: Tensor
@@ -35,6 +35,7 @@ class Added:
     explained: Tensor
     small: Tensor
     note: str
+    luma: Tensor
 
 
 def added_to(luma: Tensor, reference_chw: Tensor) -> Added | None:
@@ -59,7 +60,7 @@ def added_to(luma: Tensor, reference_chw: Tensor) -> Added | None:
     weight = reciprocal(activity(residual))
     explained = _filtered(residual, explained_by, weight, max(1, round(scale / 2)))
     residual = residual - explained
-    return Added(residual, reciprocal(activity(residual).add_(before, alpha=_BUSY)), explained, small, note)
+    return Added(residual, reciprocal(activity(residual).add_(before, alpha=_BUSY)), explained, small, note, luma)
 
 
 def enlarge(small: Tensor, shape: torch.Size) -> Tensor:
@@ -71,7 +72,8 @@ def enlarge(small: Tensor, shape: torch.Size) -> Tensor:
 
 def reduced(y: Tensor, factor: int) -> Tensor:
     """(H, W) -> means of factor x factor px; at least one px."""
-    return F.adaptive_avg_pool2d(y[None, None], [max(1, side // factor) for side in y.shape])[0, 0]
+    height, width = (max(1, side // factor) for side in y.shape)
+    return _thumb(y, (height, width))
 
 
 def _luma_of(reference_chw: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ def _scale_of(luma: Tensor, small: Tensor) -> float:
     return math.sqrt(down * across)
 
 
-def _thumb(y: Tensor, shape: list[int]) -> Tensor:
+def _thumb(y: Tensor, shape: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(y[None, None], shape)[0, 0]
 
 
@@ -115,8 +117,8 @@ def _correlation(a: Tensor, b: Tensor) -> float:
 def _check_content(luma: Tensor, small: Tensor) -> None:
     """Raises ImageError where the two do not show the same thing the same way up."""
     fit = min(1.0, _THUMB / max(small.shape))
-    shape = [max(1, round(side * fit)) for side in small.shape]
-    a, b = _thumb(luma, shape), _thumb(small, shape)
+    height, width = (max(1, round(side * fit)) for side in small.shape)
+    a, b = (_thumb(x, (height, width)) for x in (luma, small))
     fine = [x - F.avg_pool2d(F.pad(x[None, None], (4,) * 4, mode="replicate"), 9, 1)[0, 0] for x in (a, b)]
     pair = fine if min(float(x.std()) for x in fine) > _PLAIN else [a, b]
     if min(float(x.std()) for x in pair) < _PLAIN:
