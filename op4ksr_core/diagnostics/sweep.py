@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ..errors import SettingError
-from ..lattice.inspector import inspect
+from ..lattice.inspector import Inspection, inspect, inspect_made
 from ..lattice.spectrum import high_passed, luma255
 from ..picture.charts import COLOURS, INK, RED, Axis, Chart, Curve, font
 from ..picture.convert import as_picture
@@ -118,10 +118,10 @@ def judge(
     `small_chw` (3, h, w) is the picture it was made from: only what was added to it is judged. `plain_chw` (3, H, W) is
     the result before compensation.
     """
-    plain = inspect(picture_chw if plain_chw is None else plain_chw, small_chw, suspects=(32,))
+    plain = _inspected(picture_chw if plain_chw is None else plain_chw, small_chw)
     found = plain
     if plain_chw is not None and not torch.equal(plain_chw, picture_chw):
-        found = max(plain, inspect(picture_chw, small_chw, suspects=(32,)), key=lambda one: one.score)
+        found = max(plain, _inspected(picture_chw, small_chw), key=lambda one: one.score)
     places = ((frames.detail, frames.side), (frames.flat, frames.flat_side))
     crops = [picture_chw[:, top : top + side, left : left + side].clone() for (top, left), side in places]
     change = 0.0
@@ -131,6 +131,12 @@ def judge(
     return Trial(
         theta, sigma, found.score, found.period, plain.suspects[32], sharpness(picture_chw), change, crops[0], crops[1]
     )
+
+
+def _inspected(picture_chw: Tensor, small_chw: Tensor | None) -> Inspection:
+    if small_chw is None:
+        return inspect(picture_chw, suspects=(32,))
+    return inspect_made(picture_chw, small_chw, suspects=(32,))
 
 
 def best(trials: Sequence[Trial]) -> Trial:

@@ -145,12 +145,16 @@ def _inspect(luma: Tensor, reference_chw: Tensor | None, suspects: Sequence[int]
     )
 
 
-def inspect_made(image_chw: Tensor, small_chw: Tensor) -> Inspection:
-    """`inspect` for a picture that was just made from this small one: where that cannot be used, the note says why."""
+def inspect_made(image_chw: Tensor, small_chw: Tensor, suspects: Sequence[int] = (8, 16, 32)) -> Inspection:
+    """`inspect` for a picture that was just made from this small one: where that cannot be used, the note says why.
+
+    A result smaller than its source, for one, cannot be judged by it. Raises ImageError where the picture itself cannot
+    be inspected.
+    """
     try:
-        return inspect(image_chw, small_chw)
+        return inspect(image_chw, small_chw, suspects)
     except ImageError as error:
-        alone = inspect(image_chw)
+        alone = inspect(image_chw, suspects=suspects)
         return replace(alone, note=f"The small picture could not be used, so the large one is judged alone. {error}")
 
 
