@@ -1,170 +1,208 @@
-"""How well the periodicity inspector tells planted lattices from real photos, and what the suppressor takes away.
+"""How well the inspector tells lattices from pictures, with the small picture and without, and what suppression does.
 
-python benchmarks/inspector.py PHOTOS [--roc FILE.png]     (PHOTOS: a folder of clean photos, such as RealSR's HR)
+    PYTHONPATH=. python benchmarks/inspector.py SHARED [--set report|calibration] [--photos 150] [--out FILE.json]
+
+SHARED is the folder that holds data/realsr, data/photos and data/train. Limits were set on the calibration set; the
+figures to quote are the report set's. `inspector_pictures.py` says which picture is in which.
 """
 
 import argparse
-import io
-import math
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from inspector_pictures import (
+    CALIBRATION,
+    FORMS,
+    REPORT,
+    Sample,
+    jpeg,
+    lattice,
+    patterns,
+    photographs,
+    planted,
+    quarter,
+    resized,
+    smooth_scene,
+)
 from torch import Tensor
 
-from op4ksr_core.geometry import Size
-from op4ksr_core.lattice.inspector import inspect
-from op4ksr_core.lattice.spectrum import luma255
+from op4ksr_core.lattice.inspector import Inspection, inspect
 from op4ksr_core.lattice.suppress import suppress
 from op4ksr_core.picture.read import read_picture
-from op4ksr_core.picture.resample import resize
 
-PERIODS, AMPLITUDES = (8, 16, 32, 31, 48), (0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-def eight_bits(x: Tensor) -> Tensor:
-    return (x.clamp(0, 1) * 255).round() / 255
+PERIODS = (8, 16, 31, 32, 48, 64)
 
 
-def lattice(shape: torch.Size, period: float, woven: bool = True) -> Tensor:
-    """A pattern of amplitude 1: woven (product of sines) or a grid of two cosines."""
-    down, across = (2 * math.pi * torch.arange(side) / period for side in shape[-2:])
-    if woven:
-        return torch.sin(down)[:, None] * torch.sin(across)
-    return (torch.cos(down)[:, None] + torch.cos(across)) / 2
+def psnr(a: Tensor, b: Tensor) -> float:
+    """dB; infinite for equal pictures."""
+    return float(-10 * torch.log10((a - b).double().square().mean()))
 
 
-def planted(x: Tensor, period: float, amplitude: float, woven: bool = True) -> Tensor:
-    return eight_bits(x + amplitude / 255 * lattice(x.shape, period, woven))
+def both(image: Tensor, small: Tensor) -> dict[str, Inspection]:
+    return {"alone": inspect(image), "referenced": inspect(image, small)}
 
 
-def jpeg(x: Tensor, quality: int = 85) -> Tensor:
-    memory = io.BytesIO()
-    pixels = (x * 255).round().byte().movedim(0, -1).numpy()
-    Image.fromarray(pixels).save(memory, "jpeg", quality=quality)
-    return torch.from_numpy(np.asarray(Image.open(memory)).astype(np.float32) / 255).movedim(-1, 0)
+def clean(samples: Sequence[Sample]) -> dict:
+    """Verdicts on clean pictures by kind, what is called a lattice, and the worst change by the suppressor."""
+    counts: dict[str, Counter] = {}
+    called, worst, scores = [], float("inf"), {"alone": [], "referenced": []}
+    for sample in samples:
+        for basis, found in both(sample.image, sample.small).items():
+            counts.setdefault(f"{sample.kind}, {basis}", Counter())[found.verdict] += 1
+            if found.mesh.found:
+                counts[f"{sample.kind}, {basis}"]["mesh"] += 1
+            scores[basis].append(found.score)
+            if found.lattice is None:
+                continue
+            small = sample.small if basis == "referenced" else None
+            changed = psnr(suppress(sample.image, found.lattice, small), sample.image)
+            worst = min(worst, changed)
+            called.append(
+                {
+                    "name": sample.name,
+                    "basis": basis,
+                    "period": round(found.period, 2),
+                    "amplitude": round(found.amplitude, 2),
+                    "psnr": round(changed, 1),
+                }
+            )
+    return {
+        "pictures": len(samples),
+        "verdicts": {kind: dict(count) for kind, count in counts.items()},
+        "called_lattice": called,
+        "called_share": {
+            basis: sum(one["basis"] == basis for one in called) / len(samples) for basis in ("alone", "referenced")
+        },
+        "worst_psnr_after_suppression": None if worst == float("inf") else worst,
+        "scores": scores,
+    }
 
 
-def in_one_region(clean: Tensor, marked: Tensor) -> Tensor:
-    height, width = (side // 2 for side in clean.shape[-2:])
-    out = clean.clone()
-    out[:, :height, :width] = marked[:, :height, :width]
-    return out
+def found_in(pictures: Sequence[tuple[Tensor, Tensor]], amplitudes: Sequence[float], periods: Sequence[int]) -> dict:
+    """How many planted lattices are found with the right period, and all their scores."""
+    rows: dict[str, dict] = {}
+    for period in periods:
+        for amplitude in amplitudes:
+            right, scores = Counter(), {"alone": [], "referenced": []}
+            for n, (x, small) in enumerate(pictures):
+                y = planted(x, period, amplitude, FORMS[n % 2])
+                for basis, found in both(y, small).items():
+                    right[basis] += found.verdict == "lattice" and abs(found.period - period) < 0.6
+                    scores[basis].append(round(found.score, 3))
+            name = f"{period} px, {amplitude:g}/255"
+            rows[name] = {"of": len(pictures), **{basis: right[basis] for basis in scores}, "scores": scores}
+            print(name, dict(right), "of", len(pictures), flush=True)
+    return rows
 
 
-def smaller(x: Tensor) -> Tensor:
-    size = Size(*(round(side * 0.9) for side in x.shape[-2:]))
-    return eight_bits(resize(x[None], size)[0])
+def forms(x: Tensor) -> dict:
+    """Period found, and energy left after suppression, of lines, crosses, cells and woven patterns of 6/255."""
+    rows = {}
+    for form in FORMS:
+        for period in (16, 24, 32):
+            y = planted(x, period, 6.0, form)
+            found = inspect(y)
+            wave = lattice(x.shape, period, form)
+            wave = wave - wave.mean()
+            before, after = (float(((p - x).mean(0) * wave).sum()) for p in (y, suppress(y, found.lattice)))
+            rows[f"{form}, {period} px"] = {"period": found.period, "left": round((after / before) ** 2, 4)}
+    return rows
 
 
-def mosaic(photos: list[Tensor], count: int) -> Tensor:
-    rows = [torch.cat([photos[(i * count + j) % len(photos)] for j in range(count)], 2) for i in range(count)]
-    return torch.cat(rows, 1)
+def treated(x: Tensor) -> dict:
+    """A woven lattice of 16 px and 2/255 after JPEG, a resize or a crop: verdict and period."""
+    y = planted(x, 16, 2.0)
+    made = {
+        "JPEG 95": (jpeg(y, 95), 16.0),
+        "JPEG 75": (jpeg(y, 75), 16.0),
+        "JPEG 60": (jpeg(y, 60), 16.0),
+        "resized by 0.9": (resized(y, 0.9), 14.4),
+        "cropped by 5 and 3 px": (y[:, 5:, 3:].contiguous(), 16.0),
+    }
+    rows = {}
+    for name, (picture, period) in made.items():
+        found = inspect(picture)
+        rows[name] = {"verdict": found.verdict, "period": round(found.period, 2), "wanted": period}
+    return rows
 
 
-TREATMENTS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], float]] = {
-    "as planted": (lambda clean, marked: marked, 1.0),
-    "in one quarter": (in_one_region, 1.0),
-    "turned by 90 degrees": (lambda clean, marked: marked.rot90(1, (1, 2)), 1.0),
-    "JPEG 85": (lambda clean, marked: jpeg(marked), 1.0),
-    "resized by 0.9": (lambda clean, marked: smaller(marked), 0.9),
-}
+def area_under_curve(clean_scores: Sequence[float], planted_scores: Sequence[float]) -> float:
+    """Area under the ROC curve of the score: the chance that a planted lattice scores above a clean picture."""
+    a, b = torch.tensor(planted_scores)[:, None], torch.tensor(clean_scores)
+    return float(((a > b).float() + 0.5 * (a == b).float()).mean())
 
 
-def detection(photos: list[Tensor]) -> None:
-    print("\n| period | " + " | ".join(f"{a:g}/255" for a in AMPLITUDES) + " |\n|---|" + "---|" * len(AMPLITUDES))
-    for period in PERIODS:
-        cells = []
-        for amplitude in AMPLITUDES:
-            found = [inspect(planted(x, period, amplitude, n % 2 == 0)) for n, x in enumerate(photos)]
-            right = sum(one.verdict == "lattice" and abs(one.period - period) < 0.6 for one in found)
-            scores = sorted(one.score for one in found)
-            cells.append(f"{right}/{len(found)} ({scores[len(scores) // 2]:.2f})")
-        print(f"| {period} | " + " | ".join(cells) + " |")
+def roc(clean_figures: dict, planted_figures: dict) -> dict:
+    """Area under the curve by basis, over all planted lattices of 1/255 and more."""
+    rows = planted_figures.values()
+    return {
+        basis: round(area_under_curve(scores, [s for row in rows for s in row["scores"][basis]]), 4)
+        for basis, scores in clean_figures["scores"].items()
+    }
 
 
-def treatments(photos: list[Tensor], amplitude: float) -> None:
-    print("\n| treatment | " + " | ".join(f"period {p}" for p in PERIODS) + " | clean: false alarms |")
-    print("|---|" + "---|" * (len(PERIODS) + 1))
-    for name, (treat, factor) in TREATMENTS.items():
-        cells = []
-        for period in PERIODS:
-            found = [inspect(treat(x, planted(x, period, amplitude, n % 2 == 0))) for n, x in enumerate(photos)]
-            right = sum(o.verdict == "lattice" and abs(o.period - factor * period) < 0.6 for o in found)
-            cells.append(f"{right}/{len(found)}")
-        clean = [inspect(treat(x, x)) for x in photos]
-        alarms = sum(one.score >= 0.1 for one in clean)
-        print(
-            f"| {name} | " + " | ".join(cells) + f" | {alarms}/{len(clean)}, worst {max(o.score for o in clean):.2f} |"
-        )
+def ultraflux(folder: Path) -> list[dict]:
+    rows = []
+    for path in sorted(folder.glob("*.jpeg")):
+        found = inspect(read_picture(path).rgb[0])
+        rows.append({"file": path.name, "verdict": found.verdict, "period": found.period, "score": found.score})
+    return rows
 
 
-def removal(photos: list[Tensor]) -> None:
-    print("\n| picture | period | amplitude | energy gone, median (worst) | PSNR gain dB, median (worst) |")
-    print("|---|---|---|---|---|")
-    sets = {"512 px photos": photos[:12], "2048 px mosaic": [mosaic(photos, 4)], "4096 px mosaic": [mosaic(photos, 8)]}
-    for name, pictures in sets.items():
-        for period in (8, 16, 32):
-            for amplitude in (1.0, 4.0, 8.0):
-                gone, gain = [], []
-                for x in pictures:
-                    marked = planted(x, period, amplitude)
-                    found = inspect(marked)
-                    if found.lattice is None:
-                        continue
-                    cleaned = suppress(marked, found.lattice)
-                    wave = lattice(x.shape, period) - lattice(x.shape, period).mean()
-                    before, after = (float((luma255(y - x) * wave).sum()) for y in (marked, cleaned))
-                    gone.append(1 - (after / before) ** 2)
-                    gain.append(10 * math.log10(float((marked - x).square().mean() / (cleaned - x).square().mean())))
-                if gone:
-                    middle = len(gone) // 2
-                    gone, gain = sorted(gone), sorted(gain)
-                    row = f"{gone[middle]:.1%} ({gone[0]:.1%}) | {gain[middle]:.1f} ({gain[0]:.1f})"
-                    print(f"| {name} | {period} | {amplitude:g}/255 | {row} |")
+def commit() -> str:
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
-def roc(photos: list[Tensor], path: Path) -> None:
-    """True against false alarms as the score's threshold moves, for four amplitudes at period 32 and 16."""
-    clean = torch.tensor([inspect(x).score for x in photos])
-    side = 420
-    sheet = Image.new("RGB", (side + 80, side + 60), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.rectangle([50, 10, 50 + side, 10 + side], outline="#999")
-    for n, amplitude in enumerate((0.25, 0.5, 1.0, 2.0)):
-        marked = torch.tensor([inspect(planted(x, p, amplitude)).score for x in photos for p in (16, 32)])
-        levels = torch.linspace(-0.001, 1, 400)
-        points = [((clean > t).float().mean(), (marked > t).float().mean()) for t in levels]
-        colour = ("#bbb", "#c96", "#2a6fb0", "#b02a2a")[n]
-        line = [(50 + float(f) * side, 10 + side - float(h) * side) for f, h in points]
-        draw.line([(50 + side, 10), *line], fill=colour, width=3)
-        area = sum((marked[:, None] > clean).float().mean(1)) / len(marked)
-        area += 0.5 * float((marked[:, None] == clean).float().mean())
-        draw.text((side - 150, side - 100 + 20 * n), f"{amplitude:g}/255: area {area:.3f}", fill=colour)
-        print(f"ROC {amplitude:g}/255: area {area:.3f}")
-    draw.text((side // 2 - 20, side + 30), "false alarms", fill="black")
-    draw.text((4, 20), "found", fill="black")
-    sheet.save(path)
+def _write(path: Path | None, figures: dict) -> None:
+    """What is measured so far."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("photos", type=Path)
-    parser.add_argument("--every", type=int, default=2, help="take every n-th photo for the planted ones (default 2)")
-    parser.add_argument("--roc", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shared", type=Path)
+    parser.add_argument("--set", choices=(REPORT, CALIBRATION), default=REPORT, dest="wanted")
+    parser.add_argument("--photos", type=int, default=150, help="clean photographs at most (default 150)")
+    parser.add_argument("--patterns", type=int, default=6, help="of each kind of drawn pattern (default 6)")
+    parser.add_argument("--planted", type=int, default=4, help="textured photographs that lattices are planted in")
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    photos = [read_picture(path).rgb[0] for path in sorted(arguments.photos.iterdir())]
-    found = [inspect(x) for x in photos]
-    print(f"{len(photos)} clean photos: worst score {max(o.score for o in found):.3f}, verdicts", end=" ")
-    print({v: sum(o.verdict == v for o in found) for v in ("clean", "texture", "lattice")})
-    some = photos[:: arguments.every]
-    detection(some)
-    treatments(some, 2.0)
-    removal(photos)
-    if arguments.roc:
-        roc(some, arguments.roc)
+    started = time.perf_counter()
+    every = list(photographs(arguments.shared, arguments.wanted))
+    photos = every[:: max(1, len(every) // arguments.photos)][: arguments.photos]
+    drawn = list(patterns(arguments.wanted, arguments.patterns, photos))
+    figures: dict = {
+        "command": " ".join(["PYTHONPATH=. python", *sys.argv]),
+        "commit": commit(),
+        "date": date.today().isoformat(),
+    }
+    figures["set"] = arguments.wanted
+    figures["clean"] = clean([*photos, *drawn])
+    figures["clean"]["photographs"], figures["clean"]["drawn"] = len(photos), len(drawn)
+    print(json.dumps({k: v for k, v in figures["clean"].items() if k != "scores"}, indent=1), flush=True)
+    seeds = (101, 102) if arguments.wanted == REPORT else (1, 2)
+    smooth = [(x, quarter(x)) for x in map(smooth_scene, seeds)]
+    _write(arguments.out, figures)
+    figures["smooth"] = found_in(smooth, (1.0, 4.0), PERIODS)
+    textured = [(one.image, one.small) for one in photos[:: max(1, len(photos) // arguments.planted)]]
+    figures["textured"] = found_in(textured[: arguments.planted], (1.0, 4.0), (16, 32, 64))
+    figures["roc_area"] = roc(figures["clean"], figures["smooth"] | figures["textured"])
+    figures["forms"] = forms(smooth[0][0])
+    figures["treated"] = treated(smooth[0][0])
+    _write(arguments.out, figures)
+    figures["ultraflux"] = ultraflux(arguments.shared / "data/uhd")
+    figures["seconds"] = round(time.perf_counter() - started)
+    _write(arguments.out, figures)
+    print(json.dumps({k: figures[k] for k in ("roc_area", "forms", "treated", "ultraflux", "seconds")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import Size, Sizing, plan_target
-from ..op4ksr_core.lattice.inspector import inspect
-from ..op4ksr_core.lattice.report import in_a_few_words
+from ..op4ksr_core.lattice.inspector import inspect_made, worst
+from ..op4ksr_core.lattice.report import in_a_few_words, mesh_map
+from ..op4ksr_core.picture.framing import set_into
 from ..op4ksr_core.pipeline.framed import Framed, restore_framed
 from ..op4ksr_core.pipeline.memory import GB
 from ..op4ksr_core.pipeline.restore import restore
@@ -71,7 +72,11 @@ OUTPUTS = [
     io.Image.Output(tooltip="The large picture; with alpha where the input has four channels."),
     io.Mask.Output(tooltip="Its transparency; all 0 where the input had none."),
     io.Image.Output(display_name="before", tooltip="The input by Lanczos at the same size, to compare with."),
-    io.String.Output(display_name="report", tooltip="Size, time, memory, and whether the result has a lattice."),
+    io.String.Output(
+        display_name="report",
+        tooltip="Size, time, memory, and whether the model added a lattice, or texture in soft areas.",
+    ),
+    io.Mask.Output(display_name="texture map", tooltip="Where the model drew texture into soft areas, full at 8/255."),
 ]
 
 
@@ -103,21 +108,24 @@ def upscaled(
     with collecting() as fallbacks:
         made = restore_framed(pictures, sizing, restored, alpha, region)
     phases.finish()
-    report = _report(made, host, factor, time.perf_counter() - started, device, fallbacks, inspected)
+    parts = [_size_and_time(made, host, factor, time.perf_counter() - started, device)]
+    drawn = made.rgb.new_zeros(1, 1, 1).expand(len(made.rgb), *made.rgb.shape[-2:])
+    if inspected:
+        words, drawn = _check(made)
+        parts[0] += f", {words}"
+    report = "\n".join([*parts, *made.notes, *fallbacks])
     log.info("OP4KSR %s", report)
     tell_node(report)
     large, before = to_image(made.rgb), to_image(made.before)
     if made.alpha is None:
-        return io.NodeOutput(large, large.new_zeros(large.shape[:3]), before, report)
+        return io.NodeOutput(large, large.new_zeros(large.shape[:3]), before, report, drawn)
     transparent = made.alpha.to(large)
     if image.shape[-1] == 4 and (mask is None or is_placeholder(mask, image)):
         large = torch.cat([large, transparent.movedim(1, -1)], -1)
-    return io.NodeOutput(large, 1 - transparent[:, 0], before, report)
+    return io.NodeOutput(large, 1 - transparent[:, 0], before, report, drawn)
 
 
-def _report(
-    made: Framed, host: ComfyHost, factor: int, seconds: float, device: torch.device, fallbacks: list[str], check: bool
-) -> str:
+def _size_and_time(made: Framed, host: ComfyHost, factor: int, seconds: float, device: torch.device) -> str:
     plan = plan_target(made.frame.used, made.frame.target, token_px=2 * factor)
     parts = [f"{plan.source} -> {made.frame.canvas} px", f"{plan.tokens} tokens", f"{seconds:.1f} s"]
     if len(made.rgb) > 1:
@@ -126,15 +134,19 @@ def _report(
         parts.append(f"peak {torch.cuda.max_memory_allocated(device) / GB:.1f} GB")
     else:
         parts.append(f"about {host.largest_work(plan) / GB:.1f} GB at most (estimated)")
-    if check:
-        parts.append(_lattice(made.rgb))
-    return "\n".join([", ".join(parts), *made.notes, *fallbacks])
+    return ", ".join(parts)
 
 
-def _lattice(pictures: Tensor) -> str:
+def _check(made: Framed) -> tuple[str, Tensor]:
+    """What the model added that is no detail: in words, of the worst of a batch; texture maps (B, H, W) in [0, 1]."""
+    pictures, canvas = made.enlarged.float().cpu(), made.rgb.shape[-2:]
     if min(pictures.shape[-2:]) < _SMALLEST_INSPECTED:
-        return "too small for a lattice check"
-    return in_a_few_words(max((inspect(one) for one in pictures), key=lambda found: found.score))
+        return "too small for a lattice check", torch.zeros(1, 1, 1).expand(len(pictures), *canvas)
+    found = [inspect_made(x, y) for x, y in zip(pictures, made.lr.float().cpu(), strict=True)]
+    maps = torch.stack([mesh_map(one.mesh, pictures.shape[-2:]) for one in found])
+    one = worst(found)
+    basis = "judged on what was added" if one.referenced else one.note
+    return f"{in_a_few_words(one)} ({basis})", set_into(maps[:, None], made.frame)[:, 0]
 
 
 SIZE_MODES = ("long side", "short side", "scale", "megapixels", "fit", "crop", "pad")
@@ -251,7 +263,7 @@ class UpscaleTo4K(io.ComfyNode):
                         "lattice_check",
                         default=True,
                         optional=True,
-                        tooltip="Look for a lattice in the result and report it.",
+                        tooltip="Look for a lattice and for texture in soft areas that the model added; report them.",
                     )
                 ),
                 WINDOW,

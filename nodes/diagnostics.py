@@ -150,7 +150,8 @@ class ThetaSweep(io.ComfyNode):
             picture = variant.picture[0]
             bar.step("inspect")
             frames = frames or sweep.choose_frames(picture)
-            trials.append(sweep.judge(theta, sigma, picture, frames, trials[0] if trials else None))
+            first = trials[0] if trials else None
+            trials.append(sweep.judge(theta, sigma, picture, frames, first, lr[0], variant.plain[0]))
         comfy.model_management.throw_exception_if_processing_interrupted()
         bar.finish()
         best = sweep.best(trials)

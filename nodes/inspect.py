@@ -1,16 +1,16 @@
 """The periodicity inspector as nodes."""
 
+from dataclasses import replace
+
 import comfy.model_management
 import comfy.utils
 import torch
 from comfy_api.latest import io
 
 from ..op4ksr_core.errors import ImageError, SettingError
-from ..op4ksr_core.geometry import Size
-from ..op4ksr_core.lattice.inspector import inspect
+from ..op4ksr_core.lattice.inspector import ap_loss, inspect, worst
 from ..op4ksr_core.lattice.report import draw_report, mask, overlay, sentences
 from ..op4ksr_core.lattice.suppress import dithered, suppress
-from ..op4ksr_core.picture.resample import resize
 from .convert import to_bchw, to_image
 from .schema import node_schema
 
@@ -32,8 +32,8 @@ class InspectPeriodicity(io.ComfyNode):
             "Inspect",
             "Periodicity inspector (OP4KSR)",
             ["lattice", "grid artifact", "fft", "pattern", "quality check"],
-            description="Finds the faint lattice that a decoder or one-step transformer may leave: its period, its "
-            "strength, and where it is.",
+            description="Finds the faint lattice that a decoder or one-step transformer may leave, and texture drawn "
+            "into soft areas: how strong, and where. Connect before for the sharper verdict.",
             inputs=[
                 io.Image.Input("image", tooltip="At least 32 px a side; of a batch, each picture is inspected."),
                 io.String.Input(
@@ -43,7 +43,15 @@ class InspectPeriodicity(io.ComfyNode):
                     "search", default=True, tooltip="On: any period from 4 to 128 px is looked for. Off: those alone."
                 ),
                 io.Image.Input(
-                    "reference", optional=True, tooltip="Ground truth or the input: L_AP is measured against it."
+                    "reference",
+                    optional=True,
+                    tooltip="Ground truth or the input: L_AP is measured against it; what it explains is not judged.",
+                ),
+                io.Image.Input(
+                    "before",
+                    optional=True,
+                    tooltip="The small picture before upscaling, or its plain enlargement: only what was added to it "
+                    "is judged.",
                 ),
             ],
             outputs=[
@@ -52,28 +60,35 @@ class InspectPeriodicity(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What was found, in plain sentences."),
                 io.Image.Output(display_name="picture", tooltip="Spectrum, autocorrelation, heat map and verdict."),
                 io.Mask.Output(display_name="heat map", tooltip="Local strength of the lattice, full at 2/255."),
-                io.Image.Output(display_name="overlay", tooltip="The picture in grey, the lattice in red."),
+                io.Image.Output(
+                    display_name="overlay",
+                    tooltip="The picture in grey, the lattice in red, texture in soft areas in blue.",
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, image, periods: str, search: bool, reference=None) -> io.NodeOutput:
+    def execute(cls, image, periods: str, search: bool, reference=None, before=None) -> io.NodeOutput:
         pictures, wanted = to_bchw(image), periods_of(periods)
-        references = [None] * len(pictures) if reference is None else matching(to_bchw(reference), pictures)
+        truths = matching(reference, len(pictures))
+        references = truths if before is None else matching(before, len(pictures))
         found = []
         bar = comfy.utils.ProgressBar(len(pictures))
-        for x, y in zip(pictures, references, strict=True):
+        for x, y, truth in zip(pictures, references, truths, strict=True):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            found.append(inspect(x, y, wanted, search))
+            one = inspect(x, y, wanted, search)
+            if before is not None:
+                one = replace(one, ap_loss=None if truth is None else ap_loss(x, truth))
+            found.append(one)
             bar.update(1)
-        worst = max(found, key=lambda inspection: inspection.score)
+        first = worst(found)
         reports = [
             " ".join([f"Picture {n}: {one.verdict}, score {one.score:.2f}.", *sentences(one)])
             for n, one in enumerate(found, 1)
         ]
         return io.NodeOutput(
-            worst.score,
-            round(worst.period),
+            first.score,
+            round(first.period),
             "\n".join(reports),
             to_image(torch.stack([draw_report(x, one) for x, one in zip(pictures, found, strict=True)])),
             torch.stack([mask(one, pictures.shape[-2:]) for one in found]),
@@ -81,11 +96,14 @@ class InspectPeriodicity(io.ComfyNode):
         )
 
 
-def matching(references: torch.Tensor, pictures: torch.Tensor) -> list[torch.Tensor]:
-    """One reference per picture, enlarged to its size. Raises ImageError where the counts differ."""
-    if len(references) not in (1, len(pictures)):
-        raise ImageError(f"There are {len(pictures)} pictures and {len(references)} references; give one, or as many.")
-    return list(resize(references, Size(*pictures.shape[-2:])).expand(len(pictures), -1, -1, -1))
+def matching(image: torch.Tensor | None, count: int) -> list[torch.Tensor | None]:
+    """One reference (3, h, w) per picture, None without any. Raises ImageError where the counts differ."""
+    if image is None:
+        return [None] * count
+    references = to_bchw(image)
+    if len(references) not in (1, count):
+        raise ImageError(f"There are {count} pictures and {len(references)} references; give one, or as many.")
+    return list(references.expand(count, -1, -1, -1))
 
 
 class SuppressLattice(io.ComfyNode):
@@ -97,7 +115,20 @@ class SuppressLattice(io.ComfyNode):
             ["remove pattern", "descreen", "grid artifact", "notch filter"],
             description="Removes a lattice that the inspector finds, and nothing else: a picture without one comes "
             "back as it is. Noise of one 8-bit step keeps rounding from bringing a faint lattice back.",
-            inputs=[io.Image.Input("image", tooltip="At least 32 px a side.")],
+            inputs=[
+                io.Image.Input("image", tooltip="At least 32 px a side."),
+                io.Image.Input(
+                    "before",
+                    optional=True,
+                    tooltip="The small picture before upscaling: nothing that it explains is touched.",
+                ),
+                io.Boolean.Input(
+                    "calm_mesh",
+                    default=False,
+                    optional=True,
+                    tooltip="Also calm a mesh in areas that are soft in before.",
+                ),
+            ],
             outputs=[
                 io.Image.Output(tooltip="Without the lattice."),
                 io.String.Output(display_name="report", tooltip="What was found and removed."),
@@ -105,16 +136,21 @@ class SuppressLattice(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image) -> io.NodeOutput:
+    def execute(cls, image, before=None, calm_mesh: bool = False) -> io.NodeOutput:
+        if calm_mesh and before is None:
+            raise SettingError("calm_mesh needs the small picture: connect it to before, or switch calm_mesh off.")
         out, lines = [], []
         bar = comfy.utils.ProgressBar(len(image))
         to_bchw(image)  # refuses what is no picture
-        for x in image.movedim(-1, 1).float():  # alpha, if there is any, stays
+        references = matching(before, len(image))
+        for x, small in zip(image.movedim(-1, 1).float(), references, strict=True):  # alpha, if there is any, stays
             comfy.model_management.throw_exception_if_processing_interrupted()
-            found = inspect(x)
-            out.append(dithered(suppress(x, found.lattice)) if found.lattice else x)
+            found = inspect(x, small)
+            mesh = found.mesh if calm_mesh and found.mesh.found else None
+            treated = found.lattice is not None or mesh is not None
+            out.append(dithered(suppress(x, found.lattice, small, mesh)) if treated else x)
             change = float((out[-1] - x).abs().mean()) * 255
-            done = f"Removed: {change:.2f}/255 a pixel." if found.lattice else "Nothing was changed."
-            lines.append(f"{found.reason} {done}")
+            done = f"Removed: {change:.2f}/255 a pixel." if treated else "Nothing was changed."
+            lines.append(f"{found.reason} {found.note} {done}".replace("  ", " "))
             bar.update(1)
         return io.NodeOutput(to_image(torch.stack(out)), "\n".join(lines))

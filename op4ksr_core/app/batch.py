@@ -27,17 +27,21 @@ from ..files import (
     is_same_file,
 )
 from ..geometry import Size, Sizing
+from ..lattice.inspector import inspect_made
+from ..lattice.report import in_a_few_words
 from ..picture.before_after import save_before_after
 from ..picture.convert import as_picture
 from ..picture.header import MAX_MEGAPIXELS, read_header
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
-from ..pipeline.framed import restore_framed
+from ..pipeline.framed import Framed, restore_framed
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
 
 log = logging.getLogger("op4ksr")
+
+_SMALLEST_CHECKED = 64
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: status `done`, `skipped` or `failed`, sizes as WIDTHxHEIGHT."""
+    """What became of a job: status `done`, `skipped` or `failed`, sizes as WIDTHxHEIGHT.
+
+    check: whether the model added a lattice or a mesh to the small picture, in a few words.
+    """
 
     source: str
     output: str
@@ -61,6 +68,7 @@ class Result:
     target_size: str = ""
     notes: tuple[str, ...] = ()
     error: str = ""
+    check: str = ""
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -77,6 +85,7 @@ class BatchSettings:
     strip: bool = False
     strength_mask: str | None = None
     max_megapixels: float = MAX_MEGAPIXELS
+    check: bool = True
 
 
 def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png", unread: list[Path] | None = None) -> list[Job]:
@@ -288,7 +297,19 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     if settings.strip:
         _write_strip(job, picture, larger)
     sizes = str(source), str(frame.canvas)
-    return Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.notes)
+    check = _check(made) if settings.check else ""
+    return Result(
+        str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.notes, check=check
+    )
+
+
+def _check(made: Framed) -> str:
+    """What the model added to the small picture that is no detail, in a few words."""
+    if min(made.enlarged.shape[-2:]) < _SMALLEST_CHECKED:
+        return "too small for a lattice check"
+    found = inspect_made(made.enlarged[0].cpu(), made.lr[0].cpu())
+    basis = "judged on what was added" if found.referenced else found.note
+    return f"{in_a_few_words(found)} ({basis})"
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,9 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..errors import Op4ksrError
+from torch import Tensor
+
+from ..errors import Op4ksrError, SettingError
 from ..files import check_targets, json_text, printable, write_atomically
 from ..lattice.inspector import Inspection, inspect
 from ..lattice.report import draw_report, sentences
@@ -20,16 +22,23 @@ from .options import add_inputs
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
-    parser.add_argument("--reference", metavar="F", help="ground truth of the same size: L_AP is measured against it")
+    parser.add_argument(
+        "--reference",
+        metavar="F",
+        help="the small picture before upscaling, or a ground truth: what it explains is not judged; L_AP's target",
+    )
     parser.add_argument("--periods", type=int, nargs="+", default=[8, 16, 32], metavar="PX", help="periods to report")
     parser.add_argument("--only", action="store_true", help="look for those periods alone")
     parser.add_argument("--report", metavar="DIR", help="write a report picture of each")
     parser.add_argument("--suppress", metavar="DIR", help="write each picture without its lattice")
+    parser.add_argument("--calm-mesh", action="store_true", help="with --suppress and --reference: calm a mesh too")
     parser.add_argument("--json", action="store_true", help="print one JSON list instead of a table")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 1 if a picture could not be read or inspected, else 0. Raises Op4ksrError before any work."""
+    if arguments.calm_mesh and not (arguments.suppress and arguments.reference):
+        raise SettingError("--calm-mesh needs --suppress DIR, and the small picture as --reference.")
     folders = {name: getattr(arguments, name) for name in ("report", "suppress")}
     # Without a folder nothing is written; no input lies below the null device.
     unread: list[Path] = []
@@ -45,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             if folders["report"]:
                 _write_report(report.output, picture, found)
             if folders["suppress"]:
-                _write_cleaned(cleaned.output, picture, found)
+                _write_cleaned(cleaned.output, picture, found, reference, arguments.calm_mesh)
             rows.append(row_of(report.source, found))
         except Op4ksrError as error:
             rows.append({"file": str(report.source), "error": str(error)})
@@ -68,6 +77,15 @@ def row_of(source: Path, found: Inspection) -> dict:
         "decibels": {str(period): round(value, 2) for period, value in found.suspects.items()},
         "autocorrelation": None if found.autocorrelation is None else found.autocorrelation.tolist(),
         "ap_loss": found.ap_loss,
+        "reference": found.referenced,
+        "note": found.note,
+        "mesh": {
+            "found": found.mesh.found,
+            "per_mille": round(found.mesh.per_mille, 2),
+            "soft": round(found.mesh.soft, 4),
+            "largest": round(found.mesh.largest, 2),
+            "pitch_px": round(found.mesh.pitch, 2),
+        },
         "peaks": [asdict(peak) for peak in found.peaks[:24]],
         "sentences": sentences(found),
     }
@@ -75,19 +93,25 @@ def row_of(source: Path, found: Inspection) -> dict:
 
 def table_of(rows: list[dict]) -> str:
     """Lines of a fixed-width table, errors in full below it."""
-    lines = [f"{'score':>6} {'period':>7} {'1/255':>6} {'verdict':<8} {'JPEG':<5} file"]
+    lines = [f"{'score':>6} {'period':>7} {'1/255':>6} {'verdict':<8} {'JPEG':<5} {'mesh':>6} file"]
     for row in rows:
         if "error" not in row:
             grid = "grid" if row["jpeg_grid"] else ""
             numbers = f"{row['score']:6.2f} {row['period_px']:7.4g} {row['amplitude']:6.2f}"
-            lines.append(f"{numbers} {row['verdict']:<8} {grid:<5} {printable(row['file'])}")
+            lines.append(f"{numbers} {row['verdict']:<8} {grid:<5} {_mesh_cell(row)} {printable(row['file'])}")
     return "\n".join(lines + [printable(f"failed {row['file']}: {row['error']}") for row in rows if "error" in row])
 
 
-def _write_cleaned(path: Path, picture: Picture, found: Inspection) -> None:
+def _mesh_cell(row: dict) -> str:
+    """Per mille of the soft areas with a mesh, where one is found."""
+    return f"{row['mesh']['per_mille']:6.1f}" if row["mesh"]["found"] else " " * 6
+
+
+def _write_cleaned(path: Path, picture: Picture, found: Inspection, reference: Tensor | None, calm: bool) -> None:
     rgb = picture.rgb
-    if found.lattice is not None:
-        cleaned = suppress(rgb[0], found.lattice)
+    mesh = found.mesh if calm and found.mesh.found else None
+    if found.lattice is not None or mesh is not None:
+        cleaned = suppress(rgb[0], found.lattice, reference, mesh)
         rgb = (dithered(cleaned) if picture.depth == 8 else cleaned)[None]
     write_picture(path, replace(picture, rgb=rgb))
 

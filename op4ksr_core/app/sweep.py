@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         for (theta, sigma), variant in zip(pairs, variants, strict=True):
             rgb = variant.picture[0]
             frames = frames or sweep.choose_frames(rgb)
-            trials.append(sweep.judge(theta, sigma, rgb, frames, trials[0] if trials else None))
+            first = trials[0] if trials else None
+            trials.append(sweep.judge(theta, sigma, rgb, frames, first, filled[0], variant.plain[0]))
             if arguments.pictures:
                 name = f"{job.output.stem}_theta{theta:g}_sigma{sigma:g}.png"
                 alpha = picture.alpha

@@ -74,6 +74,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--overwrite", action="store_true", help="make finished outputs again")
     out.add_argument("--strip", action="store_true", help="also write a before/after strip of each picture")
     out.add_argument("--json", metavar="FILE", help="write a summary of the run")
+    out.add_argument("--no-check", action="store_true", help="do not look for a lattice or a mesh in the results")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.strip,
         getattr(arguments, "strength_mask", None),
         getattr(arguments, "max_megapixels", MAX_MEGAPIXELS),
+        not arguments.no_check,
     )
     if batch.strength_mask:
         read_mask(batch.strength_mask)  # what is wrong with it is said now, not at each picture

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ..errors import SettingError
-from ..lattice.inspector import inspect
+from ..lattice.inspector import Inspection, inspect, inspect_made
 from ..lattice.spectrum import high_passed, luma255
 from ..picture.charts import COLOURS, INK, RED, Axis, Chart, Curve, font
 from ..picture.convert import as_picture
@@ -19,6 +19,7 @@ CROP = 256
 _CONTRAST = 16  # of the flat crop, so that 1/255 can be seen
 _NEAR = 0.05  # scores that count as equal,
 _SHARP = 0.99  # and share of the greatest sharpness
+_PITCH, _PITCH_NEAR = 3.0, 1.0  # dB over the background that the 32-px pitch may stand, and over the lowest
 _LABEL, _GAP = 46, 8
 
 
@@ -36,9 +37,10 @@ class Frames:
 class Trial:
     """One setting's result.
 
-    score, period: the inspector's. decibels: the 32-px pitch's own lattice points over their background, 0 being
-    chance. sharpness: variance of the Laplacian of luma in 1/255. change: mean difference to the first trial in both
-    crops, 1/255. detail, flat: the crops, (3, side, side) in [0, 1].
+    score, period: the inspector's, the higher of the picture and of the one before compensation, which can hide a
+    lattice. decibels: the 32-px pitch's own lattice points over their background before compensation, 0 being chance.
+    sharpness: variance of the Laplacian of luma in 1/255. change: mean difference to the first trial in both crops,
+    1/255. detail, flat: the crops, (3, side, side) in [0, 1].
     """
 
     theta: float
@@ -102,9 +104,24 @@ def choose_frames(image_chw: Tensor) -> Frames:
     return Frames(side, (busiest[0] * step, busiest[1] * step), half, (quiet[0] * step, quiet[1] * step))
 
 
-def judge(theta: float, sigma: float, picture_chw: Tensor, frames: Frames, first: Trial | None = None) -> Trial:
-    """Measures one result (3, H, W) in [0, 1]. `first` is the trial that `change` compares with, itself if None."""
-    found = inspect(picture_chw, suspects=(32,))
+def judge(
+    theta: float,
+    sigma: float,
+    picture_chw: Tensor,
+    frames: Frames,
+    first: Trial | None = None,
+    small_chw: Tensor | None = None,
+    plain_chw: Tensor | None = None,
+) -> Trial:
+    """Measures one result (3, H, W) in [0, 1]. `first` is the trial that `change` compares with, itself if None.
+
+    `small_chw` (3, h, w) is the picture it was made from: only what was added to it is judged. `plain_chw` (3, H, W) is
+    the result before compensation.
+    """
+    plain = _inspected(picture_chw if plain_chw is None else plain_chw, small_chw)
+    found = plain
+    if plain_chw is not None and not torch.equal(plain_chw, picture_chw):
+        found = max(plain, _inspected(picture_chw, small_chw), key=lambda one: one.score)
     places = ((frames.detail, frames.side), (frames.flat, frames.flat_side))
     crops = [picture_chw[:, top : top + side, left : left + side].clone() for (top, left), side in places]
     change = 0.0
@@ -112,14 +129,25 @@ def judge(theta: float, sigma: float, picture_chw: Tensor, frames: Frames, first
         pairs = zip(crops, (first.detail, first.flat), strict=True)
         change = 255 / 2 * sum(float((a - b).abs().mean()) for a, b in pairs)
     return Trial(
-        theta, sigma, found.score, found.period, found.suspects[32], sharpness(picture_chw), change, crops[0], crops[1]
+        theta, sigma, found.score, found.period, plain.suspects[32], sharpness(picture_chw), change, crops[0], crops[1]
     )
 
 
+def _inspected(picture_chw: Tensor, small_chw: Tensor | None) -> Inspection:
+    if small_chw is None:
+        return inspect(picture_chw, suspects=(32,))
+    return inspect_made(picture_chw, small_chw, suspects=(32,))
+
+
 def best(trials: Sequence[Trial]) -> Trial:
-    """Of the trials whose score is within 0.05 of the lowest, the sharpest; within 1 % of it, the first given."""
-    least = min(trial.score for trial in trials)
-    clean = [trial for trial in trials if trial.score <= least + _NEAR]
+    """Of the trials whose score is within 0.05 of the lowest, the sharpest; within 1 % of it, the first given.
+
+    Trials whose 32-px pitch stands more than 3 dB over its background, and 1 dB over the lowest, are left out.
+    """
+    quiet = max(_PITCH, min(trial.decibels for trial in trials) + _PITCH_NEAR)
+    fine = [trial for trial in trials if trial.decibels <= quiet]
+    least = min(trial.score for trial in fine)
+    clean = [trial for trial in fine if trial.score <= least + _NEAR]
     wanted = _SHARP * max(trial.sharpness for trial in clean)
     return next(trial for trial in clean if trial.sharpness >= wanted)
 

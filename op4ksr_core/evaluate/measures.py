@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import ImageError
+from ..errors import ImageError, NotMeasurable
 from ..lattice.autocorrelation import autocorrelation_loss
 from ..lattice.inspector import inspect
 
@@ -84,9 +84,15 @@ def l_ap(a: Tensor, b: Tensor) -> float:
     return float(autocorrelation_loss(a, b))
 
 
-def periodicity(a: Tensor) -> float:
-    """The periodicity inspector's score, 0 (no lattice) to 1; without a ground truth."""
-    return inspect(a[0]).score
+def periodicity(a: Tensor, truth: Tensor | None = None) -> float:
+    """The periodicity inspector's score, 0 (no lattice) to 1; with a ground truth, of what that does not explain.
+
+    Raises NotMeasurable where the truth shows something else, or the picture is too small.
+    """
+    try:
+        return inspect(a[0], None if truth is None else truth[0]).score
+    except ImageError as error:
+        raise NotMeasurable(str(error)) from error
 
 
 def _check_side(x: Tensor, side: int, name: str) -> None:

@@ -13,7 +13,7 @@ from ..optional import is_installed
 from . import measures, sharpness
 from .niqe import niqe
 
-PAIR, SINGLE, SET = "pair", "single", "set"
+PAIR, SINGLE, SET, EITHER = "pair", "single", "set", "either"
 """A picture and its ground truth; a picture alone; all pictures of a method at once."""
 
 
@@ -94,7 +94,8 @@ class Metric:
 
     def __call__(self, picture: Tensor, truth: Tensor | None, tiles: Tiles) -> float:
         """Its value for a picture (1, 3, H, W) in [0, 1], and its ground truth if it is a metric of pairs."""
-        pictures = (picture,) if self.kind == SINGLE else (picture, truth)
+        alone = self.kind == SINGLE or (self.kind == EITHER and truth is None)
+        pictures = (picture,) if alone else (picture, truth)
         measure = self.measure or _pyiqa(self.name)
         if not self.tiled:
             return float(measure(*pictures))
@@ -138,7 +139,7 @@ METRICS = {
         Metric("right", "right", PAIR, True, "", False, sharpness.right),
         Metric("niqe", "NIQE", SINGLE, False, "scipy", False, niqe),
         Metric("l_ap", "L_AP", PAIR, False, "", False, measures.l_ap),
-        Metric("periodicity", "lattice", SINGLE, False, "", False, measures.periodicity),
+        Metric("periodicity", "lattice", EITHER, False, "", False, measures.periodicity),
         _deep("lpips", "LPIPS", PAIR, False),
         _deep("dists", "DISTS", PAIR, False),
         _deep("topiq_fr", "TOPIQ-FR", PAIR, True),
@@ -172,7 +173,7 @@ def find_metrics(names: Sequence[str], with_truth: bool) -> tuple[list[Metric], 
     for metric in METRICS.values():
         if metric.name in wanted:
             reason = metric.missing()
-            if not with_truth and metric.kind != SINGLE:
+            if not with_truth and metric.kind not in (SINGLE, EITHER):
                 reason = "it compares with a ground truth: name one with --gt"
             if reason:
                 absent[metric.name] = reason

@@ -10,16 +10,19 @@ from ..picture.charts import COLOURS, INK, RED, Axis, Chart, Curve, font
 from ..picture.convert import as_picture, as_tensor
 from .autocorrelation import LAGS, autocorrelation
 from .inspector import Inspection
+from .mesh import Mesh
 from .spectrum import high_passed, luma255
 
 _SIDE, _GAP, _TOP = 460, 40, 40
 
 
 def overlay(image_chw: Tensor, inspection: Inspection) -> Tensor:
-    """The picture in grey (3, H, W) with the lattice's local strength in red, full at 2/255."""
-    strength = mask(inspection, image_chw.shape[-2:])
+    """The picture in grey (3, H, W), the lattice's local strength in red, full at 2/255, a mesh in blue, at 8/255."""
+    lattice, mesh = mask(inspection, image_chw.shape[-2:]), mesh_map(inspection.mesh, image_chw.shape[-2:])
     grey = luma255(image_chw) / 255
-    return torch.stack([grey + (1 - grey) * strength, grey * (1 - strength), grey * (1 - strength)])
+    red = grey + (1 - grey) * lattice
+    others = grey * (1 - lattice)
+    return torch.stack([red * (1 - mesh), others * (1 - mesh), others + (1 - others) * mesh])
 
 
 def mask(inspection: Inspection, shape: torch.Size) -> Tensor:
@@ -28,12 +31,20 @@ def mask(inspection: Inspection, shape: torch.Size) -> Tensor:
     return (heat[0, 0] / 2).clamp(0, 1)
 
 
+def mesh_map(mesh: Mesh, shape: torch.Size) -> Tensor:
+    """Where texture was drawn into soft areas, at any size (H, W), in [0, 1]: its strength over 8/255."""
+    if not mesh.found:
+        return torch.zeros(tuple(shape))
+    spread = torch.nn.functional.interpolate(mesh.map[None, None], size=tuple(shape), mode="bilinear")
+    return (spread[0, 0] / 8).clamp(0, 1)
+
+
 def draw_report(image_chw: Tensor, inspection: Inspection) -> Tensor:
     """The report as a picture (3, 1060, 1040) in [0, 1]."""
     sheet = Image.new("RGB", (2 * _SIDE + 3 * _GAP, 2 * _SIDE + 2 * _GAP + _TOP + 20), "white")
     draw = ImageDraw.Draw(sheet)
     places = [(_GAP + i * (_SIDE + _GAP), _TOP + j * (_SIDE + _GAP)) for j in (0, 1) for i in (0, 1)]
-    titles = ("Spectrum over its background", "Autocorrelation of luma", "Where (red: 2/255)", "Verdict")
+    titles = ("Spectrum over its background", "Autocorrelation of luma", "Where (red: lattice, blue: mesh)", "Verdict")
     for (x, y), title in zip(places, titles, strict=True):
         draw.text((x, y - 26), title, fill=INK, font=font(18))
     sheet.paste(_spectrum(inspection), places[0])
@@ -91,13 +102,24 @@ def _words(draw: ImageDraw.ImageDraw, place: tuple[int, int], inspection: Inspec
 
 
 def in_a_few_words(found: Inspection) -> str:
-    """Whether there is a lattice, how strong, and what to do about one that can be seen (score 0.5 and more)."""
+    """Whether there is a lattice or a mesh, how strong, and what to do about one that can be seen."""
+    return "; ".join([_lattice_in_words(found), *_mesh_in_words(found.mesh)])
+
+
+def _lattice_in_words(found: Inspection) -> str:
     score = f"(score {found.score:.2f})"
     if found.verdict != "lattice":
         return f"no lattice {score}"
     if found.score < 0.5:
         return f"a trace of a lattice of {found.period:g} px, too faint to see {score}"
     return f"lattice of {found.period:g} px {score}: try the node Suppress lattice"
+
+
+def _mesh_in_words(mesh: Mesh) -> list[str]:
+    if not mesh.found:
+        return []
+    pitch = f"pitch about {mesh.pitch:.0f} px, " if mesh.pitch else ""
+    return [f"texture in soft areas: {mesh.per_mille:.0f} per mille, {pitch}up to {mesh.largest:.0f}/255, see the map"]
 
 
 def sentences(inspection: Inspection) -> list[str]:
@@ -108,7 +130,29 @@ def sentences(inspection: Inspection) -> list[str]:
         lines.append(f"Over their background, in flat areas: {suspects} (0 dB is chance).")
     if inspection.jpeg_grid:
         lines.append("JPEG's 8-px block grid stands out too.")
+    lines.append(_basis(inspection))
+    lines.append(_soft_areas(inspection.mesh))
     if inspection.ap_loss is not None:
         lines.append(f"L_AP against the reference: {inspection.ap_loss:.3g}.")
     lines.append(f"Confidence {inspection.confidence:.2f} of 1.")
     return lines
+
+
+def _basis(inspection: Inspection) -> str:
+    """What the verdict is on."""
+    basis = "Judged on what was added to the small picture (a reference was used)."
+    if not inspection.referenced:
+        basis = "Judged without the small picture, so weaker: connect or name the picture that was enlarged."
+    return f"{basis} {inspection.note}".strip()
+
+
+def _soft_areas(mesh: Mesh) -> str:
+    """What there is of a mesh, and what it was told by."""
+    if mesh.per_mille == 0:
+        return f"No mesh in soft areas ({mesh.soft:.0%} of the picture is soft)."
+    amount = f"{mesh.per_mille:.1f} per mille of them, pitch about {mesh.pitch:.1f} px, up to {mesh.largest:.1f}/255"
+    if mesh.found:
+        return f"Texture in soft areas: {amount}; see the map."
+    if not mesh.referenced:
+        return f"Fine texture where the picture is soft: {amount}. It may be the picture's own."
+    return f"Texture in soft areas: {amount}; too little, or too mixed, for a mesh."

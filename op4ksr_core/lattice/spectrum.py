@@ -73,13 +73,23 @@ def high_passed(y: Tensor) -> Tensor:
     return out
 
 
+def activity(y: Tensor) -> Tensor:
+    """Mean square of (H, W) over 17 x 17 px."""
+    out = torch.empty_like(y)
+    for read, keep, write in strips(len(y), _LOCAL):
+        out[write] = box(y[read].square(), _LOCAL).clamp_min_(0)[keep]
+    return out
+
+
+def reciprocal(variance: Tensor) -> Tensor:
+    """The weight 1 / (variance + 1), in place."""
+    return variance.add_(1).reciprocal_()
+
+
 def whitened(y: Tensor) -> tuple[Tensor, Tensor]:
     """Luma (H, W) -> (high-passed luma, weight 1 / (local variance + 1)), so that flat areas count."""
     residual = high_passed(y)
-    weight = torch.empty_like(residual)
-    for read, keep, write in strips(len(y), _LOCAL):
-        weight[write] = box(residual[read].square(), _LOCAL).clamp_min_(0).add_(1).reciprocal_()[keep]
-    return residual, weight
+    return residual, reciprocal(activity(residual))
 
 
 def high_pass_gain(fy: Tensor, fx: Tensor) -> Tensor:
@@ -177,11 +187,17 @@ def ratio_at(ratio: Tensor, fy: Tensor, fx: Tensor, shape: torch.Size) -> Tensor
 
 
 def comb(ratio: Tensor, shape: torch.Size, frequency: float, orders: int = LONGEST) -> float:
-    """How far a frequency's own lattice points stand above chance, in standard deviations of chance.
+    """How far a frequency's own lattice points stand above chance, in standard deviations of chance."""
+    return excess(ratio_at(ratio, *lattice_points(frequency, orders), shape))
+
+
+def excess(r: Tensor) -> float:
+    """How far these ratios stand above chance together, in standard deviations of chance; 0 for none.
 
     A point of ratio r weighs r - ln r - 1 where r > 1: the log-likelihood of a wave there. Over noise, r being
     exponential, that has mean 0.149 and standard deviation 0.417.
     """
-    r = ratio_at(ratio, *lattice_points(frequency, orders), shape)
+    if len(r) == 0:
+        return 0.0
     weight = torch.where(r > 1, r - r.clamp_min(1).log() - 1, 0)
     return float((weight.sum() - 0.1485 * len(r)) / (0.417 * math.sqrt(len(r))))

@@ -1,32 +1,77 @@
-"""A lattice taken out of a picture, and nothing else."""
+"""A lattice taken out of a picture, a mesh calmed, and nothing else."""
 
 import torch
 from torch import Tensor
 
-from .spectrum import background_at, high_passed, lattice_points, luma255, whitened
+from .mesh import Mesh, mesh_mask
+from .reference import added_to, enlarge
+from .spectrum import background_at, box, high_passed, lattice_points, luma255, whitened
 from .waves import Lattice, amplitudes, spread, waves
 
+MOST = 8.0
+"""1/255: no pixel of a channel is changed by more."""
+
 _NOTCHED = 0.003  # share of the spectrum that notches may take
+_PASSES = 2  # the weights of the first are lower on lines of the lattice, so that it takes too little
+_CALMED = 9  # px of the mean that a mesh is calmed towards
 
 
-def suppress(image_chw: Tensor, lattice: Lattice | None) -> Tensor:
+def suppress(
+    image_chw: Tensor, lattice: Lattice | None, reference_chw: Tensor | None = None, mesh: Mesh | None = None
+) -> Tensor:
     """The picture (C, H, W) in [0, 1] without the lattice that the inspector found in it, training-free.
 
     First each channel's own waves at the lattice's frequencies, as strong as the lattice is in each block; then a comb
     of notches, three bins wide, that bring what the whole picture still has at these points down to its background.
-    Without a lattice the picture comes back as it is; alpha is untouched.
+    With the small picture (1, 3 or 4, h, w) both are measured on what it does not explain, so that nothing of it is
+    touched. `mesh` is calmed too where one is given, to the detail that the enlarged small picture has there. No pixel
+    changes by more than 8/255. Without lattice and mesh the picture comes back as it is; alpha is untouched. Raises
+    ImageError as `inspect` does on a reference.
     """
-    if lattice is None:
+    if lattice is None and mesh is None:
         return image_chw.clone()
-    _, weight = whitened(luma255(image_chw))
-    gain = spread(lattice.gain, lattice.block, image_chw.shape[-2:])
     out = image_chw.float().clone()
-    for channel in range(min(3, len(out))):
-        plane = out[channel] * 255
-        amplitude = amplitudes(high_passed(plane), weight, lattice)
-        plane = plane - gain * waves(amplitude, lattice.fy, lattice.fx, plane.shape)
-        out[channel] = notched(plane, lattice.frequency) / 255
-    return out.clamp(0, 1)
+    colours = range(min(3, len(out)))
+    if lattice is not None:
+        explained = [_explained(image_chw, channel, reference_chw) for channel in colours]
+        for _ in range(_PASSES):
+            luma = luma255(out)
+            for channel in colours:
+                out[channel] = without(out[channel] * 255, lattice, luma, explained[channel]) / 255
+    if mesh is not None:
+        for channel in colours:
+            out[channel] += _calming(out[channel] * 255, mesh, channel, reference_chw) / 255
+    change = (out - image_chw).clamp_(-MOST / 255, MOST / 255)
+    return (image_chw + change).clamp(0, 1)
+
+
+def without(plane: Tensor, lattice: Lattice, luma: Tensor, explained: Tensor | None) -> Tensor:
+    """One channel (H, W) in 1/255 less the lattice; `explained`, high-passed, is not looked at."""
+    _, weight = whitened(luma)
+    kept = torch.zeros_like(plane) if explained is None else explained
+    amplitude = amplitudes(high_passed(plane) - kept, weight, lattice)
+    gain = spread(lattice.gain, lattice.block, plane.shape)
+    plane = plane - gain * waves(amplitude, lattice.fy, lattice.fx, plane.shape)
+    return notched(plane - kept, lattice.frequency) + kept
+
+
+def _explained(image_chw: Tensor, channel: int, reference_chw: Tensor | None) -> Tensor | None:
+    """What the reference explains of a channel, high-passed (H, W) in 1/255; None without one that tells."""
+    if reference_chw is None:
+        return None
+    small = reference_chw[min(channel, len(reference_chw) - 1)][None]
+    found = added_to(image_chw[channel] * 255, small)
+    return None if found is None else found.explained
+
+
+def _calming(plane: Tensor, mesh: Mesh, channel: int, reference_chw: Tensor | None) -> Tensor:
+    """What takes the fine detail inside the mesh to that of the enlarged reference, or to none without one."""
+    fine = plane - box(plane, _CALMED)
+    if reference_chw is not None:
+        small = reference_chw[min(channel, len(reference_chw) - 1)].float() * 255
+        enlarged = enlarge(small, plane.shape)
+        fine = fine - (enlarged - box(enlarged, _CALMED))
+    return -mesh_mask(mesh, plane.shape) * fine
 
 
 def notched(plane: Tensor, frequency: float) -> Tensor:

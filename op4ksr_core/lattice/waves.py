@@ -9,6 +9,8 @@ from torch import Tensor
 from .spectrum import high_pass_gain, lattice_points, ratio_at
 
 _PEAKS = 160  # waves that make up one lattice
+_REFINED_BY = 12  # waves, the strongest
+_AS_GOOD = 0.97  # share of the best period's power that makes a whole one as good
 _PRIOR = 10.0  # how strongly a block is taken to have the lattice that the whole picture has
 
 
@@ -28,12 +30,14 @@ class Lattice:
 def peak_points(ratio: Tensor, shape: torch.Size, frequency: float) -> tuple[Tensor, Tensor, Tensor]:
     """(fy, fx, ratio) of the lattice points of `frequency` that stand out, strongest first.
 
-    The lowest ones, where the lattice has most of its energy and a photo too, need to stand out less.
+    The lowest ones, where the lattice has most of its energy and a photo too, need to stand out less. They and those on
+    the axes, where all of a grid of lines is, come before the others where there are too many.
     """
     fy, fx = lattice_points(frequency, own=False)
     r = ratio_at(ratio, fy, fx, shape)
     low = (fy.abs().maximum(fx) < 2.5 * frequency) & (r > 2)
-    order = torch.where(low, r + 1e9, r).argsort(descending=True)[:_PEAKS]
+    lines = ((fy == 0) | (fx == 0)) & (r > 4)
+    order = torch.where(low | lines, r + 1e9, r).argsort(descending=True)[:_PEAKS]
     order = order[(r > 4)[order] | low[order]]
     order = order[r[order].argsort(descending=True)]
     return fy[order], fx[order], r[order]
@@ -88,31 +92,60 @@ def _smooth(x: Tensor, size: int = 5) -> Tensor:
     return torch.nn.functional.avg_pool2d(padded, size, 1).reshape(x.shape) * size * size
 
 
-def refine(residual: Tensor, weight: Tensor, fy: Tensor, fx: Tensor, period: float) -> float:
-    """By what factor these frequencies must be multiplied so that blocks keep their phase from one to the next."""
-    block = max(64, 4 * math.ceil(period))
-    if min(residual.shape) < 3 * block:
-        return 1.0
-    local = demodulate(weight * residual, fy[:1], fx[:1], block)[0]
-    down = float((local[1:] * local[:-1].conj()).sum().angle())
-    across = float((local[:, 1:] * local[:, :-1].conj()).sum().angle())
-    turn = 2 * math.pi * block * float(fy[0] ** 2 + fx[0] ** 2)
-    factor = 1 + (down * float(fy[0]) + across * float(fx[0])) / turn
-    return factor if abs(factor - 1) * max(residual.shape) < period else 1.0
+def refined(local: Tensor, fy: Tensor, fx: Tensor, period: float, block: int, shape: torch.Size) -> float:
+    """The period within one bin of `period` at which the waves add up best over blocks; whole where that is as good.
+
+    local: `demodulate`'s sums at (fy, fx), multiples of 1 / period. A tenth of a bin off costs 3 % of the power.
+    """
+    strongest = local.abs().sum((1, 2)).argsort(descending=True)[:_REFINED_BY]
+    local, fy, fx = local[strongest], fy[strongest], fx[strongest]
+    down, across = ((torch.arange(count) + 0.5) * block for count in local.shape[1:])
+    bin_of = 1 / max(shape)
+
+    def power(tried: float) -> float:
+        off = period / tried - 1
+        turn_y = torch.polar(torch.ones(1), -2 * math.pi * off * (fy[:, None] * down).float())
+        turn_x = torch.polar(torch.ones(1), -2 * math.pi * off * (fx[:, None] * across).float())
+        total = torch.einsum("nyx,ny,nx->n", local, turn_y, turn_x)
+        return float(total.abs().square().sum())
+
+    steps = torch.linspace(-1, 1, 41) * bin_of
+    tried = {1 / (1 / period + step): power(1 / (1 / period + step)) for step in steps.tolist()}
+    best = max(tried, key=lambda one: tried[one])
+    whole = max(1, round(best))
+    return float(whole) if power(whole) >= _AS_GOOD * tried[best] else best
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A lattice followed over the picture.
+
+    heat: (blocks down, across) amplitude in 1/255. share: a block's flat weight. gain: complex (blocks down, across),
+    the lattice in a block over that of the whole picture, times the block's share: 1 + 0i times share where it is the
+    same. energy: of the waves along (fy = 0, fx = 0, neither), their sum 1. coherence: how far blocks agree on the
+    phase, 0 to 1.
+    """
+
+    lattice: Lattice
+    heat: Tensor
+    share: Tensor
+    gain: Tensor
+    energy: tuple[float, float, float]
+    coherence: float
 
 
 def measure(
-    residual: Tensor, weight: Tensor, frequency: float, fy: Tensor, fx: Tensor, ratio: Tensor
-) -> tuple[Lattice, Tensor, Tensor, float]:
-    """The lattice of these waves, its amplitude and the flat weight by block, and how far blocks agree on its phase."""
+    residual: Tensor, weight: Tensor, frequency: float, fy: Tensor, fx: Tensor, ratio: Tensor, local: Tensor
+) -> Followed:
+    """The lattice of these waves, whose sums over blocks are `local`, everywhere in the picture."""
     block = block_size(residual.shape)
     passed = high_pass_gain(fy, fx)[:, None, None].float()
-    local = demodulate(weight * residual, fy, fx, block)
     down, across = local.shape[-2:]
     share = weight[: down * block, : across * block].reshape(down, block, across, block).sum((1, 3))
     amplitude = (2 * local.sum((1, 2)) / share.sum() / passed[:, 0, 0]).to(torch.complex64)
     around = torch.complex(_smooth(local.real), _smooth(local.imag)) * 2 / _smooth(share) / passed
-    power = amplitude.abs().square().sum()
+    each = amplitude.abs().square()
+    power = each.sum()
     in_phase = (amplitude.conj()[:, None, None] * around).real.sum(0)
     strongest = around[amplitude.abs().argmax()]
     there = share * strongest.abs()  # blocks without the lattice have little say
@@ -121,7 +154,16 @@ def measure(
     gain = (trust * in_phase / power + _PRIOR) / (trust + _PRIOR)
     kept = (1 - 1 / ratio).clamp_min(0)
     heat = (in_phase / power.sqrt()).clamp_min(0) * trust / (trust + _PRIOR)
-    return Lattice(frequency, fy, fx, amplitude, kept, gain.clamp_min(0), block), heat, share, coherence
+    lattice = Lattice(frequency, fy, fx, amplitude, kept, gain.clamp_min(0), block)
+    along_x, along_y = (float(each[still].sum() / power) for still in (fy == 0, fx == 0))
+    energy = (along_x, along_y, 1 - along_x - along_y)
+    return Followed(lattice, heat, share, gain_of(local, amplitude, passed), energy, coherence)
+
+
+def gain_of(local: Tensor, amplitude: Tensor, passed: Tensor) -> Tensor:
+    """The waves `amplitude` in each block's sums, as a share of themselves times the block's weight: complex."""
+    power = amplitude.abs().square().sum().clamp_min(1e-12)
+    return (amplitude.conj()[:, None, None] * 2 * local / passed).sum(0) / power
 
 
 def amplitudes(residual: Tensor, weight: Tensor, lattice: Lattice) -> Tensor:

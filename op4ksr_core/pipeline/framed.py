@@ -14,14 +14,24 @@ from ..picture.resample import lanczos
 
 @dataclass(frozen=True)
 class Framed:
-    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos; notes:
-    sentences for the user."""
+    """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos.
+
+    lr: the part of the LR picture (B, 3, h, w) that was enlarged; notes: sentences for the user.
+    """
 
     rgb: Tensor
     alpha: Tensor | None
     before: Tensor
     frame: Frame
+    lr: Tensor
     notes: tuple[str, ...] = ()
+
+    @property
+    def enlarged(self) -> Tensor:
+        """The picture without the bars of a padded canvas: (B, 3, H, W) of `frame.target` px."""
+        spare = self.frame.canvas.height - self.frame.target.height, self.frame.canvas.width - self.frame.target.width
+        top, left = (one // 2 for one in spare)
+        return self.rgb[..., top : top + self.frame.target.height, left : left + self.frame.target.width]
 
 
 NOTHING_RESTORED = "The strength mask is 0 everywhere: the picture was only enlarged."
@@ -55,4 +65,4 @@ def restore_framed(
         alpha = set_into(large.new_ones(len(large), 1, *large.shape[-2:]), frame)
     before = lanczos(lr, frame.target).clamp(0, 1).to(large)
     notes = (NOTHING_RESTORED,) if region is not None and not bool(region.any()) else ()
-    return Framed(set_into(large, frame), alpha, set_into(before, frame), frame, notes)
+    return Framed(set_into(large, frame), alpha, set_into(before, frame), frame, lr, notes)

@@ -44,12 +44,16 @@ class Host(Protocol):
 
 @dataclass(frozen=True)
 class Variant:
-    """A picture (B, 3, H, W) and what it came from: settings, latent (B, C, h, w) before and after the transformer."""
+    """A picture (B, 3, H, W) and what it came from: settings, latent (B, C, h, w) before and after the transformer.
+
+    plain: the picture before compensation, which can hide what the model draws.
+    """
 
     settings: UpscaleSettings
     before: Tensor
     after: Tensor
     picture: Tensor
+    plain: Tensor
 
 
 def encode_picture(host: Host, lr: Tensor, plan: SizePlan, settings: UpscaleSettings, report: Progress) -> Tensor:
@@ -117,7 +121,7 @@ def variants(
     for one in settings:
         after = transform_latent(host, before, one, report)
         if not decode:
-            yield Variant(one, before, after, after.new_zeros(0))
+            yield Variant(one, before, after, after.new_zeros(0), after.new_zeros(0))
             continue
         if show:
             show(host.decode(_middle(after[:1]), lambda *_: None))
@@ -125,9 +129,10 @@ def variants(
         if show:
             show(picture)
         if min(lr.shape[-2:]) < SMALLEST:
-            yield Variant(one, before, after, lanczos(lr, plan.target).clamp(0, 1).to(picture))
+            yield Variant(one, before, after, lanczos(lr, plan.target).clamp(0, 1).to(picture), picture)
             continue
-        yield Variant(one, before, after, compensate_picture(host, picture, lr, one.compensation, report))
+        compensated = compensate_picture(host, picture, lr, one.compensation, report)
+        yield Variant(one, before, after, compensated, picture)
 
 
 def _middle(z: Tensor) -> Tensor:

@@ -174,7 +174,8 @@ class Upscaler:
         lr = image_bchw.to(self.device, torch.float32)
         with _named_shortage(plan):
             for one in variants(self.host, lr, plan, settings, progress or (lambda *_: None), decode):
-                yield Variant(one.settings, one.before, one.after, one.picture.to(image_bchw.device))
+                picture, plain = (x.to(image_bchw.device) for x in (one.picture, one.plain))
+                yield Variant(one.settings, one.before, one.after, picture, plain)
 
 
 def _checked(settings: UpscaleSettings) -> UpscaleSettings:

@@ -57,9 +57,21 @@ def test_suppressed_files_have_no_lattice_after_rounding(folder, tmp_path, capsy
     assert torch.equal(*clean)
 
 
-def test_a_reference_gives_l_ap(folder, capsys):
-    assert run(folder / "lattice.png", "--reference", folder / "clean.png", "--json") == 0
-    assert json.loads(capsys.readouterr().out)[0]["ap_loss"] > 0
+def test_a_reference_gives_l_ap_and_says_so(folder, capsys):
+    write_picture(folder.parent / "truth.png", Picture(scene()[None]))
+    assert run(folder / "lattice.png", "--reference", folder.parent / "truth.png", "--json") == 0
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["ap_loss"] > 0 and row["reference"] and row["verdict"] == "lattice"
+    assert any("a reference was used" in line for line in row["sentences"])
+
+
+def test_a_reference_of_something_else_is_named(folder, capsys):
+    assert run(folder / "lattice.png", "--reference", folder / "clean.png", "--json") == 1
+    assert "something else" in json.loads(capsys.readouterr().out)[0]["error"]
+
+
+def test_calming_a_mesh_needs_the_small_picture(folder, tmp_path, capsys):
+    assert run(folder, "--suppress", tmp_path / "out", "--calm-mesh") == 2
 
 
 def test_one_bad_file_does_not_stop_the_rest(folder, capsys):

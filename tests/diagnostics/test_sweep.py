@@ -47,6 +47,19 @@ def test_best_is_clean_first_then_sharp():
     assert sweep.best([trial(10, 0.0, 100.0), trial(100, 0.0, 100.5)]).theta == 10  # as sharp: the first given
 
 
+def test_a_32_px_pitch_that_compensation_hides_is_not_best():
+    hidden = replace(trial(10, 0.0, 90), decibels=8.0)
+    assert sweep.best([hidden, trial(100, 0.0, 10)]).theta == 100
+
+
+def test_a_lattice_before_compensation_counts(photo):
+    clean = torch.nn.functional.interpolate(photo, scale_factor=2, mode="bicubic").clamp(0, 1)[0]
+    wave = torch.sin(2 * math.pi * torch.arange(1024) / 32)
+    plain = clean + 4 / 255 * wave[:, None] * wave
+    judged = sweep.judge(100, 0.3, clean, sweep.choose_frames(clean), small_chw=photo[0], plain_chw=plain)
+    assert judged.score > 0.9 and judged.period == 32 and judged.decibels > 3
+
+
 def test_frames_find_detail_and_flat(photo):
     x = torch.full((3, 1024, 1024), 0.5)
     x[:, 600:900, 100:400] = torch.rand(3, 300, 300)

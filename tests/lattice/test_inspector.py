@@ -186,8 +186,8 @@ def test_a_constant_picture_is_clean():
 def test_bad_periods_and_references():
     with pytest.raises(SettingError, match="300"):
         inspect(scene(), suspects=(300,))
-    with pytest.raises(ImageError, match="256x256"):
-        inspect(scene(), scene(256))
+    with pytest.raises(ImageError, match="600x600 px, larger"):
+        inspect(scene(), scene(600))
 
 
 def test_small_pictures_are_searched_as_far_as_they_reach():

@@ -34,8 +34,8 @@ NODES = {
     "OP4KSR_LoadPrompt": ["file"],
     "OP4KSR_EstimateSigma": ["vae", "low_resolution", "high_resolution", "model"],
     "OP4KSR_Sigmas": ["sigma_mid", "steps", "noise"],
-    "OP4KSR_Inspect": ["image", "periods", "search", "reference"],
-    "OP4KSR_Suppress": ["image"],
+    "OP4KSR_Inspect": ["image", "periods", "search", "reference", "before"],
+    "OP4KSR_Suppress": ["image", "before", "calm_mesh"],
     "OP4KSR_RopeAnalysis": ["thetas", "scheme", "width", "height", "vae_factor", "model"],
     "OP4KSR_ThetaSweep": "image thetas sigmas long_side scale steps guidance colour fidelity".split()
     + ["noise", "seed", "vae_factor", "model", "vae", "conditioning"],

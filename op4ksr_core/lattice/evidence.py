@@ -1,0 +1,124 @@
+"""What tells a lattice that a model left from a pattern in the picture.
+
+A model's lattice has the pitch of the model's machinery (4, 8, 16, 32 px and their doubles), lies on the px grid, is
+faint, and is added to the picture: it has the same phase and the same strength in flat and in busy parts, in one corner
+and in the other. A fence, a facade, a fabric or a halftone print fails at least one of these.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .waves import Followed, demodulate, gain_of, high_pass_gain
+
+MACHINERY = (4, 8, 16, 32, 64, 128)
+"""Pitches in px of patches, tokens and the unpacking of decoders; their multiples by two come from what is nested."""
+
+_CELLS = 4  # parts of the picture a side that are compared
+_SURE = 2.5  # standard errors
+_FAINTER = 0.35  # of the strongest part: where a lattice that need not be everywhere is not
+_PARTS = 3  # that must be able to tell
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a lattice of one class of pitch must show.
+
+    faintest, strongest: amplitude in 1/255. coherence: of a faint one, and of one of 3/255. agreeing: share of the
+    parts that can tell, which must have the lattice in phase and strength. axes: largest share of energy along one
+    axis. everywhere: whether it must fill the picture.
+    """
+
+    faintest: float
+    strongest: float
+    coherence: tuple[float, float]
+    agreeing: float
+    axes: float
+    everywhere: bool
+
+
+def _gain(gain: Tensor, share: Tensor, among: Tensor) -> tuple[complex, float]:
+    """Mean gain of some blocks and its standard error."""
+    total = share[among].sum().clamp_min(1e-9)
+    mean = gain[among].sum() / total
+    error = (gain - share * mean)[among].abs().square().sum().sqrt() / total
+    return complex(mean), float(error)
+
+
+def agreement(gain: Tensor, share: Tensor, everywhere: bool) -> float:
+    """Of 4 x 4 parts of the picture that can tell, the share in which the lattice is alike; 0 where too few can.
+
+    Unless it must be `everywhere`, parts where it is much fainter are left out: a lattice may fill a corner.
+    """
+    down, across = share.shape
+    row = (torch.arange(down) * _CELLS // down)[:, None].expand(down, across)
+    column = (torch.arange(across) * _CELLS // across)[None].expand(down, across)
+    parts = [_gain(gain, share, (row == i) & (column == j)) for i in range(_CELLS) for j in range(_CELLS)]
+    present = [value for value, error in parts if abs(value) > _SURE * error]
+    if not present:
+        return 0.0
+    if not everywhere:
+        strongest = max(map(abs, present))
+        present = [value for value in present if abs(value) > _FAINTER * strongest]
+        parts = [(value, error) for value, error in parts if abs(value) > _FAINTER * strongest]
+    usual = sorted(present, key=abs)[len(present) // 2]
+    telling = [(value, error) for value, error in parts if _SURE * error < abs(usual)]
+    same = [abs(value - usual) < 0.5 * abs(usual) + _SURE / 2 * error for value, error in telling]
+    return sum(same) / len(same) if len(same) >= _PARTS else 0.0
+
+
+def unevenness(residual: Tensor, followed: Followed) -> float:
+    """How many times stronger the pattern is without weights, in the busy or the calm half, than the flat areas say.
+
+    Less two standard errors; of a lattice that was added it is about 1.
+    """
+    lattice, share = followed.lattice, followed.share
+    local = demodulate(residual, lattice.fy, lattice.fx, lattice.block)
+    passed = high_pass_gain(lattice.fy, lattice.fx)[:, None, None].float()
+    gain = gain_of(local, lattice.amplitude, passed)
+    even = torch.full_like(share, float(lattice.block**2))
+    calm = share >= share.median()
+    halves = [_gain(gain, even, among) for among in (calm, ~calm) if bool(among.any())]
+    return max(abs(value) - 2 * error for value, error in halves)
+
+
+_ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, 1.0, False)
+_WHOLE = Limits(0.6, 6.5, (0.75, 0.85), 0.85, 0.9, True)
+_BETWEEN = Limits(0.5, 5.0, (0.85, 0.85), 0.9, 0.8, True)
+_ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, 1.0, False)
+_JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
+_UNEVEN = 2.2
+
+
+def limits_for(period: float, added: bool) -> Limits:
+    """What a lattice of this period must show; `added`: on what the small picture does not explain."""
+    if period in MACHINERY:
+        return _ADDED_ON_GRID if added else _ON_GRID
+    return _WHOLE if period == round(period) else _BETWEEN
+
+
+def objection(period: float, amplitude: float, followed: Followed, residual: Tensor, added: bool) -> str:
+    """Why this is no lattice, as the end of a sentence that begins with what repeats; empty where nothing objects.
+
+    residual: high-passed luma (H, W) in 1/255, as `followed` was measured on. What costs most is asked last.
+    """
+    limits = limits_for(period, added)
+    faintest = max(limits.faintest, _JPEGS if period in (4, 8) else 0)
+    if amplitude < faintest:
+        return f"that is fainter than {faintest:g}/255, below which this pitch is not judged"
+    if amplitude > limits.strongest:
+        return f"that is stronger than a model's lattice ({limits.strongest:g}/255): it is drawn in the picture"
+    low, high = limits.coherence
+    wanted = low + (high - low) * min(1.0, max(0.0, (amplitude - 1) / 2))
+    if followed.coherence < wanted:
+        return f"blocks disagree on its phase ({followed.coherence:.2f} of 1)"
+    agreeing = agreement(followed.gain, followed.share, limits.everywhere)
+    if agreeing < limits.agreeing:
+        return f"only {agreeing:.0%} of the picture's parts have it alike"
+    if max(followed.energy[:2]) > limits.axes:
+        return "it runs one way only, at a pitch that is not a model's"
+    uneven = unevenness(residual, followed)
+    if uneven > _UNEVEN:
+        return f"it is {uneven:.1f} times stronger on things than beside them, so it belongs to them"
+    return ""

@@ -1,0 +1,172 @@
+"""What was added to a small picture: verdicts with a reference, references that do not fit, the mesh, suppression."""
+
+import math
+
+import pytest
+import torch
+from patterns import marked, scene
+from torch.nn.functional import interpolate
+
+from op4ksr_core.errors import ImageError
+from op4ksr_core.lattice.inspector import inspect, inspect_made
+from op4ksr_core.lattice.mesh import find_mesh, mesh_mask
+from op4ksr_core.lattice.reference import added_to
+from op4ksr_core.lattice.report import in_a_few_words, mesh_map, sentences
+from op4ksr_core.lattice.spectrum import luma255
+from op4ksr_core.lattice.suppress import MOST, suppress
+
+
+def quarter(x):
+    return interpolate(x[None], scale_factor=0.25, mode="bicubic", antialias=True)[0].clamp(0, 1)
+
+
+def louvres(side=512, pitch=16, amplitude=5.0):
+    wave = torch.sin(2 * math.pi * torch.arange(side) / pitch) * amplitude / 255
+    return scene(side) + wave[:, None]
+
+
+def lines(x, period, amplitude):
+    on = ((torch.arange(x.shape[-1]) + 0.5) % period < 1).float()
+    return x + amplitude / 255 * torch.maximum(on[:, None], on)
+
+
+def crosshatch(x, amplitude=6.0, pitch=5.0):
+    """Soft in the small picture, a diagonal mesh of 5 px in the middle."""
+    side = x.shape[-1]
+    down, across = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    turn = 2 * math.pi / (pitch * math.sqrt(2))
+    wave = torch.cos(turn * (down + across)) + torch.cos(turn * (down - across))
+    y = x.clone()
+    middle = slice(side // 4, 3 * side // 4)
+    y[:, middle, middle] += amplitude / 255 * wave[middle, middle]
+    return y
+
+
+def smooth(side=512):
+    coarse = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(4))
+    return interpolate(coarse, size=(side, side), mode="bicubic")[0] * 0.5 + 0.25
+
+
+def test_louvres_that_the_small_picture_has_are_no_lattice_and_stay():
+    x = louvres()
+    found = inspect(x, quarter(x))
+    assert found.referenced and found.verdict != "lattice"
+    assert torch.equal(suppress(x, found.lattice, quarter(x)), x)
+
+
+@pytest.mark.parametrize("period", [16, 32])
+def test_a_lattice_that_was_added_is_found_and_told_so(period):
+    x = scene()
+    found = inspect(marked(x, period, 2.0), quarter(x))
+    assert found.verdict == "lattice" and found.period == period and found.referenced
+    assert any("a reference was used" in line for line in sentences(found))
+    assert any("without the small picture" in line for line in sentences(inspect(x)))
+
+
+@pytest.mark.parametrize("period", [16, 24, 32])
+def test_lines_have_their_period_and_go(period):
+    x = smooth()
+    y = lines(x, period, 6.0)
+    found = inspect(y)
+    assert found.verdict == "lattice" and found.period == period
+    wave = lines(torch.zeros_like(x), period, 1.0)[0]
+    wave = wave - wave.mean()
+    before, after = (float(((p - x).mean(0) * wave).sum()) for p in (y, suppress(y, found.lattice)))
+    assert (after / before) ** 2 < 0.05
+
+
+def test_suppression_is_bounded():
+    y = marked(scene(), 16, 6.0)
+    change = suppress(y, inspect(y).lattice) - y
+    assert 0 < float(change.abs().max()) <= MOST / 255 + 1e-6
+
+
+def test_a_strong_pattern_is_content():
+    x = scene()
+    found = inspect((x + 40 * (marked(x, 16, 1.0) - x)).clamp(0, 1))
+    assert found.verdict == "texture" and found.lattice is None
+
+
+def test_a_mesh_in_soft_areas_is_reported_mapped_and_calmed():
+    x = smooth()
+    y, small = crosshatch(x), quarter(x)
+    found = inspect(y, small)
+    assert found.mesh.found and found.mesh.pitch == pytest.approx(5, abs=1)
+    assert "texture in soft areas" in in_a_few_words(found)
+    shown = mesh_map(found.mesh, y.shape[-2:])
+    assert float(shown[160:350, 160:350].mean()) > 0.3 > 0.02 > float(shown[:100].mean())
+    calmed = suppress(y, None, small, found.mesh)
+    inside = mesh_mask(found.mesh, y.shape[-2:]) == 1
+    before, after = (float((p - x)[:, inside].square().mean()) for p in (y, calmed))
+    assert after < 0.1 * before
+    assert torch.equal(calmed[:, :80], y[:, :80])
+
+
+def test_no_mesh_without_one():
+    x = smooth()
+    for picture in (x, scene(), interpolate(quarter(x)[None], scale_factor=4, mode="bicubic")[0].clamp(0, 1)):
+        assert not inspect(picture, quarter(picture)).mesh.found
+    assert not find_mesh(luma255(crosshatch(x))).found  # without the small picture it may be the picture's own
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        (lambda x: quarter(scene(seed=7)), "something else"),
+        (lambda x: quarter(x).flip(1, 2), "upside down"),
+        (lambda x: quarter(x).flip(2), "mirrored left to right"),
+        (lambda x: quarter(x)[:, :100], "aspects differ"),
+        (lambda x: x.repeat(1, 2, 2), "larger"),
+        (lambda x: torch.full_like(quarter(x), math.nan), "NaN"),
+        (lambda x: torch.full_like(quarter(x), math.inf), "infinite"),
+        (lambda x: torch.zeros(3, 0, 0), "reference"),
+        (lambda x: torch.full_like(quarter(x), 0.9), "something else"),
+        (lambda x: torch.rand(3, 2, 2), "2x2"),
+        (lambda x: torch.rand(2, 3, 64, 64), "2, 3, 64, 64"),
+    ],
+)
+def test_references_that_do_not_fit(reference, words):
+    x = scene()
+    with pytest.raises(ImageError, match=words):
+        inspect(x, reference(x))
+
+
+def test_the_picture_itself_is_no_reference():
+    x = marked(scene(), 16, 2.0)
+    found = inspect(x, x)
+    assert not found.referenced and "the picture itself" in found.note and found.verdict == "lattice"
+
+
+def test_a_sharp_reference_of_the_same_size_is_named_and_a_plain_enlargement_is_not():
+    x = scene()
+    y = marked(x, 16, 2.0)
+    assert "as large and nearly as sharp" in inspect(y, x).note
+    enlarged = interpolate(quarter(x)[None], size=x.shape[-2:], mode="bicubic")[0].clamp(0, 1)
+    assert inspect(y, enlarged).note == "" and inspect(y, enlarged).verdict == "lattice"
+
+
+def test_grey_references_and_one_colour():
+    x = scene()
+    assert inspect(marked(x, 16, 2.0), luma255(quarter(x))[None] / 255).period == 16
+    plain = torch.full((3, 256, 256), 0.5)
+    found = inspect(plain, torch.full((3, 64, 64), 0.5))
+    assert found.verdict == "clean" and "one colour" in found.reason and found.score == 0
+
+
+def test_what_was_just_made_is_judged_alone_where_the_small_picture_cannot_be_used():
+    found = inspect_made(scene(), torch.rand(3, 2, 2))
+    assert not found.referenced and "judged alone" in found.note
+
+
+def test_a_shifted_and_sharpened_reference_explains_as_much():
+    x = luma255(scene())
+    small = quarter(scene())
+    shifted = interpolate(small[None], scale_factor=4, mode="bicubic")[0].roll(1, 2)
+    rest = [float(added_to(x, one).residual.square().mean()) for one in (small, shifted)]
+    assert rest[1] < 1.3 * rest[0]
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    inspect(scene())
+    assert torch.get_num_threads() == before
