@@ -246,11 +246,14 @@ class Half(nn.Module):
         self.is_encoder = down
 
     def forward(self, x: Tensor) -> Tensor:
-        levels = self.down_blocks if self.is_encoder else self.up_blocks
-        order = [*levels, self.mid_block] if self.is_encoder else [self.mid_block, *levels]
+        levels: Any = self.down_blocks if self.is_encoder else self.up_blocks
         x = self.conv_in(x)
-        for level in order:
+        if not self.is_encoder:
+            x = self.mid_block(x)
+        for level in levels:
             x = level(x)
+        if self.is_encoder:
+            x = self.mid_block(x)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
