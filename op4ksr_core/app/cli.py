@@ -109,29 +109,36 @@ def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def _module(name: str) -> Any:
-    """A command's module. Only here is torch imported."""
+    """A command's module, and no other: torch is imported here, and some commands take seconds of imports more."""
     if name == "curate":  # its libraries are an extra
         require("curate")
-        from . import curate
-
-        return curate
-    from . import (
-        benchmark,
-        convert,
-        demo,
-        embed_prompt,
-        evaluate,
-        info,
-        inspect,
-        latents,
-        merge,
-        pairs,
-        rope,
-        sweep,
-        train,
-        upscale,
-    )
-
-    modules = [benchmark, convert, demo, embed_prompt, evaluate, info, inspect, latents, merge]
-    modules += [pairs, rope, sweep, train, upscale]
-    return {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in modules}[name]
+        from . import curate as module
+    elif name == "benchmark":
+        from . import benchmark as module  # type: ignore[no-redef]
+    elif name == "convert":
+        from . import convert as module  # type: ignore[no-redef]
+    elif name == "demo":
+        from . import demo as module  # type: ignore[no-redef]
+    elif name == "embed-prompt":
+        from . import embed_prompt as module  # type: ignore[no-redef]
+    elif name == "evaluate":
+        from . import evaluate as module  # type: ignore[no-redef]
+    elif name == "info":
+        from . import info as module  # type: ignore[no-redef]
+    elif name == "inspect":
+        from . import inspect as module  # type: ignore[no-redef]
+    elif name == "latents":
+        from . import latents as module  # type: ignore[no-redef]
+    elif name == "merge":
+        from . import merge as module  # type: ignore[no-redef]
+    elif name == "pairs":
+        from . import pairs as module  # type: ignore[no-redef]
+    elif name == "rope":
+        from . import rope as module  # type: ignore[no-redef]
+    elif name == "sweep":
+        from . import sweep as module  # type: ignore[no-redef]
+    elif name == "train":
+        from . import train as module  # type: ignore[no-redef]
+    else:
+        from . import upscale as module  # type: ignore[no-redef]
+    return module

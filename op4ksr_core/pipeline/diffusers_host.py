@@ -149,10 +149,18 @@ class DiffusersHost:
             blocks.get("", 0) + 3 * max(size for key, size in blocks.items() if key),
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the models run in our own layers: the bundled ones do, which spares the import of diffusers."""
+        return self.execution.lean and not self.execution.compiled and getattr(self.sources, "is_bundled", False)
+
     def _load_transformer(self) -> Any:
-        model = self.sources.load_transformer(self.dtype)
+        if self.is_plain:
+            model = self.sources.load_transformer(self.dtype, plain=True)
+        else:
+            model = self.sources.load_transformer(self.dtype)
         self._own_positions = model.pos_embed
-        if self.execution.lean:
+        if self.execution.lean and not self.is_plain:
             make_lean_transformer(model)
         if self.execution.fp8:
             products = has_fp8_products(self.device)
@@ -163,7 +171,7 @@ class DiffusersHost:
         return model
 
     def _load_vae(self) -> Any:
-        vae = self.sources.load_vae(self.dtype)
+        vae = self.sources.load_vae(self.dtype, plain=True) if self.is_plain else self.sources.load_vae(self.dtype)
         if not self.execution.lean:
             return vae
         finish_vae(vae).to(memory_format=torch.channels_last)

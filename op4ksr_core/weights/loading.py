@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, WeightsError
+from ..model.plain_flux import Autoencoder, FluxTransformer
 from ..model.vae import make_f16
 from . import key_layouts
 from .files import WeightFiles, find_model, find_weights, is_number, listing, load_strictly
@@ -49,19 +50,22 @@ def transformer_config(shapes: Shapes) -> dict:
         raise WeightsError(f"This is no FLUX transformer: the tensor {error.args[0]} is missing.") from error
 
 
-def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32) -> Any:
+def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32, plain: bool = False) -> Any:
     """A FLUX transformer from a diffusers folder or one safetensors file, diffusers or BFL layout.
 
-    Any width and depth; in evaluation mode, frozen, on the CPU. Raises WeightsError as `find_weights`
-    does and where a key is missing, unexpected or mis-shaped.
+    Any width and depth; in evaluation mode, frozen, on the CPU. `plain` makes it our own lean one in place of
+    diffusers'. Raises WeightsError as `find_weights` does and where a key is missing, unexpected or mis-shaped.
     """
-    from diffusers import FluxTransformer2DModel
+    if plain:
+        kind: Any = FluxTransformer
+    else:
+        from diffusers import FluxTransformer2DModel as kind
 
     state = find_model(path, "transformer").tensors()
     if key_layouts.is_bfl_transformer(set(state)):
         state = key_layouts.transformer_to_diffusers(state)
     with torch.device("meta"):
-        model: Any = FluxTransformer2DModel(**transformer_config({k: tuple(v.shape) for k, v in state.items()}))
+        model: Any = kind(**transformer_config({k: tuple(v.shape) for k, v in state.items()}))
     load_strictly(model, state, str(path), dtype)
     return model.requires_grad_(False).eval()
 
@@ -122,14 +126,22 @@ def vae_layout(path: str | Path, f16: bool | None = None) -> tuple[tuple[int, ..
 
 
 def load_vae(
-    path: str | Path, dtype: torch.dtype = torch.float32, f16: bool | None = None, head: str = "centered"
+    path: str | Path,
+    dtype: torch.dtype = torch.float32,
+    f16: bool | None = None,
+    head: str = "centered",
+    plain: bool = False,
 ) -> Any:
     """A FLUX-shaped autoencoder from a diffusers folder or one safetensors file (diffusers or BFL layout).
 
     `f16` makes it 16x (stride 2); None reads `stride` from the folder's config.json and raises
-    SettingError where there is none, for the tensors of an F8 and an F16 VAE look the same.
+    SettingError where there is none, for the tensors of an F8 and an F16 VAE look the same. `plain` makes it our own
+    lean one in place of diffusers'.
     """
-    from diffusers import AutoencoderKL
+    if plain:
+        kind: Any = Autoencoder
+    else:
+        from diffusers import AutoencoderKL as kind
 
     files = find_model(path, "VAE")
     state = files.tensors()
@@ -137,7 +149,7 @@ def load_vae(
         state = key_layouts.vae_to_diffusers(state)
     strided = _is_strided(files, f16)
     with torch.device("meta"):
-        vae = AutoencoderKL(**vae_config({k: tuple(v.shape) for k, v in state.items()}, files.config))
+        vae = kind(**vae_config({k: tuple(v.shape) for k, v in state.items()}, files.config))
     load_strictly(vae, state, str(path), dtype)
     return make_f16(vae, head) if strided else vae
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..files import at_home
+from ..paths import EMBEDDED
 from .adapters import Adapter, find_adapters, merge_adapter
 from .loading import header_shapes, load_prompt, load_transformer, load_vae, transformer_config, vae_layout
 
@@ -67,6 +68,11 @@ class Sources:
                 found[part].append(adapter)
         return found
 
+    @property
+    def is_bundled(self) -> bool:
+        """Whether this is the bundled model as it is, which needs no diffusers to be run."""
+        return not self.adapters and self.transformer == EMBEDDED / "transformer" and self.vae == EMBEDDED / "vae"
+
     def check(self) -> None:
         """Reads the headers of all files, and the adapters: what cannot be loaded is said before the first picture.
         Raises WeightsError, SettingError."""
@@ -87,17 +93,17 @@ class Sources:
         """(sequence, pooled) of the fixed prompt."""
         return load_prompt(self.prompt)
 
-    def load_transformer(self, dtype: torch.dtype) -> Any:
+    def load_transformer(self, dtype: torch.dtype, plain: bool = False) -> Any:
         """The transformer with its adapters merged. Raises WeightsError, also where the prompt does not fit it."""
-        model = load_transformer(self.transformer, dtype)
+        model = load_transformer(self.transformer, dtype, plain)
         for adapter in self.found_adapters["transformer"]:
             merge_adapter(model, adapter, self.adapter_scale)
         self._check_prompt(model.config.joint_attention_dim, model.config.pooled_projection_dim)
         return model
 
-    def load_vae(self, dtype: torch.dtype) -> Any:
-        """The VAE with its adapters merged, in diffusers' own layers. Raises WeightsError."""
-        vae = load_vae(self.vae, dtype, self.f16, self.head)
+    def load_vae(self, dtype: torch.dtype, plain: bool = False) -> Any:
+        """The VAE with its adapters merged, in diffusers' own layers or `plain` ones. Raises WeightsError."""
+        vae = load_vae(self.vae, dtype, self.f16, self.head, plain)
         for adapter in self.found_adapters["vae"]:
             merge_adapter(vae.encoder, adapter, self.adapter_scale)
         return vae

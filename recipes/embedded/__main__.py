@@ -13,7 +13,7 @@ Stages in order:
   blend           one detail network that adds what two add: --luma times --start's, --share times --with's
   export          the averaged weights as float16 safetensors, into --to
 --start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
-widen gives a network more channels: --start A --to B. scale makes its detail stronger: --start A --luma 1.75 --chroma 1.
+widen gives a network more channels: --start A --to B. scale makes its detail stronger: --start A --luma 1.75. And
 export-detail writes one: --start A --to B.
 
 `all` runs vae to blend in one process, from the bundled weights if they are unpacked, each with its share of
