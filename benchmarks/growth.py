@@ -67,7 +67,7 @@ def main() -> None:
             counted(lambda x=z: vae.decoder(x)),
         ]
         plan = plan_size(Size(side // 4, side // 4))
-        memory = [part / 1e9 for part in estimate(plan, footprint, 1, 16)]
+        memory = [part / 1e9 for part in estimate(plan, footprint, 1)]
         total = sum(work)
         cells = [f"{value:.0f}" for value in (*work, total)] + [f"{total / TFLOPS:.2f}"]
         cells += [f"{value:.1f}" for value in memory]

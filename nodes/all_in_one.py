@@ -11,13 +11,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
-from ..op4ksr_core.geometry import Size, Sizing, plan_target
+from ..op4ksr_core.geometry import Size, Sizing
 from ..op4ksr_core.lattice.inspector import inspect_made, worst
 from ..op4ksr_core.lattice.report import in_a_few_words, mesh_map
 from ..op4ksr_core.picture.framing import set_into
-from ..op4ksr_core.pipeline.framed import Framed, restore_framed
+from ..op4ksr_core.pipeline.framed import Framed
 from ..op4ksr_core.pipeline.memory import GB
-from ..op4ksr_core.pipeline.restore import restore
+from ..op4ksr_core.pipeline.restoration import Plan, run
 from ..op4ksr_core.settings import (
     COLOUR_FIXES,
     MAX_STRENGTH,
@@ -28,7 +28,7 @@ from ..op4ksr_core.settings import (
     find_preset,
     with_strength,
 )
-from .comfy_host import ComfyHost
+from .comfy_host import ComfyHost, plan_pictures
 from .convert import to_bchw, to_image
 from .inputs import (
     COLOUR,
@@ -49,7 +49,7 @@ from .masks import alpha_of, is_placeholder, region_of
 from .memory import collecting
 from .progress import Phases
 from .schema import node_schema
-from .surgery import check_vae, is_unet
+from .surgery import is_unet
 from .upscale import rope_for
 from .versions import tell_node
 
@@ -92,23 +92,18 @@ def upscaled(
 ) -> io.NodeOutput:
     """IMAGE and what goes with it -> the four outputs, with a line under the node before and after."""
     pictures = to_bchw(image).clamp(0, 1)
-    check_vae(host.vae, factor)
+    plan = plan_pictures(host, pictures, sizing, [settings], factor)
     alpha, region = alpha_of(image, mask), region_of(image, region)
     phases = Phases(() if settings.compensation else ("compensate",))
     device, started = comfy.model_management.get_torch_device(), time.perf_counter()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
-    def restored(lr: Tensor, target: Size) -> Tensor:
-        plan = plan_target(Size(*lr.shape[-2:]), target, token_px=2 * factor)
-        host.preflight(str(plan), plan)
-        tell_node(f"{plan.source} -> {plan.target}, {plan.tokens} tokens ...")
-        return restore(host, lr, plan, settings, phases, phases.show)
-
+    tell_node(f"{plan.size.source} -> {plan.size.target}, {plan.size.tokens} tokens ...")
     with collecting() as fallbacks:
-        made = restore_framed(pictures, sizing, restored, alpha, region)
+        made = run(host, plan, pictures, phases, alpha, region, phases.show)
     phases.finish()
-    parts = [_size_and_time(made, host, factor, time.perf_counter() - started, device)]
+    parts = [_size_and_time(made, plan, time.perf_counter() - started, device)]
     drawn = made.rgb.new_zeros(1, 1, 1).expand(len(made.rgb), *made.rgb.shape[-2:])
     if inspected:
         words, drawn = _check(made)
@@ -125,15 +120,15 @@ def upscaled(
     return io.NodeOutput(large, 1 - transparent[:, 0], before, report, drawn)
 
 
-def _size_and_time(made: Framed, host: ComfyHost, factor: int, seconds: float, device: torch.device) -> str:
-    plan = plan_target(made.frame.used, made.frame.target, token_px=2 * factor)
-    parts = [f"{plan.source} -> {made.frame.canvas} px", f"{plan.tokens} tokens", f"{seconds:.1f} s"]
+def _size_and_time(made: Framed, plan: Plan, seconds: float, device: torch.device) -> str:
+    tokens = f"{plan.size.tokens} tokens"
+    parts = [f"{plan.size.source} -> {made.frame.canvas} px", tokens, f"{seconds:.1f} s"]
     if len(made.rgb) > 1:
         parts.insert(0, f"{len(made.rgb)} pictures")
     if device.type == "cuda":
         parts.append(f"peak {torch.cuda.max_memory_allocated(device) / GB:.1f} GB")
-    else:
-        parts.append(f"about {host.largest_work(plan) / GB:.1f} GB at most (estimated)")
+    elif plan.memory:
+        parts.append(f"about {plan.memory.peak / GB:.1f} GB at most (estimated)")
     return ", ".join(parts)
 
 

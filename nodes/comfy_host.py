@@ -1,5 +1,6 @@
 """The ComfyUI host: the core's order of work over a MODEL, a CONDITIONING and a VAE."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +12,17 @@ import torch
 from torch import Tensor
 
 from ..op4ksr_core.errors import WeightsError
-from ..op4ksr_core.geometry import Size, SizePlan, plan_size
+from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, Sizing
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.model.compensation import compensate, load_compensation
 from ..op4ksr_core.model.diffusion import check_one_step
 from ..op4ksr_core.model.finite import check_finite
-from ..op4ksr_core.picture.resample import pad_reflect
+from ..op4ksr_core.pipeline import restoration
+from ..op4ksr_core.pipeline.memory import MemoryPlan
+from ..op4ksr_core.pipeline.restoration import Plan, Request
 from ..op4ksr_core.progress import Progress, watch
 from ..op4ksr_core.settings import UpscaleSettings
-from .convert import to_bchw
-from .memory import preflight, transformer_phase, until_it_fits, vae_phase
+from .memory import plan_phases, transformer_phase, until_it_fits, vae_phase
 from .surgery import (
     check_conditioning,
     check_flow,
@@ -32,7 +34,7 @@ from .surgery import (
     transformer_blocks,
     with_rope,
 )
-from .vae_passes import decode_whole, encode_whole
+from .vae_passes import check_posterior, decode_whole, encode_whole
 
 
 @dataclass
@@ -63,19 +65,26 @@ class OneStepOfAUNet(comfy.samplers.Sampler):
         return model_wrap(latent_image * (1 + sigma**2).sqrt(), sigma.expand(len(latent_image)), **extra_args)
 
 
+_SD_CHANNELS, _SD_MULTIPLE = 4, 64
+"""Latent channels of Stable Diffusion's VAEs, TVT's among them, and the px that those families' UNets divide."""
+
+
 @dataclass
 class ComfyHost:
-    """A `restore.Host` over a ModelPatcher, a conditioning list and a comfy.sd.VAE.
+    """A `restoration.Host` over a ModelPatcher, a conditioning list and a comfy.sd.VAE.
 
-    Latents are as ComfyUI keeps them, not shifted or scaled; a part that a step does not need may be None. The seed of
-    the encoder's posterior is not used: ComfyUI's VAE gives the mode.
+    Latents are as ComfyUI keeps them, not shifted or scaled; a part that a step does not need may be None.
     """
 
     model: Any = None
     conditioning: Any = None
     vae: Any = None
-    factor: int = 16
-    """What the VAE compresses, where there is none here."""
+    latent_factor: int = LATENT_FACTOR
+    """Picture px per latent px: the VAE's, where there is one here."""
+
+    def __post_init__(self) -> None:
+        if self.vae is not None:
+            self.latent_factor = self.vae.downscale_ratio
 
     @classmethod
     def find(cls, model: Any, conditioning: Any, vae: Any) -> "ComfyHost":
@@ -89,27 +98,60 @@ class ComfyHost:
         raise WeightsError(f"Connect {' and '.join(missing)} too, or none of the three for the embedded model.")
 
     @property
-    def latent_factor(self) -> int:
-        return self.vae.downscale_ratio if self.vae is not None else self.factor
+    def device(self) -> torch.device:
+        return comfy.model_management.intermediate_device()
+
+    @property
+    def multiple_px(self) -> int:
+        """What the UNet's levels halve, or the side of a flow's token; without a MODEL, the VAE tells which."""
+        if self.model is not None and is_unet(self.model):
+            return self.latent_factor * 2 ** (len(self.model.model.model_config.unet_config["channel_mult"]) - 1)
+        if self.model is None and self.vae is not None and self.vae.latent_channels == _SD_CHANNELS:
+            return max(_SD_MULTIPLE, 2 * self.latent_factor)
+        return 2 * self.latent_factor
+
+    def check(self, settings: UpscaleSettings) -> None:
+        if self.vae is not None and settings.posterior_seed is not None:
+            check_posterior(self.vae)
+        if is_unet(self.model):
+            check_one_step(settings)
+            return
+        check_flow(self.model)
+        if settings.rope is not None:
+            rope_of(self.model)  # raises on a MODEL without RoPE
+
+    def plan_memory(self, size: SizePlan, count: int) -> MemoryPlan:
+        """For one picture: ComfyUI's models take the others one after the other."""
+        phases = {
+            "encode": vae_phase(self.vae, size.padded.pixels, decoder=False),
+            "transform": transformer_phase(self.model, size.tokens),
+            "decode": vae_phase(self.vae, size.padded.pixels, decoder=True),
+        }
+        return plan_phases(str(size), self.vae.device, phases)
+
+    def prepare(self, memory: MemoryPlan | None) -> None:
+        """ComfyUI makes room by itself."""
+
+    def condition_on(self, enlarged: Tensor) -> None:
+        """The condition is the CONDITIONING that is connected."""
 
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
-        return encode_whole(self.vae, padded, report)
+        return encode_whole(self.vae, padded, report, settings.posterior_seed)
 
     def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         """The core's Euler steps through ComfyUI's own guider, so that every patch of the MODEL acts."""
         model = self.model
         if is_unet(model):
             return self._unet_step(z, settings, report)
-        check_flow(model)
+        self.check(settings)
         if z.ndim == 4 and 0 not in z.shape:
             z = comfy.sample.fix_empty_latent_channels(model, z)
         check_latent(model, z)
         check_conditioning(model, self.conditioning)
         if settings.rope is not None and settings.rope != rope_of(model)[0]:
             model = with_rope(model, settings.rope)
-        guider = comfy.samplers.CFGGuider(model)
-        guider.set_conds(node_helpers.conditioning_set_values(self.conditioning, {"guidance": settings.guidance}), [])
-        guider.set_cfg(1.0)
+        conditioning = node_helpers.conditioning_set_values(self.conditioning, {"guidance": settings.guidance})
+        guiders = _guiders(model, conditioning, len(z))
         sigmas = torch.tensor(flow.sigma_schedule(settings.sigma, settings.steps))
         eps = flow.draw_noise(z.shape, settings.seed) if settings.noise else torch.zeros_like(z)
 
@@ -117,7 +159,7 @@ class ComfyHost:
             with watch(transformer_blocks(model), "transform", report, settings.steps * len(z)):
                 return [
                     guider.sample(e, one, MidTimestep(settings.noise), sigmas)
-                    for e, one in zip(eps.split(1), z.split(1), strict=True)
+                    for guider, e, one in zip(guiders, eps.split(1), z.split(1), strict=True)
                 ]
 
         tokens = z.shape[-2] * z.shape[-1] // 4
@@ -128,30 +170,27 @@ class ComfyHost:
         return found.to(comfy.model_management.intermediate_device())
 
     def _unet_step(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
-        """One step of a diffusion UNet; the latent is mirrored to what its levels halve, and cut back."""
+        """One step of a diffusion UNet."""
         model = self.model
-        check_one_step(settings)
+        self.check(settings)
         check_latent(model, z)
         check_conditioning(model, self.conditioning)
         sampling = model.get_model_object("model_sampling")
         sigmas = torch.stack([sampling.sigmas[settings.timestep].float().cpu(), torch.zeros(())])
-        levels = len(model.model.model_config.unet_config.get("channel_mult", (1,)))
-        size, unit = Size(*z.shape[-2:]), 2 ** (levels - 1)
-        padded = pad_reflect(z, Size(-(-size.height // unit) * unit, -(-size.width // unit) * unit))
-        guider = comfy.samplers.CFGGuider(model)
-        guider.set_conds(self.conditioning, [])
-        guider.set_cfg(1.0)
+        guiders = _guiders(model, self.conditioning, len(z))
 
         def stepped() -> list[Tensor]:
             with watch(transformer_blocks(model), "transform", report, len(z)):
-                return [guider.sample(torch.zeros_like(one), one, OneStepOfAUNet(), sigmas) for one in padded.split(1)]
+                return [
+                    guider.sample(torch.zeros_like(one), one, OneStepOfAUNet(), sigmas)
+                    for guider, one in zip(guiders, z.split(1), strict=True)
+                ]
 
-        what = f"the UNet on a latent of {padded.shape[-1]}x{padded.shape[-2]}"
+        what = f"the UNet on a latent of {z.shape[-1]}x{z.shape[-2]}"
         parts = until_it_fits([("as before", stepped)] * 2, what, model.load_device)
         dtype = model.model.manual_cast_dtype or model.model.get_dtype()
         found = check_finite(torch.cat(parts), "The UNet", dtype, "Start ComfyUI with --fp32-unet.")
-        cut = found[..., : size.height, : size.width].contiguous()
-        return cut.to(comfy.model_management.intermediate_device())
+        return found.to(comfy.model_management.intermediate_device())
 
     def decode(self, z: Tensor, report: Progress) -> Tensor:
         return decode_whole(self.vae, z, report)
@@ -169,25 +208,37 @@ class ComfyHost:
         what = f"compensation of {picture.shape[-1]}x{picture.shape[-2]} px"
         return torch.cat(until_it_fits([("as before", all_of_them)] * 2, what, device))
 
-    def plan(self, image: Tensor, scale: float, long_side: int, factor: int) -> tuple[SizePlan, Tensor]:
-        """Where the IMAGE goes, and the IMAGE as (B, 3, H, W). `factor` is what the VAE should compress."""
-        check_vae(self.vae, factor)
-        lr = to_bchw(image).clamp(0, 1)
-        source = Size(*lr.shape[-2:])
-        return plan_size(source, None if long_side else scale, long_side or None, token_px=2 * factor), lr
 
-    def _phases(self, plan: SizePlan) -> dict[str, tuple[float, float]]:
-        pixels = plan.padded.pixels
-        return {
-            "encode": vae_phase(self.vae, pixels, decoder=False),
-            "transform": transformer_phase(self.model, plan.tokens),
-            "decode": vae_phase(self.vae, pixels, decoder=True),
-        }
+def _guiders(model: Any, conditioning: list, count: int) -> list[Any]:
+    """A guider without negative prompt for each of `count` pictures, which are run one by one.
 
-    def largest_work(self, plan: SizePlan) -> float:
-        """Estimated bytes of the largest phase, weights and all."""
-        return max(work + held for work, held in self._phases(plan).values())
+    A conditioning of as many entries (F2IDiff-SR's features) gives each picture its own.
+    """
+    guiders = [comfy.samplers.CFGGuider(model) for _ in range(count)]
+    for number, guider in enumerate(guiders):
+        guider.set_conds([_entry_of(one, number, count) for one in conditioning], [])
+        guider.set_cfg(1.0)
+    return guiders
 
-    def preflight(self, what: str, plan: SizePlan) -> None:
-        """Says what the picture will need, and refuses what cannot fit."""
-        preflight(what, self.vae.device, self._phases(plan))
+
+def _entry_of(conditioning: list, number: int, count: int) -> list:
+    """One [sequence, extra] of a CONDITIONING, with the sequence and pooled embedding of one picture."""
+
+    def own(tensor: Any) -> Any:
+        is_batch = isinstance(tensor, Tensor) and count > 1 and len(tensor) == count
+        return tensor[number : number + 1] if is_batch else tensor
+
+    sequence, extra = conditioning
+    if "pooled_output" in extra:
+        extra = extra | {"pooled_output": own(extra["pooled_output"])}
+    return [own(sequence), extra]
+
+
+def plan_pictures(
+    host: ComfyHost, pictures: Tensor, sizing: Sizing, settings: Sequence[UpscaleSettings], factor: int
+) -> Plan:
+    """The core's plan for pictures (B, 3, H, W). `factor` is what the VAE should compress; errors as of `check_vae` and
+    `restoration.plan`."""
+    check_vae(host.vae, factor)
+    frame = sizing.frame_of(Size(*pictures.shape[-2:]))
+    return restoration.plan(host, Request(frame, settings, len(pictures)))

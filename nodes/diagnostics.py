@@ -11,13 +11,13 @@ from ..op4ksr_core.diagnostics import latent_view, sweep
 from ..op4ksr_core.diagnostics.rope_phases import analyse, compare
 from ..op4ksr_core.diagnostics.rope_report import draw_analyses
 from ..op4ksr_core.errors import ImageError, SettingError
-from ..op4ksr_core.geometry import TOKEN_PX, Size
+from ..op4ksr_core.geometry import TOKEN_PX, Size, Sizing
 from ..op4ksr_core.model.rope import FLUX_AXES
 from ..op4ksr_core.picture.convert import as_tensor
-from ..op4ksr_core.pipeline.restore import variants
+from ..op4ksr_core.pipeline.restoration import variants
 from ..op4ksr_core.settings import SCHEMES, RopeSettings, Scheme, UpscaleSettings
-from .comfy_host import ComfyHost
-from .convert import to_image
+from .comfy_host import ComfyHost, plan_pictures
+from .convert import to_bchw, to_image
 from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, NOISE, SCALE, SEED, STEPS
 from .progress import Parts
 from .schema import node_schema
@@ -141,12 +141,13 @@ class ThetaSweep(io.ComfyNode):
         own, _ = rope_of(host.model)
         base = UpscaleSettings(steps=steps, guidance=guidance, noise=noise, seed=seed, colour=colour, fidelity=fidelity)
         settings = [replace(base, sigma=sigma, rope=replace(own, theta=theta)) for theta, sigma in pairs]
-        plan, lr = host.plan(image[:1], scale, long_side, int(vae_factor))
-        host.preflight(f"{len(pairs)} settings, {plan}", plan)
+        lr = to_bchw(image[:1]).clamp(0, 1)
+        sizing = Sizing(long_side=long_side) if long_side else Sizing(scale=scale)
+        plan = plan_pictures(host, lr, sizing, settings, int(vae_factor))
         bar = Parts(1 + 3 * len(pairs))
         trials: list[sweep.Trial] = []
         frames = None
-        for (theta, sigma), variant in zip(pairs, variants(host, lr, plan, settings, bar), strict=True):
+        for (theta, sigma), variant in zip(pairs, variants(host, plan, lr, bar), strict=True):
             picture = variant.picture[0]
             bar.step("inspect")
             frames = frames or sweep.choose_frames(picture)

@@ -13,7 +13,7 @@ from comfy.sd import VAE
 
 from ..op4ksr_core.errors import MemoryPlanError
 from ..op4ksr_core.model.vae_passes import FRUGAL, WHOLE, passes_of
-from ..op4ksr_core.pipeline.memory import GB, MARGIN, transformer_work, vae_work
+from ..op4ksr_core.pipeline.memory import GB, MARGIN, MemoryPlan, transformer_work, vae_work
 from .versions import out_of_memory, tell_node
 
 log = logging.getLogger("op4ksr")
@@ -38,7 +38,7 @@ def vae_bytes(stage: Any, pixels: int, dtype: torch.dtype, factor: int, decoder:
 
 
 def vae_passes(vae: VAE, pixels: int, decoder: bool) -> list[tuple[str, float]]:
-    """How one picture can be encoded or decoded here: (one of the core's `vae_strips.PASSES`, its working bytes).
+    """How one picture can be encoded or decoded here: (one of the core's `settings.PASSES`, its working bytes).
 
     First the fastest of the device's passes whose work fits into all of its memory, else the leanest; then the leaner
     ones, for when memory runs out all the same.
@@ -74,7 +74,26 @@ def transformer_phase(model: ModelPatcher, tokens: int) -> tuple[float, float]:
     return work, float(model.model_size())
 
 
-def preflight(what: str, device: torch.device, phases: dict[str, tuple[float, float]]) -> None:
+Phases = dict[str, tuple[float, float]]
+"""Name of a phase -> its (working bytes, weight bytes)."""
+
+
+def plan_phases(what: str, device: torch.device, phases: Phases) -> MemoryPlan:
+    """The phases of one picture as the core's plan; logged, and refused as by `preflight`."""
+    preflight(what, device, phases)
+    work = {name: bytes_of_work for name, (bytes_of_work, _) in phases.items()}
+    return MemoryPlan(
+        encode=work["encode"],
+        transform=work["transform"],
+        decode=work["decode"],
+        weights=phases["encode"][1] + phases["transform"][1],
+        available=comfy.model_management.get_total_memory(device),
+        residency="comfyui",
+        peak=max(work + held for work, held in phases.values()),
+    )
+
+
+def preflight(what: str, device: torch.device, phases: Phases) -> None:
     """Logs a line per call; raises MemoryPlanError where a phase's work alone exceeds the whole device.
 
     Weights may be offloaded by ComfyUI, so they are shown but not refused.

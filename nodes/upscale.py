@@ -5,9 +5,9 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
-from ..op4ksr_core.geometry import Size, SizePlan
+from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, plan_target, target_size
 from ..op4ksr_core.model import flow
-from ..op4ksr_core.pipeline.restore import compensate_picture, decode_picture, encode_picture, transform_latent
+from ..op4ksr_core.pipeline.restoration import compensate_picture, decode_picture, encode_picture, transform_latent
 from ..op4ksr_core.settings import ColourFix, RopeSettings, UpscaleSettings, check_range
 from .comfy_host import ComfyHost, MidTimestep
 from .convert import to_bchw, to_image
@@ -41,7 +41,7 @@ def rope_for(theta: float) -> RopeSettings | None:
 def decode_latent(host: ComfyHost, latent: dict, reference: Tensor | None, settings: UpscaleSettings) -> Tensor:
     """LATENT -> picture (B, 3, H, W) of its target size; the reference defaults to the picture encoded."""
     vae, samples, plan = host.vae, latent["samples"], latent.get("op4ksr_plan")
-    check_vae(vae, plan and plan.token_px // 2)
+    check_vae(vae, plan and plan.latent_factor)
     if samples.ndim != 4 or samples.shape[1] != vae.latent_channels or 0 in samples.shape:
         raise ImageError(f"The LATENT is {list(samples.shape)}; this VAE decodes {vae.latent_channels} channels.")
     size = Size(*(side * vae.downscale_ratio for side in samples.shape[-2:]))
@@ -58,7 +58,7 @@ def decode_latent(host: ComfyHost, latent: dict, reference: Tensor | None, setti
         reference = samples.new_zeros(len(samples), 3, 1, 1)  # its size and colours are not used
     if len(reference) != len(samples):
         raise ImageError(f"There are {len(samples)} latents and {len(reference)} reference pictures.")
-    plan = plan or SizePlan(size, size, size, 2 * vae.downscale_ratio)
+    plan = plan or SizePlan(size, size, size, vae.downscale_ratio)
     return decode_picture(host, samples, reference, plan, settings, make_report())
 
 
@@ -109,7 +109,11 @@ class F16Encode(io.ComfyNode):
     @classmethod
     def execute(cls, image, vae, scale: float, long_side: int, vae_factor: str) -> io.NodeOutput:
         host = ComfyHost(vae=vae)
-        plan, lr = host.plan(image, scale, long_side, int(vae_factor))
+        check_vae(vae, int(vae_factor))
+        lr = to_bchw(image).clamp(0, 1)
+        source = Size(*lr.shape[-2:])
+        target = target_size(source, None if long_side else scale, long_side or None)
+        plan = plan_target(source, target, host.multiple_px, host.latent_factor)
         preflight(str(plan), vae.device, {"encode": vae_phase(vae, plan.padded.pixels, decoder=False)})
         samples = encode_picture(host, lr, plan, UpscaleSettings(), make_report())
         return io.NodeOutput({"samples": samples, "op4ksr_plan": plan, "op4ksr_reference": lr})
@@ -164,7 +168,7 @@ class MidTimestepSampler(io.ComfyNode):
             sigma_mid, steps, guidance, noise, seed, rope=rope_for(theta), window=window, timestep=timestep
         )
         preflight(f"{tokens} tokens", model.load_device, {"transform": transformer_phase(model, tokens)})
-        host = ComfyHost(model, conditioning, factor=plan.token_px // 2 if plan else 16)
+        host = ComfyHost(model, conditioning, latent_factor=plan.latent_factor if plan else LATENT_FACTOR)
         samples = transform_latent(host, latent["samples"], settings, make_report())
         return io.NodeOutput(latent | {"samples": samples})
 

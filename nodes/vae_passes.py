@@ -6,11 +6,14 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from comfy.ldm.models.autoencoder import DiagonalGaussianRegularizer
 from comfy.sd import VAE
 from torch import Tensor
 
+from ..op4ksr_core.errors import SettingError
 from ..op4ksr_core.model.finite import check_finite
 from ..op4ksr_core.model.layer_weights import casting
+from ..op4ksr_core.model.vae import posterior_latent
 from ..op4ksr_core.model.vae_passes import passing
 from ..op4ksr_core.progress import Progress
 from .memory import tell_pass, until_it_fits, vae_passes
@@ -20,18 +23,41 @@ from .versions import cast_weights
 _OTHER_DTYPE = "Start ComfyUI with --bf16-vae or --fp32-vae."
 
 
-def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None) -> Tensor:
+def encode_whole(vae: VAE, x_bchw: Tensor, report: Progress | None = None, posterior_seed: int | None = None) -> Tensor:
     """Pictures in [0, 1] -> latents as ComfyUI keeps them (not shifted or scaled), one picture at a time, no tiles.
 
-    Without a `report` the node's bar shows this phase alone.
+    The posterior's mode, or the core's sample of it from `posterior_seed`. Without a `report` the node's bar shows this
+    phase alone. Raises SettingError where there is a seed and the VAE has no posterior.
     """
+    if posterior_seed is not None:
+        check_posterior(vae)
 
     def encoded(model: Any) -> list[Tensor]:
-        return [model.encode((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
+        run = model.encode if posterior_seed is None else partial(_moments, model)
+        return [run((x * 2 - 1).to(vae.vae_dtype).to(vae.device)).float() for x in x_bchw.split(1)]
 
     height, width = x_bchw.shape[-2:]
-    parts = _in_passes(vae, "encode", height, width, len(x_bchw), encoded, report or make_report())
-    return check_finite(torch.cat(parts), "The VAE's encoder", vae.vae_dtype, _OTHER_DTYPE).to(vae.output_device)
+    found = torch.cat(_in_passes(vae, "encode", height, width, len(x_bchw), encoded, report or make_report()))
+    z = found if posterior_seed is None else posterior_latent(found, posterior_seed)
+    return check_finite(z, "The VAE's encoder", vae.vae_dtype, _OTHER_DTYPE).to(vae.output_device)
+
+
+def check_posterior(vae: VAE) -> None:
+    """Raises SettingError unless the VAE's encoder gives mean and log variance, and nothing changes a latent after."""
+    model = vae.first_stage_model
+    is_gaussian = isinstance(getattr(model, "regularization", None), DiagonalGaussianRegularizer)
+    if not is_gaussian or getattr(model, "bn", None) is not None:  # bn: FLUX.2's, of 0.33.0
+        raise SettingError(
+            f"posterior_seed samples the VAE's posterior, and this {type(model).__name__} has none. Choose a preset "
+            "without it (embedded, op4ksr, ultraflux, omgsr), or the VAE that belongs to the preset."
+        )
+
+
+def _moments(model: Any, x: Tensor) -> Tensor:
+    """Mean and log variance, before ComfyUI takes their mode."""
+    quant_conv = getattr(model, "quant_conv", None)
+    moments = model.encoder(x)
+    return moments if quant_conv is None else quant_conv(moments)
 
 
 def decode_whole(vae: VAE, samples: Tensor, report: Progress | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """Sizes, padding and token counts. Integer maths only, no torch.
 
-A picture of any size is enlarged to an exact target, padded to whole tokens, and cropped back.
+A picture of any size is enlarged to an exact target, padded to what the models divide, and cropped back.
 """
 
 import math
@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from .errors import SettingError
 
-TOKEN_PX = 32
+LATENT_FACTOR = 16
+"""Picture px per latent px of the F16 VAE."""
+
+TOKEN_PX = 2 * LATENT_FACTOR
 """Picture pixels along one side of a token: F16 latents, packed 2x2."""
 
 MAX_SCALE = 16.0
@@ -51,17 +54,17 @@ class Size:
 
 @dataclass(frozen=True)
 class SizePlan:
-    """Where a picture comes from and goes to: source, exact target, target padded to whole tokens."""
+    """Where a picture comes from and goes to: source, exact target, target padded to what the models divide."""
 
     source: Size
     target: Size
     padded: Size
-    token_px: int = TOKEN_PX
+    latent_factor: int = LATENT_FACTOR
 
     @property
     def tokens(self) -> int:
-        """Image tokens that the transformer sees in its one pass."""
-        return self.padded.pixels // self.token_px**2
+        """Image tokens, of 2x2 latent px, that the model sees in its one pass."""
+        return self.padded.pixels // (2 * self.latent_factor) ** 2
 
     def __str__(self) -> str:
         return f"{self.source} -> {self.target}, padded {self.padded}, {self.tokens} tokens"
@@ -128,11 +131,17 @@ def _megapixel_factor(source: Size, megapixels: float) -> float:
 class Frame:
     """How a picture goes into an exact size: the part of the source that is used, what it becomes, the whole canvas."""
 
+    source: Size
     top: int
     left: int
     used: Size
     target: Size
     canvas: Size
+
+    @classmethod
+    def whole(cls, source: Size, target: Size) -> "Frame":
+        """All of the picture, enlarged to `target` px."""
+        return cls(source, 0, 0, source, target, target)
 
 
 def frame(source: Size, box: Size, fit: str = "fit") -> Frame:
@@ -148,11 +157,11 @@ def frame(source: Size, box: Size, fit: str = "fit") -> Frame:
     if fit == "crop":
         used = Size(*(min(n, max(1, round(m / factor))) for n, m in zip(_sides(source), _sides(box), strict=True)))
         top, left = ((n - m) // 2 for n, m in zip(_sides(source), _sides(used), strict=True))
-        return Frame(top, left, used, box, box)
+        return Frame(source, top, left, used, box, box)
     inside = Size(
         *(min(m, max(1, math.floor(n * factor + 0.5))) for n, m in zip(_sides(source), _sides(box), strict=True))
     )
-    return Frame(0, 0, source, inside, box if fit == "pad" else inside)
+    return Frame(source, 0, 0, source, inside, box if fit == "pad" else inside)
 
 
 def _check_fit(fit: str) -> None:
@@ -192,7 +201,7 @@ class Sizing:
         if self.exact is not None:
             return frame(source, self.exact, self.fit)
         target = target_size(source, self.scale, self.long_side, self.short_side, self.megapixels)
-        return Frame(0, 0, source, target, target)
+        return Frame.whole(source, target)
 
 
 def padded_side(side: int, multiple: int = TOKEN_PX) -> int:
@@ -200,17 +209,17 @@ def padded_side(side: int, multiple: int = TOKEN_PX) -> int:
     return -(-side // multiple) * multiple
 
 
-def plan_size(
-    source: Size, scale: float | None = None, long_side: int | None = None, token_px: int = TOKEN_PX
+def plan_size(source: Size, scale: float | None = None, long_side: int | None = None) -> SizePlan:
+    """Source, target and padded size of one picture for F16 models. Errors as in `target_size`."""
+    return plan_target(source, target_size(source, scale, long_side))
+
+
+def plan_target(
+    source: Size, target: Size, multiple_px: int = TOKEN_PX, latent_factor: int = LATENT_FACTOR
 ) -> SizePlan:
-    """Source, target and padded size of one picture. Errors as in `target_size`."""
-    return plan_target(source, target_size(source, scale, long_side), token_px)
-
-
-def plan_target(source: Size, target: Size, token_px: int = TOKEN_PX) -> SizePlan:
-    """The plan for a target size that is known."""
-    padded = Size(padded_side(target.height, token_px), padded_side(target.width, token_px))
-    return SizePlan(source, target, padded, token_px)
+    """The plan for a target size that is known; sides are padded to multiples of `multiple_px`."""
+    padded = Size(padded_side(target.height, multiple_px), padded_side(target.width, multiple_px))
+    return SizePlan(source, target, padded, latent_factor)
 
 
 def reflect_indices(side: int, total: int) -> list[int]:

@@ -26,7 +26,7 @@ from ..files import (
     is_folder_name,
     is_same_file,
 )
-from ..geometry import Size, Sizing
+from ..geometry import Sizing
 from ..lattice.inspector import inspect_made
 from ..lattice.report import in_a_few_words
 from ..picture.before_after import save_before_after
@@ -34,7 +34,7 @@ from ..picture.convert import as_picture
 from ..picture.header import MAX_MEGAPIXELS, read_header
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
-from ..pipeline.framed import Framed, restore_framed
+from ..pipeline.framed import Framed
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
@@ -279,17 +279,12 @@ def _write_strip(job: Job, before: Picture, after: Picture) -> None:
 def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progress | None) -> Result:
     source = read_header(job.source, settings.max_megapixels).size
     frame = settings.sizing.frame_of(source)
-    if upscaler.check_memory:
-        upscaler.memory_plan(upscaler.plan(frame.used, target=frame.target))
+    plan = upscaler.plan(frame, [settings.upscale])
     picture = read_picture(job.source, settings.max_megapixels)
     region = read_mask(settings.strength_mask) if settings.strength_mask else None
     padded = settings.sizing.exact is not None and settings.sizing.fit == "pad"
     lost = check_writable(picture, frame.canvas.height, frame.canvas.width, format_of(job.output), padded)
-
-    def restored(lr: Tensor, target: Size) -> Tensor:
-        return upscaler(lr, settings=settings.upscale, progress=progress, target=target)
-
-    made = restore_framed(picture.rgb, settings.sizing, restored, picture.alpha, region)
+    made = upscaler.run(plan, picture.rgb, progress, picture.alpha, region)
     larger = replace(picture, rgb=made.rgb, alpha=made.alpha)
     if settings.strip and job.strip is not None:
         is_finished(job.strip)  # a folder in its place is found before anything is written

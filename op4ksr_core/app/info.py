@@ -6,7 +6,9 @@ import platform
 import torch
 
 from .. import __version__
-from ..geometry import Size
+from ..geometry import Size, Sizing
+from ..pipeline import restoration
+from ..pipeline.restoration import Request
 from .console import say
 from .options import add_method_options, add_model_options, make_upscaler, upscale_settings
 
@@ -23,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = upscale_settings(arguments)
     upscaler = make_upscaler(arguments, settings)
-    plan = upscaler.plan(Size.parse(arguments.size), arguments.scale, arguments.long_side)
+    frame = Sizing(arguments.scale, arguments.long_side).frame_of(Size.parse(arguments.size))
+    plan = restoration.plan(upscaler.host, Request(frame, [settings]))
     footprint = upscaler.host.footprint
     name = torch.cuda.get_device_name(upscaler.device) if upscaler.device.type == "cuda" else platform.processor()
     versions = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__}
@@ -31,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     say(f"device {upscaler.device} {name or platform.machine()}, {str(upscaler.dtype).removeprefix('torch.')}")
     say(f"model {arguments.model}: {footprint.parameters / 1e6:.1f} M parameters, VAE factor {upscaler.latent_factor}")
     say(f"settings {settings}")
-    say(str(plan))
-    say(str(upscaler.memory_plan(plan)))
+    say(str(plan.size))
+    if plan.memory:
+        say(str(plan.memory))
     return 0

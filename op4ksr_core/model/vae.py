@@ -276,9 +276,15 @@ def encode(vae: Any, image_bchw: Tensor, sample_seed: int | None = None) -> Tens
     moments = vae.encoder(image_bchw * 2 - 1)
     if getattr(vae, "quant_conv", None) is not None:
         moments = vae.quant_conv(moments)
-    mean, log_variance = moments.chunk(2, dim=1)
-    z = mean if sample_seed is None else mean + _noise_like(mean, sample_seed) * _std(log_variance)
+    z = posterior_latent(moments, sample_seed)
     return (z - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
+def posterior_latent(moments: Tensor, sample_seed: int | None = None) -> Tensor:
+    """An encoder's mean and log variance (B, 2C, h, w) -> latent (B, C, h, w): the mode, or a sample whose noise is
+    drawn for the whole batch on the CPU from `sample_seed`."""
+    mean, log_variance = moments.chunk(2, dim=1)
+    return mean if sample_seed is None else mean + _noise_like(mean, sample_seed) * _std(log_variance)
 
 
 def _std(log_variance: Tensor) -> Tensor:

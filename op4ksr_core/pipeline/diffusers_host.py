@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
+from ..geometry import SizePlan
 from ..model import flow
 from ..model.attention import attention_kernel
 from ..model.compensation import HighFrequencyCompensation, compensate, load_compensation
@@ -24,15 +25,15 @@ from ..settings import Execution, UpscaleSettings
 from ..weights.files import find_weights
 from ..weights.loading import vae_layout
 from ..weights.sources import Sources
-from .memory import PLAIN_LAYERS, Footprint
+from .memory import PLAIN_LAYERS, Footprint, MemoryPlan, make_memory_plan
 from .residency import Resident
 
 log = logging.getLogger("op4ksr")
 
 
 class DiffusersHost:
-    """A `restore.Host`. `residency` (as in memory.MemoryPlan) and `vae_pass` (one of settings.PASSES) say how the next
-    picture is run; latents are shifted and scaled as the transformer wants them."""
+    """A `restoration.Host`. `residency` (as in memory.MemoryPlan) and `vae_pass` (one of settings.PASSES) say how the
+    next picture is run; latents are shifted and scaled as the transformer wants them."""
 
     def __init__(self, sources: Sources, device: torch.device, dtype: torch.dtype, execution: Execution):
         self.sources, self.device, self.dtype, self.execution = sources, device, dtype, execution
@@ -61,12 +62,12 @@ class DiffusersHost:
 
     @property
     def latent_factor(self) -> int:
-        """Picture px per latent px: 16 or 8."""
+        """Picture px per latent px: 16, 8 or 4."""
         return self.vae_layout[1]
 
     @cached_property
-    def token_px(self) -> int:
-        """Sides are padded to a multiple of this: two latent px, a token's side."""
+    def multiple_px(self) -> int:
+        """Two latent px, a token's side."""
         return 2 * self.latent_factor
 
     @property
@@ -74,11 +75,20 @@ class DiffusersHost:
         """Weights on the device now."""
         return self.transformer.held_bytes + self.vae.held_bytes
 
-    def prepare(self, residency: str, vae_pass: str) -> None:
-        """Sets how the next picture is run, and makes room for it."""
-        self.residency, self.vae_pass = residency, vae_pass
+    def check(self, settings: UpscaleSettings) -> None:
+        """A flow transformer takes all settings."""
+
+    def plan_memory(self, size: SizePlan, count: int) -> MemoryPlan:
+        return make_memory_plan(size, self.footprint, count, self.device, self.held_bytes, self.passes)
+
+    def prepare(self, memory: MemoryPlan | None) -> None:
+        self.residency = memory.residency if memory else "resident"
+        self.vae_pass = memory.vae_pass if memory else self.passes[0]
         for part in (self.transformer, self.vae):
-            part.make_room(residency)
+            part.make_room(self.residency)
+
+    def condition_on(self, enlarged: Tensor) -> None:
+        """The condition is a fixed prompt."""
 
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         with self.vae.use(self.residency) as vae, passing(vae.encoder, self.vae_pass, "encode", report):

@@ -45,7 +45,7 @@ class MemoryPlan:
 
     residency: `resident` (both models stay on the device), `offload` (host memory, one on the
     device at a time), `stream` (the same, and of the transformer a few blocks at a time), `reload` (read
-    from disk for each phase, one in memory at a time).
+    from disk for each phase, one in memory at a time), `comfyui` (as ComfyUI manages them).
     """
 
     encode: float
@@ -56,7 +56,7 @@ class MemoryPlan:
     residency: str
     peak: float
     vae_pass: str = WHOLE
-    """How the VAE runs, one of `vae_strips.PASSES`."""
+    """How the VAE runs, one of `settings.PASSES`."""
 
     def __str__(self) -> str:
         phases = ", ".join(f"{n} {getattr(self, n) / GB:.1f}" for n in ("encode", "transform", "decode"))
@@ -93,24 +93,21 @@ def transformer_work(tokens: int, width: int, itemsize: int) -> float:
     return tokens * width * _TRANSFORMER_COPIES * itemsize
 
 
-def estimate(
-    plan: SizePlan, footprint: Footprint, batch: int, latent_factor: int, how: str = WHOLE
-) -> tuple[float, float, float]:
+def estimate(size: SizePlan, footprint: Footprint, batch: int, how: str = WHOLE) -> tuple[float, float, float]:
     """Bytes of work, weights not counted, of encode, transform and decode (colour and fidelity included)."""
-    picture = 3 * 4 * plan.padded.pixels
-    pixels, channels, itemsize = plan.padded.pixels, footprint.channels, footprint.itemsize
-    encoder, decoder = (vae_work(pixels, channels, itemsize, latent_factor, side, how) for side in (False, True))
+    picture = 3 * 4 * size.padded.pixels
+    pixels, channels, itemsize = size.padded.pixels, footprint.channels, footprint.itemsize
+    encoder, decoder = (vae_work(pixels, channels, itemsize, size.latent_factor, side, how) for side in (False, True))
     encode = footprint.vae_layers * encoder + _PICTURES_IN * picture
-    transform = transformer_work(plan.tokens, footprint.width, itemsize)
+    transform = transformer_work(size.tokens, footprint.width, itemsize)
     decode = max(footprint.vae_layers * decoder + picture, _PICTURES_OUT * picture)
     return MARGIN * batch * encode, MARGIN * batch * transform, MARGIN * batch * decode
 
 
 def make_memory_plan(
-    plan: SizePlan,
+    size: SizePlan,
     footprint: Footprint,
     batch: int,
-    latent_factor: int,
     device: torch.device,
     held: float = 0.0,
     passes: Sequence[str] | None = None,
@@ -124,12 +121,12 @@ def make_memory_plan(
     plans = [
         candidate
         for how in passes or passes_of(device)
-        for candidate in _candidates(plan, footprint, batch, latent_factor, device, held, how)
+        for candidate in _candidates(size, footprint, batch, device, held, how)
     ]
     chosen = next((candidate for candidate in plans if candidate.peak <= candidate.available), plans[-1])
     if chosen.peak > chosen.available:
         raise MemoryPlanError(
-            f"{plan.source} -> {plan.target} does not fit: {chosen}. Ask for a smaller scale or long side, free some "
+            f"{size.source} -> {size.target} does not fit: {chosen}. Ask for a smaller scale or long side, free some "
             "memory, or skip this check (--no-memory-check)."
         )
     log.log(logging.INFO if chosen is plans[0] else logging.WARNING, "%s", chosen)
@@ -137,10 +134,10 @@ def make_memory_plan(
 
 
 def _candidates(
-    plan: SizePlan, footprint: Footprint, batch: int, latent_factor: int, device: torch.device, held: float, how: str
+    size: SizePlan, footprint: Footprint, batch: int, device: torch.device, held: float, how: str
 ) -> list[MemoryPlan]:
     """One plan for each way to hold the models, with the VAE run one way."""
-    encode, transform, decode = estimate(plan, footprint, batch, latent_factor, how)
+    encode, transform, decode = estimate(size, footprint, batch, how)
     weights = footprint.transformer_bytes + footprint.vae_bytes
     pictures = footprint.vae_bytes + max(encode, decode)
     phased = max(pictures, footprint.transformer_bytes + transform)

@@ -19,7 +19,7 @@ from .memory import PLAIN_LAYERS, Footprint
 
 
 class UNetHost(DiffusersHost):
-    """A `restore.Host` over a UNet that runs once at `settings.timestep`. The VAE is as in the other host.
+    """A `restoration.Host` over a UNet that runs once at `settings.timestep`. The VAE is as in the other host.
 
     The UNet runs in float32, on CUDA in float16: at timestep 999 bfloat16 would cost up to 0.06 of a latent's
     deviation. `settings.sigma` and guidance are a flow's and change nothing here. Raises SettingError where several
@@ -42,8 +42,8 @@ class UNetHost(DiffusersHost):
         """A UNet's condition has no pooled half."""
 
     @cached_property
-    def token_px(self) -> int:
-        """Sides are padded to what the UNet halves without a rest: 64 px for Stable Diffusion and for TVT."""
+    def multiple_px(self) -> int:
+        """What the UNet halves without a rest: 64 px for Stable Diffusion and for TVT."""
         return self.latent_factor * 2 ** (len(self.unet_channels) - 1)
 
     @cached_property
@@ -58,10 +58,13 @@ class UNetHost(DiffusersHost):
             )
         return tuple(channels)
 
-    def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
+    def check(self, settings: UpscaleSettings) -> None:
+        diffusion.check_one_step(settings)
+
+    def condition_on(self, enlarged: Tensor) -> None:
+        """F2IDiff-SR's condition is what DINOv2 sees in the enlarged picture; the others have a prompt."""
         if self.sources.features is not None:
-            self.condition = self.features_of(padded)
-        return super().encode(padded, settings, report)
+            self.condition = self.features_of(enlarged)
 
     @cached_property
     def _extractor(self) -> Any:
@@ -72,7 +75,7 @@ class UNetHost(DiffusersHost):
         return diffusion.picture_tokens(self._extractor, picture)
 
     def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
-        diffusion.check_one_step(settings)
+        self.check(settings)
         assert self.condition is not None
         condition = self.condition
         with self.transformer.use(self.residency) as unet:
@@ -85,14 +88,14 @@ class UNetHost(DiffusersHost):
 
     @cached_property
     def footprint(self) -> Footprint:
-        """Sizes of the parts, from the file headers; the UNet's work is estimated by its first level's width."""
+        """Sizes of the parts, from the file headers; the UNet's work is estimated by its first level: a token is
+        2x2 latent px, and half of its channels count as its width."""
         unet, vae = find_weights(self.sources.unet), find_weights(self.sources.vae)
-        per_token = (self.token_px // self.latent_factor) ** 2
         size = self.unet_dtype.itemsize
         return Footprint(
             unet.parameter_count() * size,
             vae.parameter_count() * self.dtype.itemsize,
-            self.unet_channels[0] * per_token // 2,
+            2 * self.unet_channels[0],
             self.vae_layout[0],
             size,
             unet.parameter_count() + vae.parameter_count(),

@@ -1,4 +1,4 @@
-"""Upscaling headless, on diffusers models: sizes, memory plan, then the one order of work."""
+"""Upscaling headless, on diffusers models: a door to `restoration` with models from files."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 
 from ..errors import MemoryPlanError, SettingError
-from ..geometry import Size, SizePlan, plan_target, target_size
+from ..geometry import Frame, Size, target_size
 from ..paths import EMBEDDED
 from ..picture.checks import check_image
 from ..progress import Progress
 from ..settings import PRESETS, Execution, UpscaleSettings
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
+from . import restoration
 from .diffusers_host import DiffusersHost
-from .memory import MemoryPlan, make_memory_plan
-from .restore import Variant, variants
+from .framed import Framed
+from .memory import MemoryPlan
+from .restoration import Plan, Request, Variant, check_settings
 from .unet_host import UNetHost
 
 
@@ -39,7 +41,7 @@ class Upscaler:
     ):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
-        self.settings, self.check_memory = _checked(settings), check_memory
+        self.settings, self.check_memory = check_settings(settings), check_memory
         kind = UNetHost if isinstance(sources, UNetSources) else DiffusersHost
         self.host: DiffusersHost = kind(sources, self.device, self.dtype, execution)  # type: ignore[arg-type]
         self.last_memory_plan: MemoryPlan | None = None
@@ -110,25 +112,36 @@ class Upscaler:
 
     @property
     def latent_factor(self) -> int:
-        """Picture px per latent px: 16 or 8."""
+        """Picture px per latent px: 16, 8 or 4."""
         return self.host.latent_factor
 
-    def plan(
-        self, source: Size, scale: float | None = None, long_side: int | None = None, target: Size | None = None
-    ) -> SizePlan:
-        """Source, target and padded size for a picture of `source` px."""
-        if target is None:
-            target = target_size(source, scale, long_side)
-        elif scale is not None or long_side is not None:
-            raise SettingError(f"Give a target ({target}), or a scale or long side, not both.")
-        return plan_target(source, target, token_px=self.host.token_px)
+    def plan(self, frame: Frame, settings: Sequence[UpscaleSettings] | None = None, count: int = 1) -> Plan:
+        """Sizes and memory for `count` pictures in a frame (`Sizing.frame_of`), before they are read.
 
-    def memory_plan(self, plan: SizePlan, batch: int = 1) -> MemoryPlan:
-        """The estimate for one call. Raises MemoryPlanError where nothing fits."""
-        host = self.host
-        return make_memory_plan(
-            plan, host.footprint, batch, host.latent_factor, self.device, host.held_bytes, host.passes
-        )
+        Raises SettingError, and MemoryPlanError where nothing fits.
+        """
+        request = Request(frame, settings or [self.settings], count, self.check_memory)
+        made = restoration.plan(self.host, request)
+        self.last_memory_plan = made.memory
+        return made
+
+    @torch.inference_mode()
+    def run(
+        self,
+        plan: Plan,
+        rgb: Tensor,
+        progress: Progress | None = None,
+        alpha: Tensor | None = None,
+        region: Tensor | None = None,
+    ) -> Framed:
+        """Carries out a plan, as `restoration.run`, on (B, 3, h, w) in [0, 1]; results are on the input's device.
+
+        Raises ImageError on a wrong shape, NaN or values out of range; PrecisionError where a model gives NaN or
+        infinity; MemoryPlanError where memory runs out.
+        """
+        check_image(rgb)
+        with _named_shortage(plan):
+            return restoration.run(self.host, plan, rgb, progress or _quiet, alpha, region)
 
     def __call__(
         self,
@@ -145,8 +158,10 @@ class Upscaler:
         NaN or values out of range; SettingError; MemoryPlanError before any work that would not fit; PrecisionError
         where a model gives NaN or infinity.
         """
-        chosen = [settings or self.settings]
-        return next(self.variants(image_bchw, chosen, scale, long_side, progress, target=target)).picture
+        check_image(image_bchw)
+        frame = _frame(image_bchw, scale, long_side, target)
+        plan = self.plan(frame, [settings or self.settings], len(image_bchw))
+        return self.run(plan, image_bchw, progress).rgb
 
     @torch.inference_mode()
     def variants(
@@ -161,39 +176,36 @@ class Upscaler:
     ) -> Iterator[Variant]:
         """The same picture under each of the settings, one after the other, encoded once.
 
-        Arguments and errors as of a call and of `restore.variants`.
+        Arguments and errors as of a call and of `restoration.variants`.
         """
         check_image(image_bchw)
-        settings = [_checked(one) for one in settings]
-        plan = self.plan(Size(*image_bchw.shape[-2:]), scale, long_side, target)
-        residency, vae_pass = "resident", self.host.passes[0]
-        if self.check_memory:
-            self.last_memory_plan = self.memory_plan(plan, len(image_bchw))
-            residency, vae_pass = self.last_memory_plan.residency, self.last_memory_plan.vae_pass
-        self.host.prepare(residency, vae_pass)
-        lr = image_bchw.to(self.device, torch.float32)
+        plan = self.plan(_frame(image_bchw, scale, long_side, target), settings, len(image_bchw))
         with _named_shortage(plan):
-            for one in variants(self.host, lr, plan, settings, progress or (lambda *_: None), decode):
-                picture, plain = (x.to(image_bchw.device) for x in (one.picture, one.plain))
-                yield Variant(one.settings, one.before, one.after, picture, plain)
+            yield from restoration.variants(self.host, plan, image_bchw, progress or _quiet, decode)
 
 
-def _checked(settings: UpscaleSettings) -> UpscaleSettings:
-    if not isinstance(settings, UpscaleSettings):
-        raise SettingError(
-            f"Settings are UpscaleSettings, for example PRESETS['embedded'], got {type(settings).__name__}."
-        )
-    return settings
+def _quiet(phase: str, done: int, total: int) -> None:
+    """Reports nothing."""
+
+
+def _frame(image_bchw: Tensor, scale: float | None, long_side: int | None, target: Size | None) -> Frame:
+    source = Size(*image_bchw.shape[-2:])
+    if target is None:
+        return Frame.whole(source, target_size(source, scale, long_side))
+    if scale is not None or long_side is not None:
+        raise SettingError(f"Give a target ({target}), or a scale or long side, not both.")
+    return Frame.whole(source, target)
 
 
 @contextmanager
-def _named_shortage(plan: SizePlan) -> Iterator[None]:
+def _named_shortage(plan: Plan) -> Iterator[None]:
     """Turns the backends' out-of-memory errors into ours."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+            sizes = f"{plan.size.source} -> {plan.size.target}"
             raise MemoryPlanError(
-                f"Memory ran out while upscaling {plan.source} -> {plan.target}. Ask for a smaller scale or long side."
+                f"Memory ran out while upscaling {sizes}. Ask for a smaller scale or long side."
             ) from error
         raise

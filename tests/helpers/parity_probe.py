@@ -29,7 +29,7 @@ from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
 from op4ksr.nodes.load import doubted, round_trip_error  # noqa: E402
 from op4ksr.nodes.memory import preflight, vae_passes  # noqa: E402
 from op4ksr.nodes.surgery import PositionEmbedding, check_vae, load_embedded, load_folder, to_f16, with_rope  # noqa: E402
-from op4ksr.nodes.upscale import decode_latent  # noqa: E402
+from op4ksr.nodes.upscale import F16Encode, decode_latent  # noqa: E402
 from op4ksr.nodes.vae_passes import decode_whole, encode_whole  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.settings import PASSES, RopeSettings, UpscaleSettings  # noqa: E402
@@ -111,8 +111,10 @@ errors = {
     "head": message(to_f16, load_folder(Path(folder) / "f8")[1], "corner"),
     "decode_channels": message(decode_latent, ComfyHost(vae=vae), four, None, UpscaleSettings(fidelity=0.0)),
     "enormous": message(preflight, "test", torch.device("cpu"), {"encode": (1e15, 1e9), "transform": (0.0, 1e9)}),
-    "empty": message(ComfyHost(vae=vae).plan, torch.zeros(0, 8, 8, 3), 4.0, 0, 16),
+    "empty": message(F16Encode.execute, torch.zeros(0, 8, 8, 3), vae, 4.0, 0, "16"),
 }
+with torch.inference_mode():
+    errors["posterior"] = message(lambda: encode_whole(taesd, x, posterior_seed=1))
 errors["doubt"] = doubted(0.004, 0.2)
 errors["no doubt"] = doubted(0.2, 0.19) + doubted(0.001, 0.007)
 with torch.inference_mode():

@@ -19,28 +19,27 @@ comfy.options.enable_args_parsing()
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from op4ksr.nodes.adapters import FeaturesConditioning, LoadUNetAdapter, available_unet_adapters  # noqa: E402
-from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
+from op4ksr.nodes.comfy_host import ComfyHost, plan_pictures  # noqa: E402
 from op4ksr.nodes.unets import load_sd_folder, unet_config  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
-from op4ksr.op4ksr_core.geometry import Size, plan_target  # noqa: E402
-from op4ksr.op4ksr_core.pipeline.restore import restore  # noqa: E402
+from op4ksr.op4ksr_core.geometry import Sizing  # noqa: E402
+from op4ksr.op4ksr_core.pipeline.restoration import run  # noqa: E402
 from op4ksr.op4ksr_core.settings import UpscaleSettings  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 base = Path(base)
 folder_paths.add_model_folder_path("loras", str(base / "loras"), is_default=True)
 given = load_file(base / "in.safetensors")
-quiet = {"colour": "none", "fidelity": 0.0, "rope": None}
+quiet = {"colour": "none", "fidelity": 0.0, "rope": None, "posterior_seed": 0}
 
 
 def picture(model, vae, folder, timestep, conditioning=None):
     """The small picture restored in one go."""
     tokens = load_file(base / folder / "prompt.safetensors")["prompt_embeds"]
     host = ComfyHost(model, conditioning or [[tokens, {}]], vae)
-    small = given["small"]
-    target = Size(4 * small.shape[-2], 4 * small.shape[-1])
-    plan = plan_target(Size(*small.shape[-2:]), target, token_px=2 * host.latent_factor)
-    return restore(host, small, plan, UpscaleSettings(timestep=timestep, **quiet), lambda *_: None)
+    small, settings = given["small"], UpscaleSettings(timestep=timestep, **quiet)
+    plan = plan_pictures(host, small, Sizing(scale=4), [settings], host.latent_factor)
+    return run(host, plan, small, lambda *_: None).rgb
 
 
 def message(call, *arguments):

@@ -84,9 +84,9 @@ def test_streamed_blocks_give_the_same_picture(photo, fp8, monkeypatch):
     lr = photo[..., 128:192, 128:192]
     upscaler = Upscaler.from_embedded(device="cpu", execution=Execution(fp8=fp8))
     plain = upscaler(lr)
-    chosen = upscaler.memory_plan
+    chosen = upscaler.host.plan_memory
     for residency in ("stream", "stream", "resident", "offload"):
-        monkeypatch.setattr(upscaler, "memory_plan", lambda *a, r=residency: replace(chosen(*a), residency=r))
+        monkeypatch.setattr(upscaler.host, "plan_memory", lambda *a, r=residency: replace(chosen(*a), residency=r))
         assert torch.equal(upscaler(lr), plain)
 
 

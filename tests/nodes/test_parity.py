@@ -124,6 +124,7 @@ def test_the_partitioned_head_is_one_pixel_down_and_right(found):
         ("enormous", "This does not fit. test: encode 1000000.0 GB"),
         ("enormous", "transform work not known + weights 1.0 GB"),
         ("heavy imports", "none"),
+        ("posterior", "posterior_seed samples the VAE's posterior, and this TAESD has none"),
         ("empty", "The IMAGE is empty: [0, 8, 8, 3]"),
     ],
 )

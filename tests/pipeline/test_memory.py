@@ -7,28 +7,28 @@ import pytest
 import torch
 
 from op4ksr_core.errors import MemoryPlanError
-from op4ksr_core.geometry import Size, plan_size
+from op4ksr_core.geometry import Size, plan_size, plan_target
 from op4ksr_core.pipeline.memory import Footprint, estimate, make_memory_plan
 
 FLUX = Footprint(int(23.8e9), int(0.17e9), 3072, (128, 256, 512, 512), 2)
 
 
 def test_work_grows_with_the_pixels():
-    small, large = (estimate(plan_size(Size(n, n)), FLUX, 1, 16) for n in (512, 1024))
+    small, large = (estimate(plan_size(Size(n, n)), FLUX, 1) for n in (512, 1024))
     assert all(b == pytest.approx(4 * a, rel=0.01) for a, b in zip(small, large, strict=True))
-    assert estimate(plan_size(Size(512, 512)), FLUX, 2, 16)[0] == 2 * small[0]
+    assert estimate(plan_size(Size(512, 512)), FLUX, 2)[0] == 2 * small[0]
 
 
 def test_f16_works_in_a_quarter_of_f8():
-    plan = plan_size(Size(1024, 1024))
-    assert estimate(plan, FLUX, 1, 8)[2] > 2.5 * estimate(plan, FLUX, 1, 16)[2]
+    f8, f16 = (plan_target(Size(1024, 1024), Size(4096, 4096), latent_factor=factor) for factor in (8, 16))
+    assert estimate(f8, FLUX, 1)[2] > 2.5 * estimate(f16, FLUX, 1)[2]
 
 
 @pytest.mark.parametrize(("free", "residency"), [(200e9, "resident"), (28e9, "reload")])
 def test_the_cpu_chooses_between_resident_and_reload(monkeypatch, free, residency):
     monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: free)
     big = Footprint(int(24e9), int(8e9), 3072, (128, 256, 512, 512), 2)
-    plan = make_memory_plan(plan_size(Size(256, 256)), big, 1, 16, torch.device("cpu"))
+    plan = make_memory_plan(plan_size(Size(256, 256)), big, 1, torch.device("cpu"))
     assert plan.residency == residency and plan.peak <= plan.available
     assert residency in str(plan) and "GB" in str(plan)
 
@@ -41,7 +41,7 @@ def test_a_gpu_chooses_the_least_laborious_way(monkeypatch, free, host, residenc
     monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: host)
     monkeypatch.setattr("op4ksr_core.pipeline.memory.available_bytes", lambda device: free)
     flux = replace(FLUX, stream_bytes=int(2.5e9))
-    plan = make_memory_plan(plan_size(Size(1024, 1024)), flux, 1, 16, torch.device("cuda"))
+    plan = make_memory_plan(plan_size(Size(1024, 1024)), flux, 1, torch.device("cuda"))
     assert plan.residency == residency and plan.peak <= free
 
 
@@ -49,9 +49,7 @@ def test_a_gpu_chooses_the_least_laborious_way(monkeypatch, free, host, residenc
 def test_the_vae_goes_in_strips_where_one_pass_does_not_fit(monkeypatch, free, how):
     monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: 64e9)
     monkeypatch.setattr("op4ksr_core.pipeline.memory.available_bytes", lambda device: free)
-    plan = make_memory_plan(
-        plan_size(Size(1024, 1024)), replace(FLUX, stream_bytes=int(1e9)), 1, 16, torch.device("cuda")
-    )
+    plan = make_memory_plan(plan_size(Size(1024, 1024)), replace(FLUX, stream_bytes=int(1e9)), 1, torch.device("cuda"))
     assert plan.vae_pass == how and plan.peak <= free
 
 
@@ -59,7 +57,7 @@ def test_what_fits_in_no_way_is_an_error(monkeypatch):
     monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: 64e9)
     monkeypatch.setattr("op4ksr_core.pipeline.memory.available_bytes", lambda device: 2e9)
     with pytest.raises(MemoryPlanError, match="does not fit.*stream, VAE frugal"):
-        make_memory_plan(plan_size(Size(1024, 1024)), FLUX, 1, 16, torch.device("cuda"))
+        make_memory_plan(plan_size(Size(1024, 1024)), FLUX, 1, torch.device("cuda"))
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ def test_sizes_off_the_units_multiples_are_padded(osediff, converted):
     upscaler = Upscaler.from_pretrained(osediff[0], adapters=[converted], device="cpu")
     assert upscaler.settings == PRESETS["osediff"]
     assert upscaler(torch.rand(2, 3, 9, 31), 3).shape == (2, 3, 27, 93)
-    assert upscaler.host.token_px == 64
+    assert upscaler.host.multiple_px == 64
 
 
 def test_tiles_with_an_overlap_give_the_size_and_differ_little(osediff, converted):
@@ -119,7 +119,7 @@ def test_tvt_runs_its_own_autoencoder_and_five_levels(tmp_path):
         )
         wanted = vae.decoder(vae.post_quant_conv(x0 / 0.18215)) * 0.5 + 0.5
     upscaler = Upscaler.from_pretrained(folder, settings=replace(BARE, timestep=1), device="cpu")
-    assert upscaler.latent_factor == 4 and upscaler.host.token_px == 64
+    assert upscaler.latent_factor == 4 and upscaler.host.multiple_px == 64
     assert float((upscaler(small, 4) - wanted.clamp(0, 1)).abs().max()) < 1e-4
 
 

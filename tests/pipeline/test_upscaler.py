@@ -8,7 +8,7 @@ from model_files import write_model, write_omgsr_adapters, write_prompt
 from torch import nn
 
 from op4ksr_core.errors import Cancelled, ImageError, MemoryPlanError, SettingError, WeightsError
-from op4ksr_core.geometry import Size
+from op4ksr_core.geometry import Size, Sizing
 from op4ksr_core.model import flow
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.picture.resample import crop, lanczos, pad_reflect, resize
@@ -82,6 +82,7 @@ def test_a_side_below_8_px_is_enlarged_by_lanczos(upscaler, size, scale):
     image = torch.rand(1, 3, *size)
     ours = upscaler(image, scale)
     torch.testing.assert_close(ours, lanczos(image, Size(*ours.shape[-2:])).clamp(0, 1))
+    assert upscaler.host.vae.module is None and upscaler.host.transformer.module is None, "a model was loaded"
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,10 @@ def test_cancel_within_a_block_and_go_on(upscaler, phase):
     assert torch.equal(upscaler(image), expected)
 
 
+def four_times(height, width):
+    return Sizing(scale=4).frame_of(Size(height, width))
+
+
 def _available(monkeypatch, available):
     monkeypatch.setattr(memory, "host_bytes", lambda: available)
 
@@ -243,8 +248,7 @@ def test_short_memory_holds_one_model_at_a_time(monkeypatch, folder):
     expected = roomy(image)
     assert roomy.last_memory_plan.residency == "resident"
     tight = Upscaler.from_pretrained(folder, settings=BARE, device="cpu")
-    plan = tight.plan(Size(16, 16))
-    full = tight.memory_plan(plan)
+    full = tight.plan(four_times(16, 16)).memory
     held_now = tight.host.vae.held_bytes  # planning loads the VAE
     _available(monkeypatch, full.weights + max(full.encode, full.transform, full.decode) - held_now - 1)
     held = []
@@ -261,7 +265,7 @@ def test_room_is_made_after_a_roomy_call(monkeypatch, upscaler):
     """Both models stay loaded after a small picture; a larger one that cannot afford it drops them first."""
     upscaler(torch.rand(1, 3, 8, 8))
     assert upscaler.host.transformer.module is not None
-    plan = upscaler.memory_plan(upscaler.plan(Size(16, 16)))
+    plan = upscaler.plan(four_times(16, 16)).memory
     work = max(plan.encode, plan.transform, plan.decode)
     held = upscaler.host.transformer.held_bytes + upscaler.host.vae.held_bytes
     _available(monkeypatch, plan.weights + work - held - 1)
@@ -295,7 +299,7 @@ def test_it_is_refused_before_a_model_is_loaded(monkeypatch, folder):
         monkeypatch.setattr(part, "use", lambda *_: pytest.fail("a model was loaded"))
     _available(monkeypatch, 1e9)
     with pytest.raises(MemoryPlanError, match=r"does not fit"):
-        fresh.memory_plan(fresh.plan(Size(30, 30_000)))
+        fresh.plan(four_times(30, 30_000))
     assert fresh.latent_factor == 16
 
 
@@ -309,7 +313,7 @@ def test_f8_models_run_too(tmp_path, transformer, vae):
     folder = write_model(tmp_path / "model", transformer, vae, stride=1)
     upscaler = Upscaler.from_pretrained(folder, settings=BARE, device="cpu")
     assert upscaler.latent_factor == 8
-    assert upscaler.plan(Size(10, 10)).padded == Size(48, 48)
+    assert upscaler.plan(four_times(10, 10)).size.padded == Size(48, 48)
     assert upscaler(torch.rand(1, 3, 10, 10)).shape == (1, 3, 40, 40)
 
 
