@@ -48,16 +48,20 @@ def write_flux(folder, stride):
     return write_model(folder, transformer, vae, stride)
 
 
+def lively(vae):
+    """A VAE whose pictures are not nearly flat: AdaIN would blow those up, and their rounding too."""
+    vae.encoder.conv_out.weight *= 4
+    vae.decoder.conv_out.weight *= 4
+    return vae
+
+
 def write_families(base):
     """A folder for each family, the adapter in `loras`, DINOv2 in `dino`."""
     write_flux(base / "flux-f16", stride=2)
     write_flux(base / "flux-f8", stride=1)
-    for family in ("osediff", "f2idiff"):
-        write_sd_folder(base / family, make_unet(), make_sd_vae())
-    d4 = make_d4()
-    d4.encoder.conv_out.weight *= 4  # nearly flat pictures would be blown up by AdaIN, and their rounding too
-    d4.decoder.conv_out.weight *= 4
-    write_sd_folder(base / "tvt", make_tvt_unet(), d4)
+    write_sd_folder(base / "osediff", make_unet(), lively(make_sd_vae()))
+    write_sd_folder(base / "f2idiff", make_unet(), lively(make_sd_vae()))
+    write_sd_folder(base / "tvt", make_tvt_unet(), lively(make_d4()))
     (base / "loras").mkdir()
     torch.save(put_loras(make_unet(), make_sd_vae()), base / "osediff.pkl")
     convert_pickle(base / "osediff.pkl", base / "loras" / "osediff.safetensors")
