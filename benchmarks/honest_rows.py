@@ -187,7 +187,8 @@ def report(found: dict[str, dict[str, list]], names: list[str]) -> dict:
     """What --json writes."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     where = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__, "commit": commit}
-    where |= {"command": "python " + " ".join(sys.argv), "date": time.strftime("%Y-%m-%d")}
+    words = [Path(word).name if "/" in word and index else word for index, word in enumerate(sys.argv)]
+    where |= {"command": "python " + " ".join(words), "date": time.strftime("%Y-%m-%d")}
     rows = {}
     for name, values in found.items():
         known = {metric: [v for v in column if v is not None] for metric, column in values.items()}

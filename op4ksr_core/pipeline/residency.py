@@ -62,7 +62,10 @@ class Resident:
 
 def _stream(module: Any, device: torch.device) -> None:
     """Keeps a transformer's blocks in (pinned) host memory; each comes to the device while the one before runs."""
-    module.enable_group_offload(
+    from diffusers.hooks import apply_group_offloading
+
+    apply_group_offloading(
+        module,
         onload_device=device,
         offload_device=torch.device("cpu"),
         offload_type="block_level",

@@ -21,7 +21,7 @@ from metrics import NAMES, all_metrics, lattice_decibels, wins  # noqa: E402
 def test_size_and_card():
     assert sum(f.stat().st_size for f in EMBEDDED.rglob("*") if f.is_file()) < 40e6
     card = (EMBEDDED / "MODEL_CARD.md").read_text()
-    for word in ("python -m recipes.embedded blend", "CC0", "RealSR", "steps"):
+    for word in ("python -m recipes.embedded detail", "CC0", "RealSR", "steps"):
         assert word in card
 
 
