@@ -94,7 +94,10 @@ def _placed(origin: str, key: str) -> tuple[str, str, str]:
     prefix, part = next(((p, part) for p, part in _PREFIXES if name.startswith(p)), ("", "transformer"))
     module = name[len(prefix) :].removeprefix("model.").removeprefix("transformer.")
     if prefix.startswith("lora_"):
-        module = dotted(module)
+        try:
+            module = dotted(module)
+        except WeightsError as error:
+            raise WeightsError(f"{origin} is no FLUX LoRA: {error}") from error
     if not side or not module.startswith((*_BFL, *_SEGMENTS)):
         raise WeightsError(f"{origin}: {key} is no key of a FLUX LoRA.")
     return part, module, side
