@@ -37,6 +37,9 @@ _LONG_NAME = 200
 MAX_NAME, MAX_PATH = 255, 4096
 """Bytes of a file's name and of a path, at most."""
 
+MAX_SHOWN = 400
+"""Characters of a name that an error repeats."""
+
 LISTS = (".txt", ".lst")
 FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 """Formats that can be written, with the suffix of a new file."""
@@ -136,7 +139,8 @@ def at_home(text: str | Path) -> Path:
         raise SettingError(f"A file's name has no null character in it, got {name[:40]!r}.")
     longest = max(len(os.fsencode(part)) for part in name.split("/"))
     if longest > MAX_NAME or len(os.fsencode(name)) > MAX_PATH:
-        raise SettingError(f"The name {name[:40]}... has {len(name)} characters: that is longer than a file's can be.")
+        shown = name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}..."
+        raise SettingError(f"A name of {len(name)} characters is longer than a file's can be: {shown}.")
     return Path(os.path.expanduser(text))  # noqa: PTH111, Path.expanduser raises
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .reference import enlarge, reduced
-from .spectrum import box
+from .spectrum import box, strips
 
 FINE, AROUND = 5, 15
 """px: texture is what differs from the mean over FINE px; its strength is the deviation over AROUND px."""
@@ -56,13 +56,20 @@ def no_mesh(soft: float = 0.0, referenced: bool = False) -> Mesh:
 
 def strength(y: Tensor) -> Tensor:
     """Texture of luma (H, W), as local deviation in its own unit."""
-    return box((y - box(y, FINE)).square_(), AROUND).clamp_min_(0).sqrt_()
+    out = torch.empty_like(y)
+    for read, keep, write in strips(len(y), FINE + AROUND):
+        fine = (y[read] - box(y[read], FINE)).square_()
+        out[write] = box(fine, AROUND).clamp_min_(0).sqrt_()[keep]
+    return out
 
 
 def soft_area(small: Tensor, shape: torch.Size) -> Tensor:
     """Where the enlargement of a small picture's luma (h, w) in 1/255 is soft: (H, W), true or false."""
-    texture = strength(enlarge(small, shape))
-    return box((texture >= SOFT).float(), _WIDEN) < 0.5 / _WIDEN**2
+    hard = strength(enlarge(small, shape)) >= SOFT
+    out = torch.empty_like(hard)
+    for read, keep, write in strips(len(hard), _WIDEN):
+        out[write] = (box(hard[read].float(), _WIDEN) < 0.5 / _WIDEN**2)[keep]
+    return out
 
 
 def find_mesh(luma: Tensor, small: Tensor | None = None) -> Mesh:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import ImageError
-from .spectrum import activity, high_passed, luma255, reciprocal
+from .spectrum import activity, high_passed, luma255, reciprocal, strips
 
 _TAPS = 5  # of the filter that takes the enlarged small picture to the large one, each axis
 _RIDGE = 1e-3
@@ -179,6 +179,11 @@ def _filtered(target: Tensor, source: Tensor, weight: Tensor, spacing: int) -> T
     by = samples(weight).double()
     gram = (rows * by) @ rows.mT
     gram = gram + torch.eye(len(places)).double() * (_RIDGE * gram.diagonal().mean() + 1e-6)
-    taps = torch.linalg.solve(gram, (rows * by) @ samples(target).double())
-    kernel = taps.float().reshape(1, 1, _TAPS, _TAPS)
-    return F.conv2d(padded[None, None], kernel, dilation=spacing)[0, 0]
+    taps = torch.linalg.solve(gram, (rows * by) @ samples(target).double()).tolist()
+    out = torch.empty_like(source)
+    for _, _, write in strips(height, 0):  # a convolution by torch would hold a copy of the picture for each tap
+        out[write] = sum(
+            tap * padded[i + write.start : i + write.stop, j : j + width]
+            for tap, (i, j) in zip(taps, places, strict=True)
+        )
+    return out

@@ -17,7 +17,7 @@ from ..files import at_home
 from ..geometry import Size
 from ..paths import COMPENSATION
 from ..picture.checks import check_image
-from ..picture.colour import ROUNDS, limit_overshoot, low_band
+from ..picture.colour import ROUNDS, limit_overshoot, wavelet_fix
 from ..picture.resample import channels_last, crop, pad_reflect, resize
 from ..progress import Progress
 from ..settings import MAX_COMPENSATION, check_range
@@ -120,7 +120,7 @@ def compensate(
     made, before = crop(made[..., inner, inner], size), picture_bchw.float()
     for _ in range(ROUNDS):
         # What is added is detail: the picture keeps its low band, from which clamping took its share.
-        made = limit_overshoot((made + low_band(before - made)).clamp_(0, 1), lr_bchw.float(), before)
+        made = limit_overshoot(wavelet_fix(made, before).clamp_(0, 1), lr_bchw.float(), before)
     return made
 
 

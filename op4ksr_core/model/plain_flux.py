@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..settings import RopeSettings
 from .rope import RotaryEmbedding
-from .transformer import LeanAttention, OverwritingGELU, modulated
+from .transformer import FoldedNorm, LeanAttention, OverwritingGELU, modulated
 from .vae import LeanResidual, PhaseUpsample
 
 _EPS = 1e-6
@@ -23,16 +23,10 @@ _TIME_CHANNELS = 256
 _LARGEST_PERIOD = 10_000.0
 
 
-class Modulation(nn.Module):
-    """AdaLN-Zero: (B, N, C), emb (B, C) -> modulated (B, N, C) and the `parts` - 2 other vectors (B, C)."""
-
-    def __init__(self, width: int, parts: int):
-        super().__init__()
-        self.linear = nn.Linear(width, parts * width)
-
-    def forward(self, x: Tensor, emb: Tensor) -> tuple[Tensor, ...]:
-        shift, scale, *others = self.linear(F.silu(emb)).chunk(self.linear.out_features // x.shape[2], dim=1)
-        return modulated(x, shift, scale, _EPS), *others
+def _modulation(width: int, parts: int) -> FoldedNorm:
+    """AdaLN-Zero whose embedding says `parts` vectors."""
+    layers = {"silu": nn.SiLU(), "linear": nn.Linear(width, parts * width), "norm": SimpleNamespace(eps=_EPS)}
+    return FoldedNorm(SimpleNamespace(**layers))
 
 
 class Attention(nn.Module):
@@ -71,7 +65,7 @@ class DoubleBlock(nn.Module):
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.norm1, self.norm1_context = Modulation(width, 6), Modulation(width, 6)
+        self.norm1, self.norm1_context = _modulation(width, 6), _modulation(width, 6)
         self.attn = Attention(width, heads, joint=True)
         self.ff, self.ff_context = FeedForward(width), FeedForward(width)
 
@@ -93,7 +87,7 @@ class SingleBlock(nn.Module):
 
     def __init__(self, width: int, heads: int):
         super().__init__()
-        self.norm = Modulation(width, 3)
+        self.norm = _modulation(width, 3)
         self.proj_mlp, self.act_mlp = nn.Linear(width, 4 * width), OverwritingGELU()
         self.proj_out = nn.Linear(5 * width, width)
         self.attn = Attention(width, heads, joint=False)

@@ -84,26 +84,35 @@ def fix_colour(image_bchw: Tensor, reference_bchw: Tensor, fix: str) -> Tensor:
 
 
 def wavelet_fix(image_bchw: Tensor, reference_bchw: Tensor) -> Tensor:
-    """High bands of the image plus low band of the reference (StableSR, arXiv 2305.07015).
+    """High bands of the image plus low band of the reference (StableSR, arXiv 2305.07015), both of one shape.
 
-    The low band is five a-trous levels of [1, 2, 1] x [1, 2, 1] / 16, dilations 1..16 px.
+    The low band is that of `low_band`, taken of the difference: it is linear.
     """
-    return image_bchw + low_band(reference_bchw - image_bchw)
+    difference = _at_a_quarter(reference_bchw) - _at_a_quarter(image_bchw)
+    return _enlarged_band(difference, image_bchw).add_(image_bchw)
 
 
 def low_band(x_bchw: Tensor) -> Tensor:
-    """What five a-trous levels of [1, 2, 1] x [1, 2, 1] / 16 leave, dilations 1..16 px; linear, so low(a) - low(b) =
-    low(a - b). Borders are replicated.
+    """What five a-trous levels of [1, 2, 1] x [1, 2, 1] / 16 leave, dilations 1..16 px. Borders are replicated.
 
     The levels of 1 and 2 px are a 4-px box and bilinear enlargement instead: the others run at a quarter of the side, a
-    fifth of the time for the whole. The spread differs by half a per cent (variance 171.4 in place of 170.5 px²).
+    third of the time for the whole. The spread differs by half a per cent (variance 171.4 in place of 170.5 px²).
     """
-    height, width = x_bchw.shape[-2:]
-    filled = F.pad(x_bchw, (0, -width % _QUARTER, 0, -height % _QUARTER), mode="replicate")
-    small = F.avg_pool2d(filled, _QUARTER)
+    return _enlarged_band(_at_a_quarter(x_bchw), x_bchw)
+
+
+def _at_a_quarter(x_bchw: Tensor) -> Tensor:
+    """Means of 4x4 px; what is missing to whole ones is the border repeated."""
+    missing = (0, -x_bchw.shape[-1] % _QUARTER, 0, -x_bchw.shape[-2] % _QUARTER)
+    return F.avg_pool2d(F.pad(x_bchw, missing, mode="replicate") if any(missing) else x_bchw, _QUARTER)
+
+
+def _enlarged_band(small: Tensor, like_bchw: Tensor) -> Tensor:
+    """The levels of 4, 8 and 16 px at a quarter of the side, enlarged to the shape of `like`."""
     for step in _QUARTER_STEPS:
         small = _smooth(_smooth(small, step, -1), step, -2)
-    return crop(F.interpolate(small, size=filled.shape[-2:], mode="bilinear"), Size(height, width))
+    whole = F.interpolate(small, scale_factor=_QUARTER, mode="bilinear")
+    return crop(whole, Size(*like_bchw.shape[-2:]))
 
 
 def _smooth(x: Tensor, step: int, axis: int) -> Tensor:

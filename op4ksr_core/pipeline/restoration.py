@@ -81,6 +81,9 @@ SMALLEST = 8
 """px: a picture with a shorter side is enlarged by Lanczos alone, and no model runs. A line of px has nothing that
 could be restored, and the networks' padding would outweigh it."""
 
+SLIGHT = 4096**2
+"""px of the result: up to this, what Lanczos alone enlarges needs no memory plan. A strip of 1 px by millions does."""
+
 Show = Callable[[Tensor], None]
 """Is given pictures (B, 3, any size) about [0, 1] on the way: after the encoder, the transformer and the decoder."""
 
@@ -104,7 +107,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a request is carried out: sizes with padding, and memory, None where it was not checked or no model runs."""
+    """How a request is carried out: sizes with padding, and memory, None where it was not checked or is slight."""
 
     frame: Frame
     settings: tuple[UpscaleSettings, ...]
@@ -150,8 +153,8 @@ def plan(host: Host, request: Request) -> Plan:
         )
     frame = request.frame
     size = plan_target(frame.used, frame.target, host.multiple_px, host.latent_factor)
-    needs_memory = request.check_memory and not is_too_small(size.source)
-    memory = host.plan_memory(size, request.count) if needs_memory else None
+    is_slight = is_too_small(size.source) and size.target.pixels <= SLIGHT
+    memory = host.plan_memory(size, request.count) if request.check_memory and not is_slight else None
     return Plan(frame, tuple(request.settings), size, memory)
 
 

@@ -43,6 +43,9 @@ LAGS = (1, 2, 3, 4, 8, 12, 16, 32)
 """px; the pitches of PixelShuffle (4), of the VAE (16) and of a token (32) are among them."""
 
 
+FLOOR = 0.5 / 255
+"""What `strength` gives where there is no detail at all, so that its gradient stays bounded."""
+
 LDL = 1.0
 """Weight of `artefacts`."""
 
@@ -97,8 +100,8 @@ def colour_error(made: Tensor, truth: Tensor) -> Tensor:
 
 
 def artefacts(made: Tensor, average: Tensor, truth: Tensor) -> Tensor:
-    """LDL (arXiv 2203.09195, equations 4 to 6): L1 to the truth, weighted by how much its residual varies in 7x7 px,
-    where the averaged network is nearer to the truth."""
+    """After LDL (arXiv 2203.09195; not compared with its code): L1 to the truth, weighted by how much its residual
+    varies in 7x7 px, where the averaged network is nearer to the truth."""
     residual = luma((made - truth).abs())[:, None]
     smoother = luma((average - truth).abs())[:, None]
     mean = F.avg_pool2d(residual, 7, 1, 3)
@@ -182,10 +185,6 @@ def train_faithful(
         return near
 
     loop.train(loss, figures)
-
-
-FLOOR = 0.5 / 255
-"""What `strength` gives where there is no detail at all, so that its gradient stays bounded."""
 
 
 def strength(x: Tensor) -> Tensor:

@@ -133,3 +133,9 @@ def test_an_exact_target_may_stretch():
     chosen = plan(host, Request(Frame.whole(Size(16, 16), Size(40, 30)), [BARE]))
     made = run(host, chosen, torch.full((1, 3, 16, 16), 0.5), quiet)
     torch.testing.assert_close(made.rgb, resize(torch.full((1, 3, 16, 16), 0.5), Size(40, 30)))
+
+
+def test_a_strip_of_millions_of_px_needs_a_memory_plan():
+    """Lanczos alone would take gigabytes for it."""
+    host = NullHost()
+    assert planned(host, Size(3_000_000, 1)).memory == MEMORY and host.calls == {"plan_memory": 1}
