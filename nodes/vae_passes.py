@@ -18,7 +18,7 @@ from ..op4ksr_core.model.vae_passes import passing
 from ..op4ksr_core.progress import Progress
 from .memory import tell_pass, until_it_fits, vae_passes
 from .progress import make_report
-from .versions import cast_weights
+from .versions import cast_weights, on_device
 
 _OTHER_DTYPE = "Start ComfyUI with --bf16-vae or --fp32-vae."
 
@@ -91,7 +91,7 @@ def _in_passes(
         )
         model = vae.first_stage_model
         half = model.decoder if phase == "decode" else model.encoder
-        with passing(half, how, phase, report, rounds), casting(cast_weights):
+        with on_device(vae.device), passing(half, how, phase, report, rounds), casting(cast_weights):
             return work(model)
 
     attempts = [(how, partial(attempt, how, needed)) for how, needed in (ways[0], *ways)]

@@ -7,7 +7,7 @@ import copy
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -136,12 +136,15 @@ def is_dynamic(patcher: ModelPatcher) -> bool:
     return bool(getattr(patcher, "is_dynamic", lambda: False)())
 
 
-_STREAMING = ("_v", "_v_signature", "_prefetch", "_pins", "_pin_state")
+_STREAMING = ("_v", "_prefetch", "_pins", "_pin_state", "_comfy_graph", "_comfy_cross_step_state")
 
 
 def _is_bookkeeping(name: str) -> bool:
-    """Attributes that the dynamic patchers of 0.16 and later keep on a model and on its layers."""
-    return name in _STREAMING or name.startswith("dynamic_") or name.endswith("_lowvram_function")
+    """Attributes that the dynamic patchers of 0.16 and later keep on a model and on its layers.
+
+    Those that begin with `_v` (0.33.0) hold views of memory that unloading frees: reading one kills the process.
+    """
+    return name in _STREAMING or name.startswith(("_v_", "dynamic_")) or name.endswith("_lowvram_function")
 
 
 def own_copy(patcher: ModelPatcher) -> Any:
@@ -184,17 +187,29 @@ def cast_weights(layer: Any, x: Tensor) -> Iterator[Weights]:
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an exception says that the device's memory ran out. 0.33.0 recognises more of them by `is_oom`."""
+    """Whether an exception says that the device's memory ran out.
+
+    0.33.0 recognises more of them by `is_oom`, but not "Fault failed", which streaming weights raise then
+    (ComfyUI#15269).
+    """
     if error is None or isinstance(error, comfy.model_management.InterruptProcessingException):
         return False
     known: Any = (torch.OutOfMemoryError, *_oom_of_comfyui())
-    return isinstance(error, known) or bool(getattr(comfy.model_management, "is_oom", lambda _: False)(error))
+    if isinstance(error, known) or (isinstance(error, RuntimeError) and str(error).startswith("Fault failed")):
+        return True
+    return bool(getattr(comfy.model_management, "is_oom", lambda _: False)(error))
 
 
 def _oom_of_comfyui() -> tuple[type[BaseException], ...]:
     """ComfyUI's own class; plain `Exception` on builds of torch without one, which says nothing."""
     kind = comfy.model_management.OOM_EXCEPTION
     return () if kind is Exception else (kind,)
+
+
+def on_device(device: torch.device) -> AbstractContextManager[None]:
+    """Makes `device` the current one, so that ComfyUI's own kernels run there and not on the first card (0.33.0)."""
+    context = getattr(comfy.model_management, "cuda_device_context", None)
+    return nullcontext() if context is None else context(device)
 
 
 @contextmanager
