@@ -87,6 +87,7 @@ _ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, 1.0, False)
 _WHOLE = Limits(0.6, 6.5, (0.75, 0.85), 0.85, 0.9, True)
 _BETWEEN = Limits(0.5, 5.0, (0.85, 0.85), 0.9, 0.8, True)
 _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, 1.0, False)
+_LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so
 _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
 
@@ -103,6 +104,8 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
 
     residual: high-passed luma (H, W) in 1/255, as `followed` was measured on. What costs most is asked last.
     """
+    if not added and period > _LONG and period % _NESTED:
+        return "that long a pitch is a model's only if it is a multiple of 8 px, unless the small picture tells"
     limits = limits_for(period, added)
     faintest = max(limits.faintest, _JPEGS if period in (4, 8) else 0)
     if amplitude < faintest:

@@ -31,7 +31,9 @@ from .waves import Followed, Lattice, block_size, demodulate, measure, peak_poin
 
 _PERIODS_WANTED = 8  # periods that the shorter side must hold for a search
 _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
-_KEPT = 0.3  # coherence of a pattern that the small picture has itself
+_KEPT, _SHARED = (0.6, 1.0), (0.75, 0.1)
+"""A pattern is the small picture's own at this coherence and this share of the added amplitude: of one that is stronger
+there, and of one whose fine harmonics alone are new."""
 _TRACE = 0.05  # amplitude in 1/255 below which nothing is reported
 _FAINT = 0.5  # amplitude in 1/255 from which something that repeats is called a texture
 
@@ -223,13 +225,14 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
 
 
 def _in_the_small_picture(added: Added, followed: Followed) -> str:
-    """The objection that the small picture has this pattern itself, and more of it than was added."""
+    """The objection that the small picture has this pattern itself."""
     lattice = followed.lattice
     local = demodulate(added.weight * added.explained, lattice.fy, lattice.fx, lattice.block)
     before = measure(added.explained, added.weight, lattice.frequency, lattice.fy, lattice.fx, lattice.kept + 2, local)
-    strengths = [one.lattice.amplitude.abs().square().sum() for one in (before, followed)]
-    if strengths[0] > strengths[1] and before.coherence > _KEPT:
-        return "the small picture has it too, and stronger"
+    strengths = [float(one.lattice.amplitude.abs().square().sum().sqrt()) for one in (before, followed)]
+    for coherence, share in (_KEPT, _SHARED):
+        if before.coherence > coherence and strengths[0] > share * strengths[1]:
+            return "the small picture has it too"
     return ""
 
 
