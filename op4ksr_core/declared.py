@@ -94,6 +94,11 @@ class Setting:
         return dataclasses.is_dataclass(self.kind)
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The choices of the command line; empty where there are none."""
+        return (self.none_word, *self.choices) if self.optional and self.choices else self.choices
+
+    @property
     def range(self) -> str:
         """What it may be, in words that follow `must be`; empty where everything of its type is allowed."""
         if self.choices:
@@ -106,6 +111,13 @@ class Setting:
         if self.unit and words:
             words += f" {self.unit}"
         return f"0 or {words}" if self.or_zero else words
+
+    @property
+    def widget_low(self) -> float | None:
+        """The least value of a node's widget: a step above what the value must be above."""
+        if self.or_zero:
+            return 0
+        return self.low if self.above is None else self.above + (self.step or 0)
 
     def check(self, value: Any) -> None:
         """Raises SettingError, which names the setting, the value and what is allowed."""
@@ -160,6 +172,8 @@ class Setting:
         except ValueError:
             raise argparse.ArgumentTypeError(f"must be {self._kind_words()}, got {text!r}") from None
         try:
+            if self.choices:
+                return check_choice(self.name, text, self.words)
             self._check_one(value)
         except SettingError as error:
             raise argparse.ArgumentTypeError(str(error).removeprefix(f"{self.name} ")) from None
@@ -182,8 +196,8 @@ class Setting:
     def option_help(self) -> str:
         """The help with the range."""
         words = [self.range] if self.range and not self.choices else []
-        words += [f"{self.none_word} is allowed"] if self.optional and self.none_word not in self.choices else []
-        return f"{self.help} ({'; '.join(words)})" if words else self.help
+        words += [f"or {self.none_word}"] if self.optional and not self.choices else []
+        return f"{self.help} ({' '.join(words)})" if words else self.help
 
 
 def setting(default: Any, help: str, **declared: Any) -> Any:
@@ -242,23 +256,26 @@ def add_options(
     An option that is not given is not in the namespace, so that None can be given.
     """
     for one in declarations(cls):
-        if one.nested or one.name in leave_out:
-            continue
-        flags = [f"--{prefix}{one.flag[2:]}", *(f"--{prefix}{other}" for other in one.spellings)]
-        about: dict[str, Any] = {
-            "dest": _dest(one, prefix),
-            "default": argparse.SUPPRESS,
-            "help": one.option_help.replace("%", "%%"),
-        }
-        if one.kind is bool:
-            parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **about)
-            continue
-        if one.choices:
-            words = (*one.choices, one.none_word) if one.optional else one.choices
-            about["metavar"] = "{" + ",".join(words) + "}"
-        if one.count:
-            about["nargs"] = one.count
-        parser.add_argument(*flags, type=one.parse, **about)
+        if not one.nested and one.name not in leave_out:
+            add_option(parser, one, prefix)
+
+
+def add_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup, one: Setting, prefix: str = "") -> None:
+    """The option of one setting."""
+    flags = [f"--{prefix}{one.flag[2:]}", *(f"--{prefix}{other}" for other in one.spellings)]
+    about: dict[str, Any] = {
+        "dest": _dest(one, prefix),
+        "default": argparse.SUPPRESS,
+        "help": one.option_help.replace("%", "%%"),
+    }
+    if one.kind is bool:
+        parser.add_argument(*flags, action=argparse.BooleanOptionalAction, **about)
+        return
+    if one.choices:
+        about["metavar"] = "{" + ",".join(one.words) + "}"
+    if one.count:
+        about["nargs"] = one.count
+    parser.add_argument(*flags, type=one.parse, **about)
 
 
 def given_options(arguments: argparse.Namespace, cls: type, prefix: str = "") -> dict[str, Any]:
