@@ -38,7 +38,7 @@ def run_ours(lr: torch.Tensor) -> dict[str, float]:
     upscaler = Upscaler.from_embedded(settings=replace(PRESETS["embedded"], compensation=0.0), device="cpu")
     upscaler(torch.rand(1, 3, 64, 64))
     marks = {"start": time.perf_counter()}
-    picture = upscaler(lr, 4, progress=lambda phase, done, total: marks.update({phase: time.perf_counter()}))
+    picture = upscaler(lr, progress=lambda phase, done, total: marks.update({phase: time.perf_counter()}))
     seconds = _phases(marks, time.perf_counter())
     started = time.perf_counter()
     compensate(picture, lr)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..op4ksr_core.errors import WeightsError
-from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, Sizing
+from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, Target
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.model.compensation import compensate, load_compensation
 from ..op4ksr_core.model.diffusion import check_one_step
@@ -235,10 +235,12 @@ def _entry_of(conditioning: list, number: int, count: int) -> list:
 
 
 def plan_pictures(
-    host: ComfyHost, pictures: Tensor, sizing: Sizing, settings: Sequence[UpscaleSettings], factor: int
+    host: ComfyHost, pictures: Tensor, target: Target, settings: Sequence[UpscaleSettings], latent_factor: int
 ) -> Plan:
-    """The core's plan for pictures (B, 3, H, W). `factor` is what the VAE should compress; errors as of `check_vae` and
-    `restoration.plan`."""
-    check_vae(host.vae, factor)
-    frame = sizing.frame_of(Size(*pictures.shape[-2:]))
+    """The core's plan for pictures (B, 3, H, W). `latent_factor` is what the VAE should compress.
+
+    Errors as of `check_vae` and `restoration.plan`.
+    """
+    check_vae(host.vae, latent_factor)
+    frame = target.frame(Size(*pictures.shape[-2:]))
     return restoration.plan(host, Request(frame, settings, len(pictures)))

@@ -79,19 +79,22 @@ def check_flow(model: ModelPatcher) -> None:
         )
 
 
-def check_vae(vae: VAE, factor: int | None = None) -> None:
-    """Raises SettingError unless this is a picture autoencoder of FLUX's kind, compressing `factor` times if given."""
+def check_vae(vae: VAE, latent_factor: int | None = None) -> None:
+    """Raises SettingError unless this is an autoencoder of FLUX's kind, compressing `latent_factor` times if given."""
     vae.throw_exception_if_invalid()
     stage = vae.first_stage_model
     if not (hasattr(stage, "encoder") and hasattr(stage.encoder, "down") and isinstance(vae.downscale_ratio, int)):
         raise SettingError(f"This node needs a FLUX VAE; this one is {type(stage).__name__}.")
-    if factor is not None and vae.downscale_ratio != factor:
+    if latent_factor is not None and vae.downscale_ratio != latent_factor:
         remedy = {
             16: "For UltraFlux and OP4KSR put the F16 VAE node before it; for OMGSR choose its preset, "
             "or vae_factor 8.",
             8: "Choose another preset than omgsr, osediff and f2idiff, or vae_factor 16.",
-        }.get(factor, "TVT wants its own VAE-D4, from Load diffusers folder; or choose another preset or vae_factor.")
-        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times; {factor} is wanted. {remedy}")
+        }.get(
+            latent_factor,
+            "TVT wants its own VAE-D4, from Load diffusers folder; or choose another preset or vae_factor.",
+        )
+        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times; {latent_factor} is wanted. {remedy}")
 
 
 def check_latent(model: ModelPatcher, samples: Tensor) -> None:
@@ -141,16 +144,18 @@ def to_f16(vae: VAE, head: str) -> VAE:
     out.patcher = versions.new_patcher(stage, vae.patcher)
     out.patcher.patches = {key: list(patches) for key, patches in vae.patcher.patches.items()}
     out.patcher.patches_uuid = vae.patcher.patches_uuid
-    factor = out.downscale_ratio = out.upscale_ratio = 2 * vae.downscale_ratio
-    _tell_memory(out, factor)
+    out.downscale_ratio = out.upscale_ratio = 2 * vae.downscale_ratio
+    _tell_memory(out, out.downscale_ratio)
     return out
 
 
-def _tell_memory(vae: VAE, factor: int) -> None:
+def _tell_memory(vae: VAE, latent_factor: int) -> None:
     """ComfyUI's estimates count an attention in slices and twice the copies; ours are what one whole pass holds."""
     stage = vae.first_stage_model
-    vae.memory_used_encode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3], dtype, factor, False)
-    vae.memory_used_decode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3] * factor**2, dtype, factor, True)
+    vae.memory_used_encode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3], dtype, latent_factor, False)
+    vae.memory_used_decode = lambda s, dtype: (
+        s[0] * vae_bytes(stage, s[2] * s[3] * latent_factor**2, dtype, latent_factor, True)
+    )
 
 
 def load_embedded() -> tuple[ModelPatcher, list, VAE]:

@@ -203,7 +203,12 @@ class Setting:
 def setting(default: Any, help: str, **declared: Any) -> Any:
     """A dataclass field with its declaration; the names are those of `Setting`. The default must be hashable, as frozen
     settings are."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(help, **declared)})
+    return dataclasses.field(default=default, metadata=declare(help, **declared))
+
+
+def declare(help: str, **declared: Any) -> dict[str, Setting]:
+    """The metadata of a field without default: `px: int = field(metadata=declare("Length of a side.", low=1))`."""
+    return {"setting": Setting(help, **declared)}
 
 
 def declarations(cls: type) -> tuple[Setting, ...]:

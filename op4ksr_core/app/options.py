@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from ..declared import add_option, add_options, find_setting, from_values, given_options
+from ..declared import add_option, add_options, declarations, find_setting, from_values, given_options
 from ..errors import SettingError
 from ..files import at_home
+from ..geometry import Box, LongSide, Megapixels, Scale, ShortSide, Size, Target
 from ..model.precision import half_is_fast
 from ..paths import EMBEDDED
 from ..pipeline.upscaler import Upscaler
@@ -39,14 +40,42 @@ def add_inputs(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, help="scale factor, above 0 and at most 16 (default 4)")
-    size.add_argument("--long-side", type=int, help="long side of the output in px")
+    add_target(size, "scale", Scale)
+    add_target(size, "long-side", LongSide)
     model = add_sources(parser)
     model.add_argument("--preset", help=f"settings to start from: {', '.join(PRESETS)}")
     model.add_argument("--dtype", choices=DTYPES, help="default bfloat16 on CUDA and CPUs that have it, else float32")
     model.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
     add_options(model, Execution, leave_out=("vae_pass",))
     model.add_argument("--no-memory-check", action="store_true", help="start even if the estimate does not fit")
+
+
+def add_target(parser: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, kind: type) -> None:
+    """The option of a target with one number."""
+    [one] = declarations(kind)
+    parser.add_argument(f"--{name}", type=one.parse, metavar=one.unit or None, help=one.option_help)
+
+
+TARGETS = {"scale": Scale, "long_side": LongSide, "short_side": ShortSide, "megapixels": Megapixels}
+
+
+def target_of(arguments: argparse.Namespace, usual: Target = Scale()) -> Target:
+    """The size that the options ask for. Raises SettingError."""
+    given = {name: value for name, value in vars(arguments).items() if name in TARGETS and value is not None}
+    exact = getattr(arguments, "exact", None)
+    if exact is not None:
+        given["exact"] = exact
+    if len(given) > 1:
+        options = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+        raise SettingError(f"Give one of the options of size; got {options}.")
+    fit = given_options(arguments, Box)
+    if exact is not None:
+        return Box(Size.parse(exact), **fit)
+    if fit.get("fit", "fit") != "fit":
+        raise SettingError(f"--fit {fit['fit']} needs an exact size: give --exact WxH.")
+    for name, value in given.items():
+        return TARGETS[name](value)
+    return usual
 
 
 def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

@@ -8,7 +8,7 @@ from model_files import write_model, write_omgsr_adapters, write_prompt
 from torch import nn
 
 from op4ksr_core.errors import Cancelled, ImageError, MemoryPlanError, SettingError, WeightsError
-from op4ksr_core.geometry import Size, Sizing
+from op4ksr_core.geometry import Scale, Size
 from op4ksr_core.model import flow
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.picture.resample import crop, lanczos, pad_reflect, resize
@@ -235,7 +235,7 @@ def test_cancel_within_a_block_and_go_on(upscaler, phase):
 
 
 def four_times(height, width):
-    return Sizing(scale=4).frame_of(Size(height, width))
+    return Scale(4).frame(Size(height, width))
 
 
 def _available(monkeypatch, available):
@@ -327,3 +327,8 @@ def test_cuda_agrees_with_the_cpu(folder):
     half = Upscaler.from_pretrained(folder, settings=BARE, device="cuda")
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half(image), cpu, rtol=0, atol=0.1)
+
+
+def test_a_target_that_is_none_is_an_error(embedded):
+    with pytest.raises(SettingError, match="got 4"):
+        embedded(torch.rand(1, 3, 8, 8), 4)
