@@ -31,7 +31,8 @@ from op4ksr_core.picture.colour import back_project
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS
-from op4ksr_core.weights.loading import load_prompt, load_transformer, load_vae
+from op4ksr_core.weights.loading import load_transformer, load_vae
+from op4ksr_core.weights.prompt_files import load_prompt
 
 
 def run_ours(lr: torch.Tensor) -> dict[str, float]:

@@ -9,7 +9,8 @@ import comfy.sample
 import comfy.samplers
 import node_helpers
 import torch
-from torch import Tensor
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
 
 from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, Target
@@ -22,18 +23,10 @@ from ..op4ksr_core.pipeline.memory import MemoryPlan
 from ..op4ksr_core.pipeline.restoration import Plan, Request
 from ..op4ksr_core.progress import Progress, watch
 from ..op4ksr_core.settings import UpscaleSettings
+from .checks import check_conditioning, check_flow, check_latent, check_vae, is_unet
 from .memory import plan_phases, transformer_phase, until_it_fits, vae_phase
-from .surgery import (
-    check_conditioning,
-    check_flow,
-    check_latent,
-    check_vae,
-    is_unet,
-    load_embedded,
-    rope_of,
-    transformer_blocks,
-    with_rope,
-)
+from .native_models import load_embedded
+from .rope_patch import rope_of, with_rope
 from .vae_passes import check_posterior, decode_whole, encode_whole
 
 
@@ -156,7 +149,7 @@ class ComfyHost:
         eps = flow.draw_noise(z.shape, settings.seed) if settings.noise else torch.zeros_like(z)
 
         def stepped() -> list[Tensor]:
-            with watch(transformer_blocks(model), "transform", report, settings.steps * len(z)):
+            with watch(_transformer_blocks(model), "transform", report, settings.steps * len(z)):
                 return [
                     guider.sample(e, one, MidTimestep(settings.noise), sigmas)
                     for guider, e, one in zip(guiders, eps.split(1), z.split(1), strict=True)
@@ -180,7 +173,7 @@ class ComfyHost:
         guiders = _guiders(model, self.conditioning, len(z))
 
         def stepped() -> list[Tensor]:
-            with watch(transformer_blocks(model), "transform", report, len(z)):
+            with watch(_transformer_blocks(model), "transform", report, len(z)):
                 return [
                     guider.sample(torch.zeros_like(one), one, OneStepOfAUNet(), sigmas)
                     for guider, one in zip(guiders, z.split(1), strict=True)
@@ -207,6 +200,12 @@ class ComfyHost:
 
         what = f"compensation of {picture.shape[-1]}x{picture.shape[-2]} px"
         return torch.cat(until_it_fits([("as before", all_of_them)] * 2, what, device))
+
+
+def _transformer_blocks(model: ModelPatcher) -> list[nn.Module]:
+    """The blocks of the MODEL's transformer, whatever its kind: what progress counts and cancelling waits for."""
+    children = model.get_model_object("diffusion_model").children()
+    return [block for child in children if isinstance(child, nn.ModuleList) for block in child]
 
 
 def _guiders(model: Any, conditioning: list, count: int) -> list[Any]:

@@ -20,8 +20,8 @@ from .comfy_host import ComfyHost, plan_pictures
 from .convert import to_bchw, to_image
 from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, NOISE, SCALE, SEED, STEPS
 from .progress import Parts
+from .rope_patch import rope_of
 from .schema import node_schema
-from .surgery import rope_of
 
 
 def _shown(image_chw: torch.Tensor) -> torch.Tensor:

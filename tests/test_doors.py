@@ -15,8 +15,10 @@ from op4ksr_core.model.compensation import compensate
 from op4ksr_core.settings import UpscaleSettings
 from op4ksr_core.testsets.make import read_manifest
 from op4ksr_core.weights.adapters import find_adapters
+from op4ksr_core.weights.configs import vae_config
 from op4ksr_core.weights.files import find_weights
-from op4ksr_core.weights.loading import load_prompt, load_transformer, vae_config
+from op4ksr_core.weights.loading import load_transformer
+from op4ksr_core.weights.prompt_files import load_prompt
 
 NO_PICTURES = [
     torch.full((1, 3, 16, 16), float("nan")),

@@ -34,7 +34,7 @@ from ..picture.convert import as_picture
 from ..picture.header import MAX_MEGAPIXELS, read_header
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
-from ..pipeline.framed import Framed
+from ..pipeline.composite import Framed
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings

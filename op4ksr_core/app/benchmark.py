@@ -17,10 +17,10 @@ from ..files import at_home, check_folders, write_text
 from ..geometry import Scale
 from ..optional import require
 from ..testsets.make import MANIFEST, SCALE, differences, make, read_manifest
+from .argument_types import SEED
 from .batch import BatchSettings, Job, Result, run_jobs
 from .console import Display, complain, picture_bar, say
 from .evaluate import compared, metric_names
-from .numbers import SEED
 from .options import add_inputs, add_measures, add_method_options, add_model_options, make_upscaler, upscale_settings
 
 

@@ -25,7 +25,7 @@ from ..settings import (
 )
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
-from .numbers import WORKERS, number, whole
+from .argument_types import WORKERS, number, whole
 
 log = logging.getLogger("op4ksr")
 

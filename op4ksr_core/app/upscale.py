@@ -14,9 +14,9 @@ from ..picture.header import MAX_MEGAPIXELS
 from ..picture.write import SaveOptions
 from ..pipeline.upscaler import Upscaler
 from ..settings import UpscaleSettings
+from .argument_types import WORKERS, number
 from .batch import BatchSettings, Job, Result, plan_jobs, read_mask, run_jobs
 from .console import Display, exit_code, say
-from .numbers import WORKERS, number
 from .options import (
     add_inputs,
     add_method_options,

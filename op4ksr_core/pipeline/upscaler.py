@@ -16,8 +16,8 @@ from ..settings import PRESETS, Execution, UpscaleSettings
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
 from . import restoration
+from .composite import Framed
 from .diffusers_host import DiffusersHost
-from .framed import Framed
 from .memory import MemoryPlan
 from .restoration import Plan, Request, Variant, check_settings
 from .unet_host import UNetHost
@@ -42,8 +42,11 @@ class Upscaler:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.settings, self.check_memory = check_settings(settings), check_memory
-        kind = UNetHost if isinstance(sources, UNetSources) else DiffusersHost
-        self.host: DiffusersHost = kind(sources, self.device, self.dtype, execution)  # type: ignore[arg-type]
+        self.host: DiffusersHost | UNetHost
+        if isinstance(sources, UNetSources):
+            self.host = UNetHost(sources, self.device, self.dtype, execution)
+        else:
+            self.host = DiffusersHost(sources, self.device, self.dtype, execution)
         self.last_memory_plan: MemoryPlan | None = None
 
     @classmethod

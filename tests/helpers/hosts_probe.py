@@ -20,10 +20,10 @@ comfy.options.enable_args_parsing()
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from op4ksr.nodes.adapters import FeaturesConditioning, LoadUNetAdapter  # noqa: E402
-from op4ksr.nodes.all_in_one import upscaled  # noqa: E402
 from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
-from op4ksr.nodes.surgery import load_folder  # noqa: E402
+from op4ksr.nodes.native_models import load_folder  # noqa: E402
 from op4ksr.nodes.unets import load_sd_folder  # noqa: E402
+from op4ksr.nodes.upscale_nodes import upscaled  # noqa: E402
 from op4ksr.op4ksr_core.geometry import Scale  # noqa: E402
 from op4ksr.op4ksr_core.settings import PRESETS  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402

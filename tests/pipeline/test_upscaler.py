@@ -15,7 +15,7 @@ from op4ksr_core.picture.resample import crop, lanczos, pad_reflect, resize
 from op4ksr_core.pipeline import memory
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings
-from op4ksr_core.weights.loading import load_prompt
+from op4ksr_core.weights.prompt_files import load_prompt
 
 BARE = UpscaleSettings(fidelity=0.0)
 
@@ -72,7 +72,7 @@ def plain_diffusers(folder, image, scale=4.0, settings=BARE):
 )
 def test_equals_the_method_on_plain_diffusers(folder, upscaler, size, scale):
     image = torch.rand(2, 3, *size)
-    ours = upscaler(image, scale)
+    ours = upscaler(image, Scale(scale))
     assert ours.shape[-2:] == tuple(max(1, int(side * scale + 0.5)) for side in size)
     torch.testing.assert_close(ours, plain_diffusers(folder, image, scale), rtol=0, atol=2e-4)
 
@@ -80,7 +80,7 @@ def test_equals_the_method_on_plain_diffusers(folder, upscaler, size, scale):
 @pytest.mark.parametrize(("size", "scale"), [((1, 1), 4), ((7, 1), 3), ((40, 3), 1.7), ((1, 200), 4)])
 def test_a_side_below_8_px_is_enlarged_by_lanczos(upscaler, size, scale):
     image = torch.rand(1, 3, *size)
-    ours = upscaler(image, scale)
+    ours = upscaler(image, Scale(scale))
     torch.testing.assert_close(ours, lanczos(image, Size(*ours.shape[-2:])).clamp(0, 1))
     assert upscaler.host.vae.module is None and upscaler.host.transformer.module is None, "a model was loaded"
 

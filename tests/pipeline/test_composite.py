@@ -4,7 +4,7 @@ import torch
 from op4ksr_core.errors import ImageError
 from op4ksr_core.geometry import Box, Frame, Scale, Size
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.pipeline.framed import NOTHING_RESTORED, restore_framed
+from op4ksr_core.pipeline.composite import NOTHING_RESTORED, restore_framed
 
 
 def restored(rgb, target, *given, **named):

@@ -9,6 +9,7 @@ from ..op4ksr_core.geometry import LATENT_FACTOR, LongSide, Scale, Size, SizePla
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.pipeline.restoration import compensate_picture, decode_picture, encode_picture, transform_latent
 from ..op4ksr_core.settings import ColourFix, RopeSettings, UpscaleSettings, check_range
+from .checks import check_vae
 from .comfy_host import ComfyHost, MidTimestep
 from .convert import to_bchw, to_image
 from .inputs import (
@@ -30,7 +31,6 @@ from .inputs import (
 from .memory import preflight, transformer_phase, vae_phase
 from .progress import make_report
 from .schema import node_schema
-from .surgery import check_vae
 
 
 def rope_for(theta: float) -> RopeSettings | None:

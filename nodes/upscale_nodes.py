@@ -15,7 +15,7 @@ from ..op4ksr_core.geometry import FITS, LATENT_FACTOR, Box, Fit, LongSide, Mega
 from ..op4ksr_core.lattice.inspector import inspect_made, worst
 from ..op4ksr_core.lattice.report import in_a_few_words, mesh_map
 from ..op4ksr_core.picture.framing import set_into
-from ..op4ksr_core.pipeline.framed import Framed
+from ..op4ksr_core.pipeline.composite import Framed
 from ..op4ksr_core.pipeline.memory import GB
 from ..op4ksr_core.pipeline.restoration import Plan, run
 from ..op4ksr_core.settings import (
@@ -28,6 +28,7 @@ from ..op4ksr_core.settings import (
     find_preset,
     with_strength,
 )
+from .checks import is_unet
 from .comfy_host import ComfyHost, plan_pictures
 from .convert import to_bchw, to_image
 from .inputs import (
@@ -49,8 +50,7 @@ from .masks import alpha_of, is_placeholder, region_of
 from .memory import collecting
 from .progress import Phases
 from .schema import node_schema
-from .surgery import is_unet
-from .upscale import rope_for
+from .step_nodes import rope_for
 from .versions import tell_node
 
 log = logging.getLogger("op4ksr")
