@@ -104,7 +104,11 @@ def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> 
     add_options(method, RopeSettings, leave_out=swept_by_it)
     add_options(method, UpscaleSettings, leave_out=swept_by_it)
     method.add_argument("--strength", type=float, help="0 keeps the picture, 1 is the preset (default), 2 is most")
-    method.add_argument("--settings", metavar="FILE", help="JSON as of upscale --print-settings; options go before it")
+    method.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="JSON as upscale --print-settings writes it; overrides the preset, and options override it",
+    )
 
 
 def add_measures(parser: argparse.ArgumentParser) -> None:
