@@ -149,14 +149,14 @@ class Upscaler:
     def __call__(
         self,
         image_bchw: Tensor,
-        target: Target | Size = Scale(),
+        target: Target | Size | float = Scale(),
         settings: UpscaleSettings | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Upscales (B, 3, H, W) RGB in [0, 1] to the exact target size, float32 in [0, 1] on the input's device.
 
-        `target` is 4 times the size unless given: Scale, LongSide, ShortSide, Megapixels, Box, or a Size that the
-        picture is stretched to. Raises ImageError on a wrong shape, NaN or values out of range; SettingError;
+        `target` is 4 times the size unless given: Scale (a number is one), LongSide, ShortSide, Megapixels, Box,
+        or a Size that the picture is stretched to. Raises ImageError on a wrong shape, NaN or values out of range; SettingError;
         MemoryPlanError before any work that would not fit; PrecisionError where a model gives NaN or infinity.
         """
         check_image(image_bchw)
@@ -169,7 +169,7 @@ class Upscaler:
         self,
         image_bchw: Tensor,
         settings: Sequence[UpscaleSettings],
-        target: Target | Size = Scale(),
+        target: Target | Size | float = Scale(),
         progress: Progress | None = None,
         decode: bool = True,
     ) -> Iterator[Variant]:
@@ -187,10 +187,12 @@ def _quiet(phase: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
-def _frame(image_bchw: Tensor, target: Target | Size) -> Frame:
+def _frame(image_bchw: Tensor, target: Target | Size | float) -> Frame:
     source = Size(*image_bchw.shape[-2:])
     if isinstance(target, Size):
         return Frame.whole(source, target)
+    if isinstance(target, (int, float)):
+        target = Scale(target)
     if not isinstance(target, Target):
         raise SettingError(f"The target is Scale, LongSide, ShortSide, Megapixels, Box or Size, got {target!r}.")
     return target.frame(source)

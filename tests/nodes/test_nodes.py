@@ -144,7 +144,7 @@ def test_adapters_act_as_headless(server, photo, single, tmp_path):
         save_adapters(loras / "both.safetensors", find_adapters(folder))
     settings = replace(PRESETS["embedded"], fidelity=0.0, compensation=0.0)
     expected = Upscaler.from_pretrained(EMBEDDED, adapters=[folder], adapter_scale=0.5, settings=settings)(
-        photo, long_side=512
+        photo, LongSide(512)
     )
     graph = step_by_step(long_side=512, fidelity=0.0)
     plain = _difference(server, graph, expected)
@@ -186,7 +186,7 @@ def on_stand_in(graph, **sampler):
 
 def test_a_sharded_diffusers_folder_equals_headless(server, stand_in, photo):
     settings = replace(PRESETS["ultraflux"], steps=2, sigma=0.4)
-    expected = Upscaler.from_pretrained(stand_in, settings=settings)(photo, long_side=512)
+    expected = Upscaler.from_pretrained(stand_in, settings=settings)(photo, LongSide(512))
     ultraflux = {"preset": "UltraFlux", "theta": 1e4, "scheme": "plain"}
     graph = on_stand_in(
         step_by_step(512, rope=ultraflux, fidelity=0.0), sigma_mid=0.4, steps=2, guidance=4.0, noise=1.0

@@ -9,7 +9,7 @@ from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, put_lora
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import SettingError, WeightsError
-from op4ksr_core.geometry import Size
+from op4ksr_core.geometry import Scale, Size
 from op4ksr_core.model import diffusion
 from op4ksr_core.picture.read import Picture
 from op4ksr_core.picture.resample import resize
@@ -64,13 +64,13 @@ def test_osediff_is_what_diffusers_and_peft_make_of_its_file(osediff, converted)
     upscaler = Upscaler.from_pretrained(folder, adapters=[converted], settings=BARE, device="cpu")
     assert float((upscaler(small) - wanted).abs().max()) < 1e-3
     plain = Upscaler.from_pretrained(folder, settings=BARE, device="cpu")
-    assert float((plain(small, 4) - wanted).abs().mean()) > 1e-2  # the adapter matters
+    assert float((plain(small) - wanted).abs().mean()) > 1e-2  # the adapter matters
 
 
 def test_sizes_off_the_units_multiples_are_padded(osediff, converted):
     upscaler = Upscaler.from_pretrained(osediff[0], adapters=[converted], device="cpu")
     assert upscaler.settings == PRESETS["osediff"]
-    assert upscaler(torch.rand(2, 3, 9, 31), 3).shape == (2, 3, 27, 93)
+    assert upscaler(torch.rand(2, 3, 9, 31), Scale(3)).shape == (2, 3, 27, 93)
     assert upscaler.host.multiple_px == 64
 
 
@@ -139,7 +139,7 @@ def test_f2idiff_is_conditioned_by_the_picture(tmp_path, dino):
     upscaler = Upscaler.from_pretrained(folder, features=dino, settings=replace(BARE, timestep=999), device="cpu")
     a, b = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
     assert upscaler.host.features_of(resize(a, Size(64, 64))).shape == (1, 37 * 37 + 1, 24)
-    both = upscaler(torch.cat([a, b]), 4)
+    both = upscaler(torch.cat([a, b]))
     assert torch.allclose(both[:1], upscaler(a), atol=1e-4) and torch.allclose(both[1:], upscaler(b), atol=1e-4)
 
 
@@ -180,7 +180,7 @@ def test_the_base_that_predicts_v_is_refused(tmp_path, converted):
     folder = write_sd_folder(tmp_path / "v", make_unet(), make_sd_vae(), prediction="v_prediction")
     upscaler = Upscaler.from_pretrained(folder, adapters=[converted], settings=BARE, device="cpu")
     with pytest.raises(WeightsError, match="predicts v, as stable-diffusion-2-1"):
-        upscaler(torch.rand(1, 3, 16, 16), 4)
+        upscaler(torch.rand(1, 3, 16, 16))
 
 
 def test_a_damaged_config_is_named(tmp_path, osediff, capsys):
@@ -196,4 +196,4 @@ def test_another_width_of_dino_or_prompt_is_refused(tmp_path, osediff, dino):
     folder = write_sd_folder(tmp_path / "sd", make_unet(cross_attention_dim=40), make_sd_vae())
     upscaler = Upscaler.from_pretrained(folder, features=dino, settings=BARE, device="cpu")
     with pytest.raises(WeightsError, match="tokens 24 wide; the UNet reads 40"):
-        upscaler(torch.rand(1, 3, 16, 16), 4)
+        upscaler(torch.rand(1, 3, 16, 16))

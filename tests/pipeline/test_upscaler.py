@@ -330,5 +330,5 @@ def test_cuda_agrees_with_the_cpu(folder):
 
 
 def test_a_target_that_is_none_is_an_error(embedded):
-    with pytest.raises(SettingError, match="got 4"):
-        embedded(torch.rand(1, 3, 8, 8), 4)
+    with pytest.raises(SettingError, match="got '4x'"):
+        embedded(torch.rand(1, 3, 8, 8), "4x")
