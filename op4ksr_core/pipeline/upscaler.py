@@ -156,8 +156,9 @@ class Upscaler:
         """Upscales (B, 3, H, W) RGB in [0, 1] to the exact target size, float32 in [0, 1] on the input's device.
 
         `target` is 4 times the size unless given: Scale (a number is one), LongSide, ShortSide, Megapixels, Box,
-        or a Size that the picture is stretched to. Raises ImageError on a wrong shape, NaN or values out of range; SettingError;
-        MemoryPlanError before any work that would not fit; PrecisionError where a model gives NaN or infinity.
+        or a Size that the picture is stretched to. Raises ImageError on a wrong shape, NaN or values out of range;
+        SettingError; MemoryPlanError before any work that would not fit; PrecisionError where a model gives NaN or
+        infinity.
         """
         check_image(image_bchw)
         frame = _frame(image_bchw, target)
