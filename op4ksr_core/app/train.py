@@ -15,8 +15,8 @@ from ..train.cost import cost_of
 from ..train.memory import GB, largest_crop, meta_model, plan_training
 from ..train.settings import PRESETS, LossWeights, TrainSettings
 from ..weights.unet_sources import UNetSources
+from .argument_types import number, whole
 from .console import say
-from .numbers import number, whole
 from .options import add_sources, find_sources
 
 NESTED = ("rope", "prior_rope", "losses", "vsd_range")

@@ -93,12 +93,6 @@ def euler(z: Tensor, velocity: Velocity, sigmas: Sequence[float]) -> Tensor:
     return z
 
 
-def closed_form_sigma(z_hr: Tensor, z_lr: Tensor) -> float:
-    """r / (1 + r) with r = RMS(z_LR - z_HR) / RMS(z_HR): where the state's SNR equals the LR latent's."""
-    r = float(((z_lr - z_hr).float().pow(2).mean() / z_hr.float().pow(2).mean()).sqrt())
-    return r / (1 + r)
-
-
 def estimate_sigma(pairs: Sequence[tuple[Tensor, Tensor]], grid: int = 1000) -> float:
     """OMGSR's mid-timestep (arXiv 2508.08227): argmin over sigma of mean |SNR_sigma - SNR_LR|.
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..errors import ImageError, SettingError
 from ..picture.read import read_picture
-from ..weights.loading import load_tokens
+from ..weights.prompt_files import load_tokens
 from .degradation import DEGRADATIONS, apply, degrade, draw
 
 log = logging.getLogger("op4ksr")

@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..geometry import Size
 from ..model.vae import make_f16
+from ..weights.configs import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.files import find_weights
-from ..weights.loading import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.sources import Sources
 from .onestep import OneStep
 from .settings import TrainSettings

@@ -20,7 +20,7 @@ from ..model.vae import decode, downscale_factor, encode
 from ..picture.colour import back_project
 from ..picture.resample import resize
 from ..weights.adapters import Adapter, save_adapter_folders, save_adapters
-from ..weights.loading import load_prompt
+from ..weights.prompt_files import load_prompt
 from ..weights.sources import Sources
 from .losses.lrr import latent_refinement_loss
 from .losses.vsd import VSDLoss

@@ -17,7 +17,7 @@ from ..model import diffusion
 from ..model.vae import decode, downscale_factor, encode
 from ..picture.resample import resize
 from ..weights.adapters import Adapter
-from ..weights.loading import load_tokens
+from ..weights.prompt_files import load_tokens
 from ..weights.unet_adapters import BASE, UNetAdapter, save_unet_adapter
 from ..weights.unet_sources import UNetSources
 from .losses.vsd import guided, vsd_loss

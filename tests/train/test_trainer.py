@@ -113,9 +113,9 @@ def test_what_was_trained_is_what_the_upscaler_runs(whole, photo):
         for name, parameter in model.trainable().items():
             parameter.copy_(state["trainable"][name])
         expected = model(lr, Size(96, 96))[2].clamp(0, 1)
-    plain = Upscaler.from_embedded(settings)(lr, scale=4)
+    plain = Upscaler.from_embedded(settings)(lr)
     for adapter in (checkpoints(whole)[-1], checkpoints(whole)[-1] / "adapters.safetensors"):
-        found = Upscaler.from_pretrained(EMBEDDED, adapters=[adapter], settings=settings)(lr, scale=4)
+        found = Upscaler.from_pretrained(EMBEDDED, adapters=[adapter], settings=settings)(lr)
         assert float((found - expected).abs().max()) < 1e-4
         assert float((found - plain).abs().max()) > 1e-3
 
