@@ -28,11 +28,11 @@ from .data import PairDataset, usable
 from .losses.adversarial import Discriminator, PatchCritic, diff_augment, discriminator_loss, generator_loss
 from .losses.perceptual import PerceptualLoss
 from .networks import load_discriminator, load_lpips
-from .onestep import REGULARISER, OneStep
 from .settings import TrainSettings, changed
 from .sharding import average_gradients, by_kind, clip_gradients, fill, fill_optimizer, optimizer_state, shard, whole
-from .stages import Prior, VaeStage
-from .unet_step import UNetOneStep
+from .strategies.choose import load_strategy
+from .strategies.lora import REGULARISER
+from .strategies.protocol import Distillation, Restored
 
 log = logging.getLogger("op4ksr")
 
@@ -144,10 +144,12 @@ class Trainer:
             perceptual = PerceptualLoss(network, settings.lpips_window, draw=settings.lpips_draw)
         torch.manual_seed(settings.seed)  # the heads begin by chance
         critic = _critic_of(settings) if settings.losses.adversarial else None
-        model = self._load_model(sources)
+        model: Any = load_strategy(sources, settings, self.sharded)
         if self.sharded:
-            shard(model.transformer, self.accelerator.device)
-        self.trainable, self.regulariser = model.trainable(), model.regulariser()
+            shard(model.shardable, self.accelerator.device)
+        self.trainable, self.regulariser = model.trainable(), {}
+        if model.distillation is not None:
+            self.regulariser = model.distillation.weights()
         optimizer = _adamw(self.trainable, settings, settings.learning_rate)
         self.regulariser_optimizer = _adamw(self.regulariser, settings, settings.regulariser_learning_rate)
         if state:
@@ -176,26 +178,6 @@ class Trainer:
         self._check_space()
         if self.is_main:
             self._rewind_log()
-
-    def _load_model(self, sources: Sources | UNetSources) -> OneStep:
-        """The family's step. Raises SettingError where the settings do not fit it."""
-        settings = self.settings
-        if settings.stage != "adapters" and not isinstance(sources, UNetSources):
-            raise SettingError(
-                f"The stage {settings.stage} is Stable Diffusion's: name its diffusers folder (--model)."
-            )
-        one_step: type[OneStep] = UNetOneStep if isinstance(sources, UNetSources) else OneStep
-        stages: dict[str, type[OneStep]] = {"decoder": VaeStage, "encoder": VaeStage, "prior": Prior}
-        kind = stages.get(settings.stage, one_step)
-        model: OneStep = kind.load(sources, settings)  # type: ignore[arg-type]
-        for name, side in (("crop", settings.crop), ("least_crop", settings.least_crop)):
-            if side % model.multiple:
-                raise SettingError(f"The {name} is a multiple of {model.multiple} px for this model, got {side}.")
-        if settings.captions and not isinstance(model, UNetOneStep):
-            raise SettingError("captions are for Stable Diffusion UNets; a FLUX transformer has one fixed prompt.")
-        if self.sharded and isinstance(model, UNetOneStep):
-            raise SettingError("--shard shares out FLUX transformers; a Stable Diffusion UNet trains whole.")
-        return model
 
     def _check_space(self) -> None:
         """A checkpoint that would not fit is said before the first step. Raises OutputError."""
@@ -272,7 +254,7 @@ class Trainer:
         models = [self.model] + ([self.critic] if self.critic is not None else [])
         with accelerator.accumulate(*models):
             with accelerator.autocast():
-                outputs = self.model(*accelerator.unwrap_model(self.model).inputs_of(batch))
+                outputs = self.model(*accelerator.unwrap_model(self.model).inputs(batch))
             losses, shown = accelerator.unwrap_model(self.model).losses(batch, outputs)
             if self.perceptual is not None and shown is not None:
                 losses["lpips"] = self.perceptual(shown, batch["hr"], int(batch["seed"][0]))
@@ -280,7 +262,7 @@ class Trainer:
                 losses["adversarial"] = self._fool(shown, batch["seed"])
             if self.regulariser:
                 with accelerator.autocast():
-                    losses["vsd"] = accelerator.unwrap_model(self.model).distillation_loss(outputs[1], batch["seed"])
+                    losses["vsd"] = self._distillation().loss(outputs, batch["seed"])
             weights = asdict(settings.losses)
             if settings.gan_adaptive and "adversarial" in losses:
                 weights["adversarial"] *= self._adaptive(losses, weights)
@@ -300,7 +282,7 @@ class Trainer:
             if self.critic is not None and shown is not None:
                 losses["critic"] = self._teach(shown.detach(), batch)
             if self.regulariser:
-                losses["regulariser"] = self._regularise(outputs[1].detach(), batch["seed"])
+                losses["regulariser"] = self._regularise(outputs, batch["seed"])
         told = {name: value.detach().float() for name, value in losses.items()} | {"total": total.detach()}
         return told | ({"gradient": torch.as_tensor(norm)} if norm is not None else {})
 
@@ -333,12 +315,15 @@ class Trainer:
         self.critic_optimizer.zero_grad()
         return loss
 
-    def _regularise(self, z: Tensor, seeds: Tensor) -> Tensor:
+    def _distillation(self) -> Distillation:
+        return self.accelerator.unwrap_model(self.model).distillation
+
+    def _regularise(self, restored: Restored, seeds: Tensor) -> Tensor:
         """The regulariser follows what the model makes now."""
-        model = self.accelerator.unwrap_model(self.model)
-        with model.wearing(REGULARISER):
+        distillation = self._distillation()
+        with distillation.active(REGULARISER):
             with self.accelerator.autocast():
-                loss = model.regulariser_loss(z, seeds)
+                loss = distillation.regulariser_loss(restored, seeds)
             (loss / self.accumulation).backward()
         if self.accelerator.sync_gradients:
             average_gradients(list(self.regulariser.values()), self._average)
@@ -399,7 +384,7 @@ class Trainer:
         device = self.accelerator.device
         batch = {name: torch.as_tensor(pair[name])[None].to(device) for name in pair}
         with self.accelerator.autocast():
-            outputs = model(*model.inputs_of(batch))
+            outputs = model(*model.inputs(batch))
         made = model.losses(batch, outputs)[1]
         if not self.is_main or made is None:
             return
@@ -421,7 +406,7 @@ class Trainer:
         state["optimizer"] = optimizer_state(self.optimizer, self.trainable)
         state["regulariser"] = {name: whole(p) for name, p in self.regulariser.items()}
         state["regulariser_optimizer"] = optimizer_state(self.regulariser_optimizer, self.regulariser)
-        write_adapters = self.accelerator.unwrap_model(self.model).adapter_writer()
+        write_adapters = self.accelerator.unwrap_model(self.model).export()
         if not self.is_main:
             return None
         if self.critic is not None and self.critic_optimizer is not None:

@@ -28,8 +28,8 @@ from op4ksr_core.settings import RopeSettings
 from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
 from op4ksr_core.train.cost import Cost, cost_of, operations_of_a_picture
 from op4ksr_core.train.memory import meta_model
-from op4ksr_core.train.onestep import OneStep
 from op4ksr_core.train.settings import PRESETS, LossWeights, TrainSettings
+from op4ksr_core.train.strategies.flow import FlowStrategy
 from op4ksr_core.train.trainer import Trainer
 from op4ksr_core.weights.sources import Sources
 
@@ -108,7 +108,7 @@ def test_what_was_trained_is_what_the_upscaler_runs(whole, photo):
     lr = photo[..., 100:124, 200:224]
     settings = replace(UPSCALE["embedded"], fidelity=0.0, colour="none", compensation=0.0)
     state, _ = load_checkpoint(checkpoints(whole)[-1])
-    model = OneStep.load(Sources.find(EMBEDDED), SMALL)
+    model = FlowStrategy.load(Sources.find(EMBEDDED), SMALL)
     with torch.no_grad():
         for name, parameter in model.trainable().items():
             parameter.copy_(state["trainable"][name])
@@ -383,7 +383,7 @@ def test_wearing_nothing_is_the_prior(photos, negative):
     """The passes of VSD use the transformer as it was, at its own positions, and leave everything as they found it."""
     settings = replace(SMALL, losses=replace(SMALL.losses, vsd=0.5), negative=str(negative))
     settings = replace(settings, rope=RopeSettings(theta=30.0), prior_rope=RopeSettings(theta=1000.0))
-    model, z, sigma = OneStep.load(Sources.find(EMBEDDED), settings), torch.randn(1, 64, 6, 6), torch.tensor([0.4])
+    model, z, sigma = FlowStrategy.load(Sources.find(EMBEDDED), settings), torch.randn(1, 64, 6, 6), torch.tensor([0.4])
     prior = Sources.find(EMBEDDED).load_transformer(torch.float32)
     prior.pos_embed = RotaryEmbedding(RopeSettings(theta=1000.0), prior.config.axes_dims_rope)
     with torch.no_grad():
@@ -391,9 +391,9 @@ def test_wearing_nothing_is_the_prior(photos, negative):
             if "lora_B" in name:
                 parameter.normal_(std=0.05)
         worn = model.velocity(z, sigma, model.prompt, model.pooled)
-        with model.wearing(None):
+        with model.distillation.active(None):
             bare = model.velocity(z, sigma, model.prompt, model.pooled)
-        with model.wearing("regulariser"):
+        with model.distillation.active("regulariser"):
             other = model.velocity(z, sigma, model.prompt, model.pooled)
         again = model.velocity(z, sigma, model.prompt, model.pooled)
         model.transformer = prior
