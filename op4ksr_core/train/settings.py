@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import SettingError
 from ..lattice.autocorrelation import HIGHPASSES, NORMALISATIONS, Highpass, Normalise
 from ..settings import RopeSettings, check_choice, check_range, check_seed, check_sigma
+from .degradation.presets import DEGRADATIONS
 
 TRANSFORMER_TARGETS = (
     "x_embedder attn.to_q attn.to_k attn.to_v attn.to_out.0 attn.add_q_proj attn.add_k_proj attn.add_v_proj "
@@ -14,10 +15,6 @@ TRANSFORMER_TARGETS = (
 ).split()
 ENCODER_TARGETS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_q to_k to_v to_out.0".split()
 """OMGSR's LoRA targets (arXiv 2508.08227)."""
-
-
-DEGRADATIONS = ("none", "omgsr", "s3diff", "osediff", "real-esrgan", "embedded")
-"""Names in train.degradation.DEGRADATIONS."""
 
 _OF_PICTURES = frozenset({"mse", "l1", "lpips", "wavelet", "periodicity", "adversarial"})
 STAGES = {
@@ -78,7 +75,7 @@ class TrainSettings:
     batch: pictures per optimizer step over all processes; per_device: of those, pictures at once on one device.
     crop: HR px of a side, a multiple of 32 (F16) or 16 (F8). least_crop: 0, or the least side: then each sample
     draws its longest side from least_crop, twice that, ... up to crop, pictures that are narrower give rectangles,
-    and per_device is 1. scale: of the LR picture, 1/scale. degradation: a name in degradation.DEGRADATIONS.
+    and per_device is 1. scale: of the LR picture, 1/scale. degradation: a name in degradation.presets.DEGRADATIONS.
     fidelity: of the back-projection before the losses, 0 (OP4KSR) to 1. lap_highpass, lap_normalise: the form of
     L_AP, see `autocorrelation_loss`. lpips_weights, features: the files of those two networks. lpips_draw: LPIPS
     windows drawn for each picture, 0 for all. captions: a Stable Diffusion UNet reads each picture's own tokens,
@@ -148,7 +145,7 @@ class TrainSettings:
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise SettingError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
         check_seed("The seed", self.seed)
-        check_choice("degradation", self.degradation, DEGRADATIONS)
+        check_choice("degradation", self.degradation, tuple(DEGRADATIONS))
         check_choice("lap_highpass", self.lap_highpass, HIGHPASSES)
         check_choice("lap_normalise", self.lap_normalise, NORMALISATIONS)
         check_range("lpips_draw", self.lpips_draw, 0, LARGEST["lpips_window"])

@@ -27,6 +27,7 @@ from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.settings import RopeSettings
 from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
 from op4ksr_core.train.cost import Cost, cost_of, operations_of_a_picture
+from op4ksr_core.train.learner import Learner
 from op4ksr_core.train.memory import meta_model
 from op4ksr_core.train.settings import PRESETS, LossWeights, TrainSettings
 from op4ksr_core.train.strategies.flow import FlowStrategy
@@ -249,13 +250,13 @@ def test_a_loss_that_is_no_number_stops_and_is_named(photos, tmp_path):
 
 
 def test_cudnns_attention_takes_no_part(photos, tmp_path, monkeypatch):
-    took_part, advance = [], Trainer._advance
+    took_part, advance = [], Learner.advance
 
-    def noted(trainer, batch):
+    def noted(learner, batch):
         took_part.append(torch.backends.cuda.cudnn_sdp_enabled())
-        return advance(trainer, batch)
+        return advance(learner, batch)
 
-    monkeypatch.setattr(Trainer, "_advance", noted)
+    monkeypatch.setattr(Learner, "advance", noted)
     train(photos, tmp_path / "run", stop_after=1)
     assert took_part == [False] and torch.backends.cuda.cudnn_sdp_enabled()
 

@@ -87,7 +87,7 @@ def test_what_was_trained_is_what_the_upscaler_runs(made, tmp_path):
     trainer = Trainer(again, sources_of("osediff", made), [made / "photos"], tmp_path / "run", cpu=True)
     try:
         with torch.no_grad():
-            wanted = trainer.model(small, Size(64, 64))[2].clamp(0, 1)
+            wanted = trainer.learner.model(small, Size(64, 64))[2].clamp(0, 1)
     finally:
         trainer.close()
     assert float((upscaler(small, 4) - wanted).abs().max()) < 1e-3
@@ -107,7 +107,7 @@ def test_captions_condition_each_picture(made, tmp_path, photo):
         assert sorted(own) == [(0, "0"), (1, "1")]
         trainer.run()
         batch = next(iter(trainer.loader))
-        assert trainer.model(*trainer.model.inputs(batch)).condition.shape == (2, 7, 24)
+        assert trainer.learner.model(*trainer.learner.model.inputs(batch)).condition.shape == (2, 7, 24)
     finally:
         trainer.close()
 
