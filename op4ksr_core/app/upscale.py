@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__
+from ..declared import as_values
 from ..errors import SettingError
 from ..files import FORMATS, at_home, check_targets, json_text, write_text
 from ..geometry import FITS, Size, Sizing
@@ -20,14 +21,15 @@ from .options import add_inputs, add_method_options, add_model_options, make_ups
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_inputs(parser)
-    parser.add_argument("-o", "--output", required=True, help="output folder, or a file for a single picture")
+    add_inputs(parser, required=False)
+    parser.add_argument("-o", "--output", help="output folder, or a file for a single picture")
     parser.add_argument("--engine", choices=("here", "ray"), default="here", help="ray: a model in each of --workers")
     parser.add_argument("--workers", type=WORKERS, default=1, help="models at once with --engine ray (default 1)")
     add_model_options(parser)
     add_size_options(parser)
     add_method_options(parser)
     add_output_options(parser)
+    parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON, for --settings")
 
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
     Raises Op4ksrError before any work.
     """
     settings = upscale_settings(arguments)
+    if getattr(arguments, "print_settings", False):  # the demo has no such option
+        say(json_text(as_values(settings)).rstrip())
+        return 0
+    if not arguments.inputs or arguments.output is None:
+        raise SettingError("Give at least one picture, folder or glob, and -o, the output folder or file.")
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
     batch = BatchSettings(
         settings,
