@@ -14,7 +14,7 @@ import torch
 
 from op4ksr_core.train.cost import operations_of_a_picture
 from op4ksr_core.train.memory import GB, largest_crop, plan_training, without_positions
-from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.train.presets import PRESETS
 from op4ksr_core.train.strategies.flow import FlowStrategy
 
 

@@ -19,7 +19,8 @@ from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints
 from op4ksr_core.train.gan import adaptive_weight
 from op4ksr_core.train.losses.adversarial import PatchCritic
-from op4ksr_core.train.settings import PRESETS, LossWeights
+from op4ksr_core.train.presets import PRESETS
+from op4ksr_core.train.settings import LossWeights
 from op4ksr_core.train.strategies.prior import PriorStrategy
 from op4ksr_core.train.strategies.vae import VaeStrategy
 from op4ksr_core.weights.unet_sources import UNetSources, load_sd_vae, prediction_of

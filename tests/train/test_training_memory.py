@@ -8,7 +8,7 @@ import torch
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.train.memory import kept_for_backward, largest_crop, meta_model, plan_training
-from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.train.presets import PRESETS
 from op4ksr_core.train.strategies.flow import FlowStrategy
 from op4ksr_core.weights.sources import Sources
 

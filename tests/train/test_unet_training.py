@@ -16,7 +16,7 @@ from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints
-from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.train.presets import PRESETS
 from op4ksr_core.train.strategies.protocol import Restored
 from op4ksr_core.train.strategies.unet import UNetStrategy
 from op4ksr_core.train.trainer import Trainer
@@ -142,8 +142,3 @@ def test_the_command_trains_a_unet(made, tmp_path, capsys):
     words[3] = str(tmp_path / "other")
     assert cli.main(words) == 2 and "crop is a multiple of 64 px" in capsys.readouterr().err
     assert cli.main([*words[:-2], "--plan", "24"]) == 0 and "none for Stable Diffusion" in capsys.readouterr().out
-
-
-def test_ranges_of_vsd_are_checked():
-    with pytest.raises(SettingError, match="vsd_range is two shares"):
-        replace(PRESETS["osediff"], vsd_range=(0.9, 0.1))
