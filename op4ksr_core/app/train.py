@@ -42,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--workers", type=whole(0, 256), default=0, help="processes that read pictures (default 0: none)"
     )
     parser.add_argument("--save-every", type=whole(1), default=100, help="steps between checkpoints (default 100)")
+    parser.add_argument("--log-every", type=whole(1), default=10, help="steps between printed lines (default 10)")
     parser.add_argument(
         "--picture-every", type=whole(1), default=100, help="steps between logged pictures (default 100)"
     )
@@ -120,6 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
         picture_every=arguments.picture_every,
         cpu=arguments.device == "cpu",
         shard=arguments.shard,
+        log_every=arguments.log_every,
+        say=say,
     )
     start = trainer.step
     if first:

@@ -28,6 +28,8 @@ class Gan:
         if state is not None:
             critic.heads.load_state_dict(state["critic"])
             optimizer.load_state_dict(state["critic_optimizer"])
+            for group in optimizer.param_groups:
+                group["lr"] = settings.gan_learning_rate  # which may be another than when it was saved
         self.critic, self.optimizer = accelerator.prepare(critic, optimizer)
 
     def generator_loss(self, shown: Tensor, seeds: Tensor) -> Tensor:

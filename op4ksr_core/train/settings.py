@@ -3,6 +3,7 @@
 Checks, command-line options, `--settings` files and the table in docs/training.md derive from the declarations.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -214,11 +215,16 @@ NESTED = {"the step": ("rope", ""), "losses": ("losses", "loss-"), "VSD": ("prio
 """The nested settings of a group: the field, and how its options begin."""
 
 
-MAY_CHANGE = frozenset({"steps", "per_device", "checkpointing"})
+MAY_CHANGE = frozenset(
+    {"steps", "per_device", "checkpointing", "learning_rate", "gan_learning_rate", "regulariser_learning_rate"}
+)
 """What a resumed run may change; anything else would be another training."""
 
 
-def changed(old: TrainSettings, new: TrainSettings) -> list[str]:
-    """`name: old -> new` of every setting that differs and may not."""
+def changed(old: TrainSettings, new: TrainSettings, among: Collection[str] | None = None) -> list[str]:
+    """`name: old -> new` of every setting that differs: of those in `among`, or of those that may not change."""
     before, after = old.as_dict(), new.as_dict()
-    return [f"{k}: {before[k]} -> {after[k]}" for k in before if k not in MAY_CHANGE and before[k] != after[k]]
+    names = before.keys() - MAY_CHANGE if among is None else among
+    return [
+        f"{name}: {before[name]} -> {after[name]}" for name in before if name in names and before[name] != after[name]
+    ]

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from ..weights.unet_sources import UNetSources
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, usable
 from .learner import Learner, NotFinite
+from .origin import check_origin, note_origin, origin_of
+from .pace import Pace, progress_line
 from .processes import as_the_first_says, emulates_half, make_accelerator, mean_losses
 from .run_folder import RunFolder
 from .run_log import RunLog, summary_writer
-from .settings import TrainSettings, changed
+from .settings import MAY_CHANGE, TrainSettings, changed
 
 log = logging.getLogger("op4ksr")
 
@@ -32,7 +34,7 @@ class Trainer:
     The folder gets `checkpoints/`, `log.jsonl` (a line per step) and `tensorboard/`. Raises SettingError, WeightsError,
     OutputError or TrainingError, all before any work but for a loss that is not a number and a full disk. Several
     processes each hold the whole model (DDP), or with `shard` a part of the transformer (FSDP2); a run may change
-    between the two.
+    between the two. `say` gets a line of progress every `log_every` steps, in the first process.
     """
 
     def __init__(
@@ -46,12 +48,16 @@ class Trainer:
         picture_every: int = 100,
         cpu: bool = False,
         shard: bool = False,
+        log_every: int = 10,
+        say: Callable[[str], None] | None = None,
     ):
         summary_writer()  # what is missing is said first
         self.settings = settings
         self.run_folder = run
         self.save_every = save_every
         self.picture_every = picture_every
+        self.log_every = log_every
+        self.say = say
         self.sharded = shard
         self.accelerator = make_accelerator(settings, cpu, shard)
         if emulates_half(settings, self.accelerator):
@@ -79,6 +85,9 @@ class Trainer:
         state = self._resume_from()
         self.step = state["step"] if state else 0
         self.data = _pairs(settings, inputs)
+        origin = origin_of(self.data.paths, sources)
+        if state:
+            check_origin(self.run_folder, origin)
         self.learner = Learner(settings, sources, self.accelerator, self.sharded, state)
         left = range(self.step * settings.batch, settings.steps * settings.batch)
         loader = DataLoader(self.data, settings.per_device, sampler=left, num_workers=workers)  # type: ignore[arg-type]
@@ -86,11 +95,13 @@ class Trainer:
         self.folder.check_room(self.learner.size())
         if self.is_main:
             self.log = RunLog(self.run_folder, self.step)
+            note_origin(self.run_folder, origin, self.step, self.changes)
 
     def _resume_from(self) -> dict[str, Any] | None:
         """The last checkpoint's state. Raises SettingError where it belongs to other settings."""
         if self.is_main:
             remove_leftovers(self.run_folder)
+        self.changes: list[str] = []
         found = checkpoints(self.run_folder)
         if not found:
             return None
@@ -98,10 +109,13 @@ class Trainer:
         differences = changed(settings, self.settings)
         if differences:
             raise SettingError(
-                f"{self.run_folder} holds a training with other settings ({'; '.join(differences)}). Go on with its "
-                "own, or give another folder with -o."
+                f"{self.run_folder} holds a training with other settings ({'; '.join(differences)}). Resume it "
+                "with its own, or give another folder with -o."
             )
+        self.changes = changed(settings, self.settings, MAY_CHANGE)
         log.info("resuming from %s", found[-1])
+        if self.changes and self.is_main:
+            log.warning("resumed at step %d with other settings: %s", state["step"], "; ".join(self.changes))
         return state
 
     def run(self, minutes: float = math.inf, stop_after: int | None = None) -> int:
@@ -116,6 +130,7 @@ class Trainer:
         logs: list[dict[str, Tensor]] = []
         if self.step >= last:
             return self.step
+        self.pace = Pace(self.settings.steps, self.settings.batch, self.accelerator.device)
         for batch in self.loader:
             try:
                 logs.append(self.learner.advance(batch))
@@ -139,9 +154,11 @@ class Trainer:
         return TrainingError(f"Step {self.step + 1}: {error}. {left} Lower the learning rate, or look at the data.")
 
     def _report(self, logs: Sequence[dict[str, Tensor]]) -> None:
-        numbers = mean_losses(self.accelerator, logs)
+        numbers = mean_losses(self.accelerator, logs) | self.pace.after_step(self.step)
         if self.log is not None:
             self.log.write(self.step, numbers)
+            if self.say is not None and (self.step % self.log_every == 0 or self.step == self.settings.steps):
+                self.say(progress_line(self.step, self.settings.steps, numbers))
         if self.step % self.picture_every == 0 and (self.is_main or self.sharded):  # sharded, all run the model
             self._show()
 

@@ -30,6 +30,7 @@ from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
 from op4ksr_core.train.cost import Cost, cost_of, operations_of_a_picture
 from op4ksr_core.train.learner import Learner
 from op4ksr_core.train.memory import meta_model
+from op4ksr_core.train.pace import PACE
 from op4ksr_core.train.presets import PRESETS
 from op4ksr_core.train.settings import GROUPS, NESTED, LossWeights, TrainSettings
 from op4ksr_core.train.strategies.flow import FlowStrategy
@@ -79,7 +80,7 @@ def assert_same_log(a, b, tolerance=0.0):
     assert [line["step"] for line in a] == [line["step"] for line in b]
     for x, y in zip(a, b, strict=True):
         assert x.keys() == y.keys()
-        for name in x:
+        for name in x.keys() - {*PACE}:
             assert x[name] == pytest.approx(y[name], rel=tolerance, abs=1e-12), (x["step"], name)
 
 
@@ -266,7 +267,40 @@ def test_cudnns_attention_takes_no_part(photos, tmp_path, monkeypatch):
 def test_other_settings_do_not_go_on_with_a_run(photos, whole):
     with pytest.raises(SettingError, match=r"other settings \(sigma: 0.3 -> 0.5\)"):
         train(photos, whole, replace(SMALL, sigma=0.5))
-    assert train(photos, whole, replace(SMALL, per_device=1)) == 4  # this may change
+
+
+def test_the_learning_rate_may_change_and_the_change_is_noted(photos, tmp_path):
+    run = tmp_path / "run"
+    train(photos, run, stop_after=1)
+    train(photos, run, replace(SMALL, learning_rate=0.005, per_device=1), stop_after=2)
+    noted = json.loads((run / "run.json").read_text())["changed"]
+    assert noted == [{"step": 1, "settings": ["learning_rate: 0.001 -> 0.005", "per_device: 2 -> 1"]}]
+
+
+def test_a_run_resumes_with_its_own_photographs_and_model_alone(photos, tmp_path):
+    run = tmp_path / "run"
+    train(photos, run, stop_after=1)
+    shutil.copytree(photos, tmp_path / "moved")
+    train(tmp_path / "moved", run, stop_after=2)  # the same ones elsewhere
+    (tmp_path / "moved" / "0.png").unlink()
+    with pytest.raises(SettingError, match="photographs: 5.* -> 4"):
+        train(tmp_path / "moved", run)
+    shutil.copytree(EMBEDDED, tmp_path / "model")
+    file = tmp_path / "model" / "prompt.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    trainer = [SMALL, Sources.find(tmp_path / "model"), [photos], run]
+    with pytest.raises(SettingError, match=r"\(prompt: [0-9a-f]+ -> [0-9a-f]+\)"):
+        Trainer(*trainer, cpu=True)
+
+
+def test_progress_is_printed_and_logged(photos, tmp_path):
+    lines = []
+    train(photos, tmp_path / "run", log_every=3, say=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["step 3 of 4", "step 4 of 4"]
+    logged = log_of(tmp_path / "run")
+    assert f"mse {logged[2]['mse']:.4g}" in lines[0] and "images/s" in lines[0] and lines[1].endswith("0:00:00 left")
+    assert all(line["images_per_second"] > 0 and line["memory_gb"] > 0.1 for line in logged)
+    assert logged[0]["seconds_left"] > 0 and logged[3]["seconds_left"] == 0
 
 
 def test_two_trainings_do_not_share_a_folder(photos, tmp_path):
