@@ -102,7 +102,7 @@ class FlowStrategy(nn.Module):
         """(B, 3, h, w) in [0, 1], and the size in px that it is restored at."""
         z_lr = encode(self.vae, resize(lr, size).to(self.vae.dtype)).float()
         sigma = torch.full((len(z_lr),), self.settings.sigma, device=z_lr.device)
-        z = z_lr - self.settings.sigma * self.velocity(z_lr, sigma, self.prompt, self.pooled)
+        z = flow.clean_latent(z_lr, self.velocity(z_lr, sigma, self.prompt, self.pooled), sigma)
         return Restored(z_lr, z, decode(self.vae, z.to(self.vae.dtype)).float())
 
     def velocity(self, z: Tensor, sigma: Tensor, prompt: Tensor, pooled: Tensor) -> Tensor:
