@@ -93,6 +93,11 @@ def euler(z: Tensor, velocity: Velocity, sigmas: Sequence[float]) -> Tensor:
     return z
 
 
+def clean_latent(z_sigma: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+    """The flow's estimate of z_HR: z_sigma - sigma * v; sigma is (B,)."""
+    return z_sigma - sigma.view(-1, 1, 1, 1) * velocity
+
+
 def estimate_sigma(pairs: Sequence[tuple[Tensor, Tensor]], grid: int = 1000) -> float:
     """OMGSR's mid-timestep (arXiv 2508.08227): argmin over sigma of mean |SNR_sigma - SNR_LR|.
 

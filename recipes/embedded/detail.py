@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from op4ksr_core.model.compensation import HighFrequencyCompensation, network_of
+from op4ksr_core.picture.luma import FULL_RANGE
 
 from .bank import HeldOut, enlarged
 from .crops import Restorer, Source
-from .figures import LUMA, detail_and_right, lattice, luma, psnr
+from .figures import detail_and_right, lattice, luma, psnr
 from .loop import Figures, Loop, read, write
 from .networks import half_where_fast
 from .teacher import low
@@ -263,7 +264,7 @@ def scale(start: Path, to: Path, luma: float, chroma: float) -> None:
     constant for each of the 16 places, is taken out of the convolution's bias.
     """
     state = read(start)
-    weights = torch.tensor(LUMA)
+    weights = torch.tensor(FULL_RANGE)
     for name in ("tail.weight", "tail.bias"):
         rows = state[name].unflatten(0, (3, 16))
         brightness = torch.einsum("cp...,c->p...", rows, weights)[None]

@@ -14,6 +14,7 @@ from op4ksr_core.geometry import Size
 from op4ksr_core.model.compensation import HighFrequencyCompensation
 from op4ksr_core.model.flow import image_ids
 from op4ksr_core.model.rope import RotaryEmbedding
+from op4ksr_core.picture.luma import FULL_RANGE
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.settings import RopeSettings
 from recipes.embedded import detail, export, figures, loop, networks, norms, transformer
@@ -262,7 +263,7 @@ def test_scaling_makes_brightness_stronger_and_leaves_flat_pictures_alone(tmp_pa
     detail.scale(tmp_path / "a.pt", tmp_path / "b.pt", 2.0, 1.0)
     scaled = detail.new_network(tmp_path / "b.pt")
     lr, picture = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64)
-    weights = torch.tensor(figures.LUMA)[None, :, None, None]
+    weights = torch.tensor(FULL_RANGE)[None, :, None, None]
     with torch.no_grad():
         before, after = network(lr, picture), scaled(lr, picture)
     luma, luma_after = (x.mul(weights).sum(1, keepdim=True) for x in (before, after))
