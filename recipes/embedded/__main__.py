@@ -9,15 +9,14 @@ Stages in order:
   pairs           crops with the teacher's pictures, kept
   crops           the same, restored by the stages before
   detail          the detail network behind them, from a sharp teacher; with --teach 0 from the truth
-  texture         a small GAN: --start the latter
+  texture         a small GAN: --start the latter; not in what is shipped (it lost right detail)
   export          the averaged weights as float16 safetensors, into --to
 --start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
 widen gives a network more channels: --start A --to B. scale makes its detail stronger: --start A --luma 1.75. And
 export-detail writes one: --start A --to B.
 
-`all` runs vae to texture in one process, from the bundled weights if they are unpacked, each with its share of
---minutes, and mixes and scales their detail networks into shipped.pt; after `bundled --keep-encoder` it begins with
-together.
+`all` runs vae to detail in one process, from the bundled weights if they are unpacked, each with its share of
+--minutes, and scales the detail network into shipped.pt; after `bundled --keep-encoder` it begins with together.
 
 Every stage resumes from its checkpoint in --run, also after a kill; --minutes is its whole budget, of processor time on
 a CPU, of time on a GPU.
@@ -42,7 +41,7 @@ STAGES = (
     "export", "export-detail",
 )  # fmt: skip
 
-SHARES = {"vae": 20, "transformer": 10, "together": 60, "detail": 60, "texture": 20}
+SHARES = {"vae": 20, "transformer": 10, "together": 60, "detail": 90}
 """Of the minutes of `all`: those of the stages that it runs."""
 
 MODELS: dict[str, Callable[..., None]] = {
@@ -53,10 +52,6 @@ MODELS: dict[str, Callable[..., None]] = {
 
 FIDELITIES = (0.0, 0.15, 0.3)
 """Of the crops that the detail network learns from: so it can stand behind any of them."""
-
-MIXED, LUMA = 0.15, 2.2
-"""Share of the textured network's weights, and how much stronger the detail of brightness is made: L1 makes it fainter
-than it is."""
 
 
 def main() -> None:
@@ -75,8 +70,10 @@ def main() -> None:
     parser.add_argument("--with", type=Path, dest="other", help="average: the other weights")
     parser.add_argument("--share", type=float, default=0.5, help="average: of the other weights")
     parser.add_argument("--keep-encoder", action="store_true", help="bundled: for going on after its encoder")
-    parser.add_argument("--luma", type=float, default=1.75, help="scale: factor of the detail")
-    parser.add_argument("--chroma", type=float, default=1.0, help="scale: factor of the detail's colour")
+    parser.add_argument("--luma", type=float, default=detail.LUMA_SHIPPED, help="scale: factor of the detail")
+    parser.add_argument(
+        "--chroma", type=float, default=detail.CHROMA_SHIPPED, help="scale: factor of the detail's colour"
+    )
     parser.add_argument("--count", type=int, help="pairs: how many crops")
     parser.add_argument("--seed", type=int, default=0, help="pairs: of the crops")
     parser.add_argument("--to", type=Path, help="what export and average write")
@@ -148,10 +145,7 @@ def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
     source = crops.restored_crops(pairs, transformer.pipeline(run, device, FIDELITIES))
     figures = detail.figures_of(held_out, transformer.pipeline(run, device))
     detail.train_faithful(run, "detail", minutes["detail"], begun("detail"), source, figures, device)
-    faithful, textured = run / "detail_best.pt", run / "texture_best.pt"
-    detail.train_textured(run, "texture", minutes["texture"], faithful, source, figures, device)
-    detail.average(faithful, textured, MIXED, run / "mixed.pt")
-    detail.scale(run / "mixed.pt", run / "shipped.pt", LUMA, 1.0)
+    detail.scale(run / "detail_best.pt", run / "shipped.pt", detail.LUMA_SHIPPED, detail.CHROMA_SHIPPED)
 
 
 if __name__ == "__main__":
