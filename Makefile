@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench comfyui
+.PHONY: demo test test-all lint bench comfyui site release
 
 demo: .venv/ready
 	$(BIN)/op4ksr demo -o output -v --overwrite
@@ -37,12 +37,25 @@ bench: .venv/test-ready
 	$(BIN)/python benchmarks/traffic.py
 	$(BIN)/python benchmarks/bench_full.py
 
-.venv/ready: pyproject.toml
+# The documents as a site, in build/site. Its tools have an environment of their own.
+site: build/site-venv/ready
+	NO_MKDOCS_2_WARNING=1 build/site-venv/bin/mkdocs build --strict
+
+build/site-venv/ready: mkdocs.yml
+	$(PYTHON) -m venv build/site-venv
+	build/site-venv/bin/pip install -q "mkdocs-material==9.8.2"
+	touch $@
+
+# Wheel and registry archive in dist/, built and checked. Publishes nothing.
+release: .venv/test-ready lint
+	$(BIN)/python -m recipes.release
+
+.venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q "$(TORCH)"
-	$(BIN)/pip install -q -e ".[cli]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[cli]"
 	touch $@
 
 .venv/test-ready: .venv/ready
-	$(BIN)/pip install -q -e ".[test]"
+	$(BIN)/pip install -q -c constraints.txt -e ".[test]"
 	touch $@

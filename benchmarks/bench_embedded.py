@@ -31,14 +31,15 @@ from op4ksr_core.picture.colour import back_project
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS
-from op4ksr_core.weights.loading import load_prompt, load_transformer, load_vae
+from op4ksr_core.weights.loading import load_transformer, load_vae
+from op4ksr_core.weights.prompt_files import load_prompt
 
 
 def run_ours(lr: torch.Tensor) -> dict[str, float]:
     upscaler = Upscaler.from_embedded(settings=replace(PRESETS["embedded"], compensation=0.0), device="cpu")
     upscaler(torch.rand(1, 3, 64, 64))
     marks = {"start": time.perf_counter()}
-    picture = upscaler(lr, 4, progress=lambda phase, done, total: marks.update({phase: time.perf_counter()}))
+    picture = upscaler(lr, progress=lambda phase, done, total: marks.update({phase: time.perf_counter()}))
     seconds = _phases(marks, time.perf_counter())
     started = time.perf_counter()
     compensate(picture, lr)

@@ -33,7 +33,7 @@ def measure(side: int, rounds: int) -> None:
     comfy.options.enable_args_parsing()
     import torch
     from op4ksr.nodes import memory
-    from op4ksr.nodes.surgery import load_embedded
+    from op4ksr.nodes.native_models import load_embedded
     from op4ksr.nodes.vae_passes import decode_whole, encode_whole
 
     with torch.inference_mode():

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from op4ksr_core.evaluate.metrics import METRICS
-from op4ksr_core.geometry import Size
+from op4ksr_core.geometry import LongSide, Size
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.colour import back_project
 from op4ksr_core.picture.read import read_picture
@@ -51,7 +51,7 @@ def methods(
 
     def restored(fidelity: float, compensation: float) -> Callable[[Tensor, Size], Tensor]:
         settings = replace(PRESETS["embedded"], fidelity=fidelity, compensation=compensation)
-        return lambda lr, size: upscaler(lr, long_side=max(size.height, size.width), settings=settings)
+        return lambda lr, size: upscaler(lr, LongSide(max(size.height, size.width)), settings)
 
     rows = {
         "bicubic (Pillow)": pillow(Image.Resampling.BICUBIC),

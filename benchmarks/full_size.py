@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from op4ksr_core.model.vae import make_f16
-from op4ksr_core.weights.loading import FLUX_VAE
+from op4ksr_core.weights.configs import FLUX_VAE
 
 TOKENS, WIDTH, POOLED = 512, 4096, 768
 """The prompt: T5's length and width, CLIP's width."""

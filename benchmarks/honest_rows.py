@@ -36,6 +36,7 @@ from op4ksr_core.evaluate.metrics import METRICS, Tiles
 from op4ksr_core.geometry import Size
 from op4ksr_core.picture.before_after import detail_corner
 from op4ksr_core.picture.convert import as_picture, as_tensor
+from op4ksr_core.picture.luma import FULL_RANGE
 from op4ksr_core.picture.read import Picture, read_picture
 from op4ksr_core.picture.resample import lanczos
 from op4ksr_core.picture.write import write_picture
@@ -101,7 +102,7 @@ def _by(network: torch.nn.Module) -> Row:
 
 def strength(picture: Tensor) -> np.ndarray:
     """(1, 3, H, W) -> (H, W): how strong the detail is around each px, in 1/255."""
-    luma = picture[0].double().permute(1, 2, 0).numpy() * 255 @ (0.299, 0.587, 0.114)
+    luma = picture[0].double().permute(1, 2, 0).numpy() * 255 @ FULL_RANGE
     return np.sqrt(np.maximum(uniform_filter((luma - uniform_filter(luma, 5)) ** 2, 15), 0))
 
 

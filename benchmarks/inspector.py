@@ -33,16 +33,12 @@ from inspector_pictures import (
 )
 from torch import Tensor
 
+from op4ksr_core.evaluate.measures import psnr_of_colour
 from op4ksr_core.lattice.inspector import Inspection, inspect
 from op4ksr_core.lattice.suppress import suppress
 from op4ksr_core.picture.read import read_picture
 
 PERIODS = (8, 16, 31, 32, 48, 64)
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    """dB; infinite for equal pictures."""
-    return float(-10 * torch.log10((a - b).double().square().mean()))
 
 
 def both(image: Tensor, small: Tensor) -> dict[str, Inspection]:
@@ -62,7 +58,7 @@ def clean(samples: Sequence[Sample]) -> dict:
             if found.lattice is None:
                 continue
             small = sample.small if basis == "referenced" else None
-            changed = psnr(suppress(sample.image, found.lattice, small), sample.image)
+            changed = psnr_of_colour(suppress(sample.image, found.lattice, small), sample.image)
             worst = min(worst, changed)
             called.append(
                 {

@@ -11,13 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from torch import Tensor
+
 from op4ksr_core import PRESETS, Upscaler
 from op4ksr_core.evaluate.measures import psnr
 from op4ksr_core.evaluate.sharpness import detail, right
 from op4ksr_core.geometry import Size
-from op4ksr_core.model.flow import closed_form_sigma, estimate_sigma
+from op4ksr_core.model.flow import estimate_sigma
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
+
+
+def closed_form_sigma(z_hr: Tensor, z_lr: Tensor) -> float:
+    """r / (1 + r) with r = RMS(z_LR - z_HR) / RMS(z_HR): where the state's SNR equals the LR latent's."""
+    r = float(((z_lr - z_hr).float().pow(2).mean() / z_hr.float().pow(2).mean()).sqrt())
+    return r / (1 + r)
 
 
 def main() -> None:

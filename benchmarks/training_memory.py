@@ -14,8 +14,8 @@ import torch
 
 from op4ksr_core.train.cost import operations_of_a_picture
 from op4ksr_core.train.memory import GB, largest_crop, plan_training, without_positions
-from op4ksr_core.train.onestep import OneStep
-from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.train.presets import PRESETS
+from op4ksr_core.train.strategies.flow import FlowStrategy
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     with torch.device("meta"):
         prompt = (torch.zeros(1, full_size.TOKENS, full_size.WIDTH), torch.zeros(1, full_size.POOLED))
         parts = [make("meta", torch.bfloat16) for make in (full_size.transformer, full_size.vae)]
-        model = without_positions(OneStep(*parts, prompt, settings))
+        model = without_positions(FlowStrategy(*parts, prompt, settings))
     print("| sharing | crop, px | frozen weights | LoRA, gradients, moments | kept for the backward pass | in all |")
     print("|---" * 6 + "|")
     for shards in shards_tried:

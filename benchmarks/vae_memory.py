@@ -22,7 +22,7 @@ comfy.options.enable_args_parsing()
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
 from comfy.ldm.modules.diffusionmodules.model import Decoder, Encoder  # noqa: E402
-from op4ksr.nodes import memory, surgery, vae_passes  # noqa: E402
+from op4ksr.nodes import f16, memory, vae_passes  # noqa: E402
 
 SHAPE = {"double_z": True, "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128}
 SHAPE |= {"ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
@@ -36,7 +36,7 @@ def resident(key: str) -> float:
 def main() -> None:
     halves = {"encoder": Encoder(**SHAPE), "decoder": Decoder(**SHAPE)}
     state = {f"{name}.{key}": value for name, part in halves.items() for key, value in part.state_dict().items()}
-    vae = surgery.to_f16(comfy.sd.VAE(sd=state, dtype=torch.float32), "centered")
+    vae = f16.to_f16(comfy.sd.VAE(sd=state, dtype=torch.float32), "centered")
     x = torch.rand(1, 3, side, side) if half == "encode" else torch.randn(1, 16, side // 16, side // 16)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again

@@ -7,12 +7,14 @@ bfloat16. Pictures are reduced to `--side`.
 """
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.model.finite import largest_outputs
 from op4ksr_core.model.vae import decode, encode
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.read import read_picture
@@ -20,6 +22,31 @@ from op4ksr_core.picture.resample import resize
 from op4ksr_core.weights.loading import load_vae
 
 LARGEST = torch.finfo(torch.float16).max
+
+
+@contextmanager
+def largest_outputs(module: nn.Module) -> Iterator[dict[str, float]]:
+    """Fills the dict, while the module runs, with the largest magnitude that each of its layers gave.
+
+    float16 ends at 65504: a layer that comes near to it in float32 is not safe there. Layers without parts of their
+    own are watched, by their names.
+    """
+    found: dict[str, float] = {}
+
+    def watcher(name: str):  # type: ignore[no-untyped-def]
+        def seen(_module: nn.Module, _given: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                found[name] = max(found.get(name, 0.0), float(output.detach().abs().amax()))
+
+        return seen
+
+    leaves = [(name, layer) for name, layer in module.named_modules() if not list(layer.children())]
+    hooks = [layer.register_forward_hook(watcher(name)) for name, layer in leaves]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.inference_mode()

@@ -4,7 +4,6 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..op4ksr_core import errors
 from .adapters import FeaturesConditioning, LoadAdapters, LoadUNetAdapter
-from .all_in_one import UpscaleAllSettings, UpscaleTo4K
 from .compare import ImageCompare, is_missing
 from .diagnostics import AnalyseRope, LatentView, ThetaSweep
 from .inspect import InspectPeriodicity, SuppressLattice
@@ -12,7 +11,8 @@ from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF
 from .prompt import LoadPrompt, SavePrompt
 from .redirects import redirect_templates
 from .sigma import EstimateSigma
-from .upscale import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas
+from .step_nodes import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas
+from .upscale_nodes import UpscaleAllSettings, UpscaleTo4K
 from .versions import check_version
 
 NODES: list[type[io.ComfyNode]] = [

@@ -9,10 +9,11 @@ import comfy.sample
 import comfy.samplers
 import node_helpers
 import torch
-from torch import Tensor
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
 
 from ..op4ksr_core.errors import WeightsError
-from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, Sizing
+from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, Target
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.model.compensation import compensate, load_compensation
 from ..op4ksr_core.model.diffusion import check_one_step
@@ -22,18 +23,10 @@ from ..op4ksr_core.pipeline.memory import MemoryPlan
 from ..op4ksr_core.pipeline.restoration import Plan, Request
 from ..op4ksr_core.progress import Progress, watch
 from ..op4ksr_core.settings import UpscaleSettings
+from .checks import check_conditioning, check_flow, check_latent, check_vae, is_unet
 from .memory import plan_phases, transformer_phase, until_it_fits, vae_phase
-from .surgery import (
-    check_conditioning,
-    check_flow,
-    check_latent,
-    check_vae,
-    is_unet,
-    load_embedded,
-    rope_of,
-    transformer_blocks,
-    with_rope,
-)
+from .native_models import load_embedded
+from .rope_patch import rope_of, with_rope
 from .vae_passes import check_posterior, decode_whole, encode_whole
 
 
@@ -156,7 +149,7 @@ class ComfyHost:
         eps = flow.draw_noise(z.shape, settings.seed) if settings.noise else torch.zeros_like(z)
 
         def stepped() -> list[Tensor]:
-            with watch(transformer_blocks(model), "transform", report, settings.steps * len(z)):
+            with watch(_transformer_blocks(model), "transform", report, settings.steps * len(z)):
                 return [
                     guider.sample(e, one, MidTimestep(settings.noise), sigmas)
                     for guider, e, one in zip(guiders, eps.split(1), z.split(1), strict=True)
@@ -180,7 +173,7 @@ class ComfyHost:
         guiders = _guiders(model, self.conditioning, len(z))
 
         def stepped() -> list[Tensor]:
-            with watch(transformer_blocks(model), "transform", report, len(z)):
+            with watch(_transformer_blocks(model), "transform", report, len(z)):
                 return [
                     guider.sample(torch.zeros_like(one), one, OneStepOfAUNet(), sigmas)
                     for guider, one in zip(guiders, z.split(1), strict=True)
@@ -209,6 +202,12 @@ class ComfyHost:
         return torch.cat(until_it_fits([("as before", all_of_them)] * 2, what, device))
 
 
+def _transformer_blocks(model: ModelPatcher) -> list[nn.Module]:
+    """The blocks of the MODEL's transformer, whatever its kind: what progress counts and cancelling waits for."""
+    children = model.get_model_object("diffusion_model").children()
+    return [block for child in children if isinstance(child, nn.ModuleList) for block in child]
+
+
 def _guiders(model: Any, conditioning: list, count: int) -> list[Any]:
     """A guider without negative prompt for each of `count` pictures, which are run one by one.
 
@@ -235,10 +234,12 @@ def _entry_of(conditioning: list, number: int, count: int) -> list:
 
 
 def plan_pictures(
-    host: ComfyHost, pictures: Tensor, sizing: Sizing, settings: Sequence[UpscaleSettings], factor: int
+    host: ComfyHost, pictures: Tensor, target: Target, settings: Sequence[UpscaleSettings], latent_factor: int
 ) -> Plan:
-    """The core's plan for pictures (B, 3, H, W). `factor` is what the VAE should compress; errors as of `check_vae` and
-    `restoration.plan`."""
-    check_vae(host.vae, factor)
-    frame = sizing.frame_of(Size(*pictures.shape[-2:]))
+    """The core's plan for pictures (B, 3, H, W). `latent_factor` is what the VAE should compress.
+
+    Errors as of `check_vae` and `restoration.plan`.
+    """
+    check_vae(host.vae, latent_factor)
+    frame = target.frame(Size(*pictures.shape[-2:]))
     return restoration.plan(host, Request(frame, settings, len(pictures)))

@@ -11,7 +11,7 @@ from ..op4ksr_core.diagnostics import latent_view, sweep
 from ..op4ksr_core.diagnostics.rope_phases import analyse, compare
 from ..op4ksr_core.diagnostics.rope_report import draw_analyses
 from ..op4ksr_core.errors import ImageError, SettingError
-from ..op4ksr_core.geometry import TOKEN_PX, Size, Sizing
+from ..op4ksr_core.geometry import LongSide, Scale, Size
 from ..op4ksr_core.model.rope import FLUX_AXES
 from ..op4ksr_core.picture.convert import as_tensor
 from ..op4ksr_core.pipeline.restoration import variants
@@ -20,8 +20,8 @@ from .comfy_host import ComfyHost, plan_pictures
 from .convert import to_bchw, to_image
 from .inputs import COLOUR, FACTOR, FIDELITY, GUIDANCE, NOISE, SCALE, SEED, STEPS
 from .progress import Parts
+from .rope_patch import rope_of
 from .schema import node_schema
-from .surgery import rope_of
 
 
 def _shown(image_chw: torch.Tensor) -> torch.Tensor:
@@ -64,8 +64,7 @@ class AnalyseRope(io.ComfyNode):
             settings = [own, *(one for one in settings if one != own)]
         if not settings:
             raise SettingError("Give at least one theta, like 100, 10000, or connect a MODEL.")
-        token_px = TOKEN_PX * int(vae_factor) // 16
-        analyses = [analyse(one, Size(height, width), token_px, axes) for one in settings]
+        analyses = [analyse(one, Size(height, width), 2 * int(vae_factor), axes) for one in settings]
         report = "\n".join(compare(analyses))
         first = analyses[0]
         return io.NodeOutput(_shown(draw_analyses(analyses)), report, first.effective[1], first.area())
@@ -142,8 +141,8 @@ class ThetaSweep(io.ComfyNode):
         base = UpscaleSettings(steps=steps, guidance=guidance, noise=noise, seed=seed, colour=colour, fidelity=fidelity)
         settings = [replace(base, sigma=sigma, rope=replace(own, theta=theta)) for theta, sigma in pairs]
         lr = to_bchw(image[:1]).clamp(0, 1)
-        sizing = Sizing(long_side=long_side) if long_side else Sizing(scale=scale)
-        plan = plan_pictures(host, lr, sizing, settings, int(vae_factor))
+        target = LongSide(long_side) if long_side else Scale(scale)
+        plan = plan_pictures(host, lr, target, settings, int(vae_factor))
         bar = Parts(1 + 3 * len(pairs))
         trials: list[sweep.Trial] = []
         frames = None

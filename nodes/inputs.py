@@ -1,10 +1,12 @@
 """Inputs that several nodes share."""
 
 import copy
+from typing import Any
 
 from comfy_api.latest import io
 
-from ..op4ksr_core.settings import COLOUR_FIXES, PRESETS
+from ..op4ksr_core.declared import find_setting
+from ..op4ksr_core.settings import COLOUR_FIXES, PRESETS, UpscaleSettings
 
 
 def advanced(given: io.Input) -> io.Input:
@@ -30,24 +32,39 @@ FACTOR = io.Combo.Input(
     default="16",
     tooltip="How far the VAE compresses: 16 for OP4KSR and UltraFlux (F16), 8 for OMGSR and OSEDiff, 4 for TVT.",
 )
-SIGMA = io.Float.Input(
-    "sigma_mid",
-    default=EMBEDDED.sigma,
-    min=0.005,
-    max=1.0,
-    step=0.005,
-    tooltip="The mid-timestep. OP4KSR 0.3, OMGSR 0.505.",
+
+
+def setting_input(field: str, name: str = "", **changes: Any) -> io.Input:
+    """The input of one of UpscaleSettings' numbers, with its range, step and help."""
+    one = find_setting(UpscaleSettings, field)
+    about = {
+        "default": getattr(EMBEDDED, field),
+        "min": one.widget_low,
+        "max": one.high if one.widget_high is None else one.widget_high,
+        "step": one.step,
+        "tooltip": one.help,
+    }
+    kind = io.Int if one.kind is int else io.Float
+    return kind.Input(name or field, **about | changes)
+
+
+SIGMA = setting_input("sigma", "sigma_mid")
+STEPS = setting_input("steps")
+GUIDANCE = setting_input("guidance")
+NOISE = setting_input("noise")
+WINDOW = advanced(setting_input("window", optional=True))
+TIMESTEP = advanced(setting_input("timestep", optional=True))
+SEED = setting_input("seed", control_after_generate=False)
+COMPENSATION = setting_input("compensation", optional=True)
+FIDELITY = setting_input(
+    "fidelity", tooltip="1: made small again, the result is the reference. 0: what the model drew, as it is."
 )
-STEPS = io.Int.Input(
-    "steps", default=EMBEDDED.steps, min=1, max=100, tooltip="1 is OP4KSR; more refine in Euler steps."
-)
-GUIDANCE = io.Float.Input(
-    "guidance",
-    default=EMBEDDED.guidance,
-    min=0.0,
-    max=30.0,
-    step=0.1,
-    tooltip="FLUX.1-dev's distilled guidance; models without it ignore it.",
+COLOUR = io.Combo.Input(
+    "colour",
+    options=list(COLOUR_FIXES),
+    default=EMBEDDED.colour,
+    tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), lab (its chroma "
+    "under the result's lightness), none.",
 )
 THETA = io.Float.Input(
     "theta",
@@ -57,66 +74,4 @@ THETA = io.Float.Input(
     step=1.0,
     tooltip="RoPE base, plain scheme. 100 is OP4KSR's; 0 leaves the MODEL as it is.",
 )
-NOISE = io.Float.Input(
-    "noise",
-    default=EMBEDDED.noise,
-    min=0.0,
-    max=1.0,
-    step=0.05,
-    tooltip="0: the picture itself is the start (OP4KSR, OMGSR). 1: with sigma_mid's noise added, as bare FLUX "
-    "or UltraFlux weights were trained.",
-)
-WINDOW = advanced(
-    io.Int.Input(
-        "window",
-        default=0,
-        min=0,
-        max=32768,
-        step=64,
-        optional=True,
-        tooltip="Side in px of the windows that the transformer sees, each half over the next: OMGSR's 1024 above its "
-        "trained size. 0 shows it the whole picture.",
-    )
-)
-TIMESTEP = advanced(
-    io.Int.Input(
-        "timestep",
-        default=999,
-        min=0,
-        max=999,
-        optional=True,
-        tooltip="Of a Stable Diffusion UNet: 999 for OSEDiff, 1 for TVT. A flow model has sigma_mid in its place.",
-    )
-)
-SEED = io.Int.Input(
-    "seed",
-    default=0,
-    min=0,
-    max=2**53 - 1,
-    control_after_generate=False,
-    tooltip="Draws the noise; without noise it changes nothing.",
-)
-COLOUR = io.Combo.Input(
-    "colour",
-    options=list(COLOUR_FIXES),
-    default=EMBEDDED.colour,
-    tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), lab (its chroma "
-    "under the result's lightness), none.",
-)
-COMPENSATION = io.Float.Input(
-    "compensation",
-    default=EMBEDDED.compensation,
-    min=0.0,
-    max=2.0,
-    step=0.05,
-    optional=True,
-    tooltip="High-frequency compensation: adds fine detail that 16x compression loses. 0 leaves it out.",
-)
-FIDELITY = io.Float.Input(
-    "fidelity",
-    default=EMBEDDED.fidelity,
-    min=0.0,
-    max=1.0,
-    step=0.05,
-    tooltip="1: made small again, the result is the reference. 0: what the model drew, as it is.",
-)
+"""A node's own: 0 is no value of RopeSettings."""

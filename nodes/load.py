@@ -12,9 +12,11 @@ from PIL import Image
 from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.paths import DEMO_PHOTO
 from ..op4ksr_core.settings import HEADS, SCHEMES, RopeSettings, Scheme
+from .f16 import to_f16
 from .memory import tell
+from .native_models import load_embedded, load_folder
+from .rope_patch import with_rope
 from .schema import node_schema
-from .surgery import load_embedded, load_folder, to_f16, with_rope
 from .unets import load_sd_folder
 from .vae_passes import decode_whole, encode_whole
 

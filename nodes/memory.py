@@ -30,11 +30,13 @@ def vae_channels(stage: Any) -> tuple[int, ...]:
     return tuple(level.block[-1].out_channels for level in stage.encoder.down)
 
 
-def vae_bytes(stage: Any, pixels: int, dtype: torch.dtype, factor: int, decoder: bool, how: str = WHOLE) -> float:
+def vae_bytes(
+    stage: Any, pixels: int, dtype: torch.dtype, latent_factor: int, decoder: bool, how: str = WHOLE
+) -> float:
     """Working memory of one encode or decode of `pixels` of picture, weights not counted."""
     itemsize = comfy.model_management.dtype_size(dtype)
     layers = _STOCK_LAYERS if how == WHOLE else 1.0
-    return layers * MARGIN * vae_work(pixels, vae_channels(stage), itemsize, factor, decoder, how)
+    return layers * MARGIN * vae_work(pixels, vae_channels(stage), itemsize, latent_factor, decoder, how)
 
 
 def vae_passes(vae: VAE, pixels: int, decoder: bool) -> list[tuple[str, float]]:
@@ -44,8 +46,8 @@ def vae_passes(vae: VAE, pixels: int, decoder: bool) -> list[tuple[str, float]]:
     ones, for when memory runs out all the same.
     """
     total = comfy.model_management.get_total_memory(vae.device)
-    stage, dtype, factor = vae.first_stage_model, vae.vae_dtype, vae.downscale_ratio
-    ways = [(how, vae_bytes(stage, pixels, dtype, factor, decoder, how)) for how in passes_of(vae.device)]
+    stage, dtype, latent_factor = vae.first_stage_model, vae.vae_dtype, vae.downscale_ratio
+    ways = [(how, vae_bytes(stage, pixels, dtype, latent_factor, decoder, how)) for how in passes_of(vae.device)]
     fitting = [number for number, (_, work) in enumerate(ways) if work <= total]
     return ways[fitting[0] if fitting else -1 :]
 

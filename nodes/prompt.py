@@ -11,7 +11,7 @@ from torch import Tensor
 from ..op4ksr_core.errors import SettingError, WeightsError
 from ..op4ksr_core.files import at_home, write_atomically
 from ..op4ksr_core.weights.files import find_weights
-from ..op4ksr_core.weights.loading import load_prompt, load_tokens
+from ..op4ksr_core.weights.prompt_files import load_prompt, load_tokens
 from .schema import node_schema
 
 

@@ -8,15 +8,17 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError
-from ..op4ksr_core.geometry import Size, padded_side
+from ..op4ksr_core.geometry import Size, plan_target
 from ..op4ksr_core.model.flow import estimate_sigma
 from ..op4ksr_core.picture.charts import COLOURS, Axis, Chart, Curve
 from ..op4ksr_core.picture.convert import as_tensor
-from ..op4ksr_core.picture.resample import pad_reflect, resize
+from ..op4ksr_core.pipeline.restoration import encode_picture
+from ..op4ksr_core.settings import UpscaleSettings
+from .checks import check_vae
+from .comfy_host import ComfyHost
 from .convert import to_bchw
+from .progress import make_report
 from .schema import node_schema
-from .surgery import check_vae
-from .vae_passes import encode_whole
 
 
 def latent_pairs(vae, low: Tensor, high: Tensor, scale: float, shift: float) -> list[tuple[Tensor, Tensor]]:
@@ -29,10 +31,10 @@ def latent_pairs(vae, low: Tensor, high: Tensor, scale: float, shift: float) -> 
         raise ImageError(
             f"The low-resolution IMAGE {list(low.shape[-2:])} is larger than the other {list(high.shape[-2:])}."
         )
-    multiple = 2 * vae.downscale_ratio
-    padded = Size(padded_side(size.height, multiple), padded_side(size.width, multiple))
+    host, settings = ComfyHost(vae=vae), UpscaleSettings()
+    plan = plan_target(size, size, host.multiple_px, host.latent_factor)
     z_high, z_low = (
-        (encode_whole(vae, pad_reflect(x, padded).clamp(0, 1)) - shift) * scale for x in (high, resize(low, size))
+        (encode_picture(host, x.clamp(0, 1), plan, settings, make_report()) - shift) * scale for x in (high, low)
     )
     return list(zip(z_high.split(1), z_low.split(1), strict=True))
 

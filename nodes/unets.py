@@ -16,7 +16,7 @@ from ..op4ksr_core.errors import SettingError, WeightsError
 from ..op4ksr_core.weights.files import find_weights, listing
 from ..op4ksr_core.weights.unet_sources import SD_VAE, prediction_of
 from . import versions
-from .surgery import autoencoder
+from .native_models import autoencoder
 
 
 def load_sd_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPatcher, VAE]:

@@ -17,6 +17,7 @@ from .errors import (
     TrainingError,
     WeightsError,
 )
+from .geometry import Box, LongSide, Megapixels, Scale, ShortSide, Size
 from .settings import PRESETS, Execution, RopeSettings, UpscaleSettings
 
 if TYPE_CHECKING:
@@ -28,15 +29,21 @@ __version__ = "0.2.0"
 
 __all__ = [
     "PRESETS",
+    "Box",
     "Cancelled",
     "Execution",
     "ImageError",
+    "LongSide",
+    "Megapixels",
     "MemoryPlanError",
     "Op4ksrError",
     "OutputError",
     "PrecisionError",
     "RopeSettings",
+    "Scale",
     "SettingError",
+    "ShortSide",
+    "Size",
     "TrainingError",
     "UpscaleSettings",
     "Upscaler",

@@ -5,8 +5,10 @@ A picture of any size is enlarged to an exact target, padded to what the models 
 
 import math
 import numbers
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
+from .declared import check, declare, setting
 from .errors import SettingError
 
 LATENT_FACTOR = 16
@@ -17,7 +19,8 @@ TOKEN_PX = 2 * LATENT_FACTOR
 
 MAX_SCALE = 16.0
 
-FITS = ("fit", "crop", "pad")
+Fit = Literal["fit", "crop", "pad"]
+FITS: tuple[str, ...] = get_args(Fit)
 """How a picture of another shape goes into an exact size."""
 
 
@@ -70,63 +73,6 @@ class SizePlan:
         return f"{self.source} -> {self.target}, padded {self.padded}, {self.tokens} tokens"
 
 
-def target_size(
-    source: Size,
-    scale: float | None = None,
-    long_side: int | None = None,
-    short_side: int | None = None,
-    megapixels: float | None = None,
-) -> Size:
-    """The output size for a scale factor (default 4), a long or short side in px, or millions of px; one of them.
-
-    Sides are rounded half up and are at least 1 px. Raises SettingError on a scale that is not finite and in (0, 16],
-    a side below 1, megapixels not finite and above 0, a result over 16 times the source, or several given.
-    """
-    given = {"scale": scale, "long side": long_side, "short side": short_side, "megapixels": megapixels}
-    wanted = {name: value for name, value in given.items() if value is not None}
-    if len(wanted) > 1:
-        named = ", ".join(f"{name} {value}" for name, value in wanted.items())
-        raise SettingError(f"Give one of scale, long side, short side and megapixels; got {named}.")
-    for name, value in wanted.items():
-        if not isinstance(value, numbers.Real):
-            raise SettingError(f"The {name} must be a number, got {value!r}.")
-    if long_side is not None:
-        factor = _side_factor("long", max(source.height, source.width), long_side)
-    elif short_side is not None:
-        factor = _side_factor("short", min(source.height, source.width), short_side)
-    elif megapixels is not None:
-        factor = _megapixel_factor(source, megapixels)
-    else:
-        factor = 4.0 if scale is None else float(scale)
-        if not math.isfinite(factor) or not 0 < factor <= MAX_SCALE:
-            raise SettingError(f"Scale must be a number above 0 and at most {MAX_SCALE:g}, got {scale}.")
-    return Size(*(max(1, math.floor(side * factor + 0.5)) for side in (source.height, source.width)))
-
-
-def _side_factor(which: str, side: int, wanted: int) -> float:
-    if not math.isfinite(wanted) or wanted < 1 or wanted != int(wanted):
-        raise SettingError(f"The {which} side must be a whole number of at least 1 px, got {wanted}.")
-    if wanted > MAX_SCALE * side:
-        raise SettingError(
-            f"A {which} side of {wanted} px is over {MAX_SCALE:g} times the picture's {side} px. "
-            f"Ask for at most {int(MAX_SCALE * side)}, or upscale twice."
-        )
-    return wanted / side
-
-
-def _megapixel_factor(source: Size, megapixels: float) -> float:
-    if not (math.isfinite(megapixels) and megapixels > 0):
-        raise SettingError(f"Megapixels must be a finite number above 0, got {megapixels}.")
-    factor = math.sqrt(megapixels * 1e6 / source.pixels)
-    if factor > MAX_SCALE:
-        most = MAX_SCALE**2 * source.pixels / 1e6
-        raise SettingError(
-            f"{megapixels:g} megapixels are over {MAX_SCALE:g} times the sides of {source}. Ask for at most "
-            f"{most:.3g}, or upscale twice."
-        )
-    return factor
-
-
 @dataclass(frozen=True)
 class Frame:
     """How a picture goes into an exact size: the part of the source that is used, what it becomes, the whole canvas."""
@@ -144,64 +90,136 @@ class Frame:
         return cls(source, 0, 0, source, target, target)
 
 
-def frame(source: Size, box: Size, fit: str = "fit") -> Frame:
-    """A picture of `source` px in a box: `fit` inside it, `crop` so that it fills it, `pad` with bars around.
+@dataclass(frozen=True)
+class Scale:
+    """So many times the source's sides."""
 
-    The picture keeps its shape to a source px. Raises SettingError on another word, or over 16 times the source.
+    factor: float = setting(4.0, "Times the picture's size.", above=0, high=MAX_SCALE)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __str__(self) -> str:
+        return f"scale {self.factor:g}"
+
+    def frame(self, source: Size) -> Frame:
+        """All of the picture at its target size."""
+        return _enlarged(source, float(self.factor))
+
+
+@dataclass(frozen=True)
+class LongSide:
+    """The longer side in px."""
+
+    px: int = field(metadata=declare("Long side of the result. 4096 is 4K.", low=1, unit="px"))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __str__(self) -> str:
+        return f"long side {self.px} px"
+
+    def frame(self, source: Size) -> Frame:
+        """All of the picture at its target size. Raises SettingError over 16 times the source."""
+        return _enlarged(source, _side_factor("long", max(_sides(source)), self.px))
+
+
+@dataclass(frozen=True)
+class ShortSide:
+    """The shorter side in px."""
+
+    px: int = field(metadata=declare("Short side of the result.", low=1, unit="px"))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __str__(self) -> str:
+        return f"short side {self.px} px"
+
+    def frame(self, source: Size) -> Frame:
+        """All of the picture at its target size. Raises SettingError over 16 times the source."""
+        return _enlarged(source, _side_factor("short", min(_sides(source)), self.px))
+
+
+@dataclass(frozen=True)
+class Megapixels:
+    """Millions of px."""
+
+    millions: float = field(metadata=declare("Millions of px of the result.", above=0))
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __str__(self) -> str:
+        return f"{self.millions:g} megapixels"
+
+    def frame(self, source: Size) -> Frame:
+        """All of the picture at its target size. Raises SettingError over 16 times the source."""
+        factor = math.sqrt(self.millions * 1e6 / source.pixels)
+        if factor > MAX_SCALE:
+            most = MAX_SCALE**2 * source.pixels / 1e6
+            raise SettingError(
+                f"{self} are over {MAX_SCALE:g} times the sides of {source}. Ask for at most {most:.3g}, or upscale "
+                "twice."
+            )
+        return _enlarged(source, factor)
+
+
+@dataclass(frozen=True)
+class Box:
+    """An exact size: `fit` goes inside it, `crop` is cut so that it fills it, `pad` has bars around.
+
+    The picture keeps its shape to a source px.
     """
-    _check_fit(fit)
-    across, down = box.width / source.width, box.height / source.height
-    factor = max(across, down) if fit == "crop" else min(across, down)
-    if factor > MAX_SCALE:
-        raise SettingError(f"{box} px is over {MAX_SCALE:g} times the picture's {source} px. Upscale twice.")
-    if fit == "crop":
-        used = Size(*(min(n, max(1, round(m / factor))) for n, m in zip(_sides(source), _sides(box), strict=True)))
-        top, left = ((n - m) // 2 for n, m in zip(_sides(source), _sides(used), strict=True))
-        return Frame(source, top, left, used, box, box)
-    inside = Size(
-        *(min(m, max(1, math.floor(n * factor + 0.5))) for n, m in zip(_sides(source), _sides(box), strict=True))
-    )
-    return Frame(source, 0, 0, source, inside, box if fit == "pad" else inside)
+
+    size: Size
+    fit: Fit = setting("fit", "Inside the exact size, cut to fill it, or with transparent bars.")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __str__(self) -> str:
+        return f"{self.fit} {self.size} px"
+
+    def frame(self, source: Size) -> Frame:
+        """Raises SettingError over 16 times the source."""
+        box, across, down = self.size, self.size.width / source.width, self.size.height / source.height
+        factor = max(across, down) if self.fit == "crop" else min(across, down)
+        if factor > MAX_SCALE:
+            raise SettingError(f"{box} px is over {MAX_SCALE:g} times the picture's {source} px. Upscale twice.")
+        if self.fit == "crop":
+            used = Size(*(min(n, max(1, round(m / factor))) for n, m in zip(_sides(source), _sides(box), strict=True)))
+            top, left = ((n - m) // 2 for n, m in zip(_sides(source), _sides(used), strict=True))
+            return Frame(source, top, left, used, box, box)
+        scaled = _scaled(source, factor)
+        inside = Size(min(box.height, scaled.height), min(box.width, scaled.width))
+        return Frame(source, 0, 0, source, inside, box if self.fit == "pad" else inside)
 
 
-def _check_fit(fit: str) -> None:
-    if fit not in FITS:
-        raise SettingError(f"Fit must be one of {', '.join(FITS)}, got {fit!r}.")
+Target = Scale | LongSide | ShortSide | Megapixels | Box
+"""What size is wanted, before the picture is known. Each raises SettingError on a value that no picture could have."""
+
+
+def _enlarged(source: Size, factor: float) -> Frame:
+    return Frame.whole(source, _scaled(source, factor))
+
+
+def _scaled(source: Size, factor: float) -> Size:
+    """Sides are rounded half up and are at least 1 px."""
+    return Size(*(max(1, math.floor(side * factor + 0.5)) for side in _sides(source)))
+
+
+def _side_factor(which: str, side: int, wanted: int) -> float:
+    if wanted > MAX_SCALE * side:
+        raise SettingError(
+            f"A {which} side of {wanted} px is over {MAX_SCALE:g} times the picture's {side} px. "
+            f"Ask for at most {int(MAX_SCALE * side)}, or upscale twice."
+        )
+    return wanted / side
 
 
 def _sides(size: Size) -> tuple[int, int]:
     return size.height, size.width
-
-
-@dataclass(frozen=True)
-class Sizing:
-    """What size is wanted, before the picture is known: one of the first five, or four times as large.
-
-    `exact` is the box of `fit` (fit, crop, pad). Values are checked against each picture by `frame_of`.
-    """
-
-    scale: float | None = None
-    long_side: int | None = None
-    short_side: int | None = None
-    megapixels: float | None = None
-    exact: Size | None = None
-    fit: str = "fit"
-
-    def check(self) -> None:
-        """Raises SettingError where no picture could be made so: several sizes, or one out of range."""
-        _check_fit(self.fit)
-        others = (self.scale, self.long_side, self.short_side, self.megapixels)
-        if self.exact is not None and any(value is not None for value in others):
-            raise SettingError(f"Give an exact size ({self.exact}) or a scale, side or megapixels, not both.")
-        target_size(Size(2**20, 2**20), *others)
-
-    def frame_of(self, source: Size) -> Frame:
-        """Errors as of `check`, `target_size` and `frame`."""
-        self.check()
-        if self.exact is not None:
-            return frame(source, self.exact, self.fit)
-        target = target_size(source, self.scale, self.long_side, self.short_side, self.megapixels)
-        return Frame.whole(source, target)
 
 
 def padded_side(side: int, multiple: int = TOKEN_PX) -> int:
@@ -209,9 +227,9 @@ def padded_side(side: int, multiple: int = TOKEN_PX) -> int:
     return -(-side // multiple) * multiple
 
 
-def plan_size(source: Size, scale: float | None = None, long_side: int | None = None) -> SizePlan:
-    """Source, target and padded size of one picture for F16 models. Errors as in `target_size`."""
-    return plan_target(source, target_size(source, scale, long_side))
+def plan_size(source: Size, target: Target = Scale()) -> SizePlan:
+    """Source, target and padded size of one picture for F16 models. Errors as of the target."""
+    return plan_target(source, target.frame(source).target)
 
 
 def plan_target(

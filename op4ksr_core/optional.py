@@ -1,7 +1,6 @@
 """Libraries that only some commands need."""
 
-import pkgutil
-from functools import lru_cache
+import importlib.util
 
 from .errors import SettingError
 
@@ -12,14 +11,9 @@ LIBRARIES = {
 """Modules by extra of pyproject.toml."""
 
 
-@lru_cache(maxsize=1)
-def _installed() -> frozenset[str]:
-    return frozenset(module.name for module in pkgutil.iter_modules())
-
-
 def is_installed(library: str) -> bool:
     """Whether a library is there; it is not imported."""
-    return library in _installed()
+    return importlib.util.find_spec(library) is not None
 
 
 def require(extra: str) -> None:

@@ -1,16 +1,18 @@
 """Every choice of the method, spelled once: settings, presets, and what each may be. No torch.
 
-The command line, the nodes, the configuration files and the help texts take their choices, defaults and ranges from
-here.
+The command line, the nodes, the settings files and the documents' tables take their choices, defaults, ranges and texts
+from here (`declared.py`).
 """
 
-import difflib
-import math
 import numbers
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from .declared import check, find_setting, setting
+from .declared import check_choice as check_choice
+from .declared import check_number as check_number
+from .declared import check_range as check_range
+from .declared import near as near
 from .errors import SettingError
 
 Scheme = Literal["plain", "yarn", "resonance-yarn"]
@@ -38,34 +40,6 @@ POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus
 """The fixed prompt (S3Diff, arXiv 2409.17058)."""
 
 
-def check_choice(what: str, value: str, choices: tuple[str, ...]) -> str:
-    """Returns the value if it is one of the choices, else raises SettingError."""
-    if value not in choices:
-        raise SettingError(f"{what} must be one of {', '.join(choices)}, got {value!r}.{near(value, choices)}")
-    return value
-
-
-def near(value: str, choices: Iterable[str]) -> str:
-    """`Did you mean ...?` where a choice is spelled alike, else nothing."""
-    found = difflib.get_close_matches(str(value), list(choices), 1)
-    return f" Did you mean {found[0]}?" if found else ""
-
-
-def check_number(what: str, value: float) -> float:
-    """Returns the value if it is a number, NaN and infinity among them, else raises SettingError."""
-    if not isinstance(value, numbers.Real):
-        raise SettingError(f"{what} must be a number, got {value!r}.")
-    return value
-
-
-def check_range(what: str, value: float, low: float, high: float) -> float:
-    """Returns the number if it lies in [low, high], else raises SettingError (NaN lies nowhere)."""
-    check_number(what, value)
-    if not low <= value <= high:
-        raise SettingError(f"{what} must lie in [{low:g}, {high:g}], got {value}.")
-    return value
-
-
 def check_seed(what: str, value: int) -> int:
     """Returns the seed if torch's generators take it, else raises SettingError."""
     if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_SEED:
@@ -75,110 +49,126 @@ def check_seed(what: str, value: int) -> int:
 
 def check_sigma(sigma: float) -> float:
     """Returns sigma if it lies in (0, 1], else raises SettingError."""
-    check_number("Sigma", sigma)
-    if not 0 < sigma <= 1:
-        raise SettingError(f"Sigma must be above 0 and at most 1 (OP4KSR: 0.3), got {sigma}.")
+    find_setting(UpscaleSettings, "sigma").check(sigma)
     return sigma
 
 
 @dataclass(frozen=True)
 class RopeSettings:
-    """How token positions become phases (rotary position embedding)."""
+    """How token positions become phases (rotary position embedding). Raises SettingError on a value out of range."""
 
-    theta: float = 100.0
-    """Base of the frequencies, above 1. OP4KSR: 100 (RoPE frequency rescaling); FLUX: 10,000."""
+    theta: float = setting(100.0, "RoPE base. OP4KSR: 100 (frequency rescaling); FLUX: 10000.", above=1)
 
-    scheme: Scheme = "plain"
-    """How positions beyond the trained ones are placed. UltraFlux: `resonance-yarn`."""
+    scheme: Scheme = setting("plain", "How positions beyond the trained ones are placed. UltraFlux: resonance-yarn.")
 
-    mscale: float | None = None
-    """Factor on cos and sin, above 0. None: the scheme's own, 1 for `plain`, 0.1 ln s + 1 for the yarn schemes where an
-    axis is s times as long as base_tokens."""
+    mscale: float | None = setting(
+        None,
+        "Factor on cos and sin. Without it the scheme's own: 1 for plain; 0.1 ln s + 1 for the yarn schemes where an "
+        "axis is s times as long as the trained tokens.",
+        above=0,
+    )
 
-    base_tokens: int = 64
-    """Trained tokens per axis, 1 or more. UltraFlux: 2048 px / 32."""
+    base_tokens: int = setting(64, "Trained tokens per axis. UltraFlux: 64, 2048 px of 32.", low=1)
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.theta) or self.theta <= 1:
-            raise SettingError(f"RoPE theta must be a finite number above 1 (10..10000 is usual), got {self.theta}.")
-        check_choice("RoPE scheme", self.scheme, SCHEMES)
-        if self.mscale is not None and not (math.isfinite(self.mscale) and self.mscale > 0):
-            raise SettingError(f"RoPE mscale must be a finite number above 0, or None, got {self.mscale}.")
-        if self.base_tokens < 1:
-            raise SettingError(f"RoPE base tokens must be at least 1, got {self.base_tokens}.")
+        check(self)
 
 
 @dataclass(frozen=True)
 class UpscaleSettings:
     """How one picture is restored. Sizes are arguments of the call. Raises SettingError on a value out of range."""
 
-    sigma: float = 0.3
-    """Mid-timestep, in (0, 1]: how far along the flow the low-resolution latent is taken to be."""
+    sigma: float = setting(0.3, "The mid-timestep. OP4KSR 0.3, OMGSR 0.505.", above=0, high=1, step=0.005)
+    """How far along the flow the low-resolution latent is taken to be."""
 
-    steps: int = 1
-    """Evaluations of the transformer, 1 or more. 1 is OP4KSR; more are image-to-image refinement."""
+    steps: int = setting(1, "1 is OP4KSR; more refine in Euler steps.", low=1, high=MAX_STEPS, widget_high=100)
+    """Evaluations of the transformer; several are image-to-image refinement."""
 
-    guidance: float = 1.0
-    """FLUX.1-dev's distilled guidance, 0 or more; models without that input ignore it."""
+    guidance: float = setting(
+        1.0, "FLUX.1-dev's distilled guidance; models without it ignore it.", low=0, step=0.1, widget_high=30
+    )
 
-    noise: float = 0.0
-    """Share of sigma's own noise added to the latent, in [0, 1]. 0 is OP4KSR, 1 is image to image."""
+    noise: float = setting(
+        0.0,
+        "0: the picture itself is the start (OP4KSR, OMGSR). 1: with sigma_mid's noise added, as bare FLUX or "
+        "UltraFlux weights were trained.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+    """Share of sigma's own noise added to the latent."""
 
-    seed: int = 0
-    """Draws the noise; without noise it changes nothing."""
+    seed: int = setting(
+        0, "Draws the noise; without noise it changes nothing.", low=0, high=MAX_SEED, widget_high=2**53 - 1
+    )
 
-    posterior_seed: int | None = None
-    """Samples the encoder's posterior; None takes its mode."""
+    posterior_seed: int | None = setting(
+        None, "Samples the encoder's posterior; without it, its mode.", low=0, high=MAX_SEED
+    )
 
-    colour: ColourFix = "none"
-    """Whose colours the result takes. The input's: `wavelet` its low bands, `adain` its mean and contrast, `lab` its
-    chroma under the result's lightness."""
+    colour: ColourFix = setting(
+        "none",
+        "Takes the input's colours: wavelet (its low bands), adain (its mean and contrast), lab (its chroma under the "
+        "result's lightness), none.",
+        spellings=("color",),
+    )
 
-    fidelity: float = 1.0
-    """Back-projection, in [0, 1]: 1 keeps the input's own band exactly."""
+    fidelity: float = setting(
+        1.0,
+        "1: made small again, the result is the input. 0: what the model drew, as it is. Above 0 edges do not ring "
+        "either.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+    """Strength of the back-projection."""
 
-    compensation: float = 0.0
-    """Strength of the high-frequency compensation, in [0, 2]; 0 leaves it out."""
+    compensation: float = setting(
+        0.0,
+        "High-frequency compensation: adds fine detail that 16x compression loses. 0 leaves it out.",
+        low=0,
+        high=MAX_COMPENSATION,
+        step=0.05,
+    )
 
-    rope: RopeSettings | None = field(default_factory=RopeSettings)
-    """How tokens are placed; None keeps what the model came with."""
+    rope: RopeSettings | None = setting(RopeSettings(), "How tokens are placed; None keeps what the model came with.")
 
-    window: int = 0
-    """Side in px of the windows that the transformer sees one by one, each half over the next, as OMGSR's reference
-    runs at large sizes; 0 shows it the whole picture. The VAE always sees all of it."""
+    window: int = setting(
+        0,
+        "Side in px of the windows that the transformer sees, each half over the next: OMGSR's 1024 above its trained "
+        "size. 0 shows it the whole picture.",
+        low=MIN_WINDOW,
+        high=MAX_WINDOW,
+        or_zero=True,
+        unit="px",
+        step=64,
+    )
+    """As OMGSR's reference runs at large sizes. The VAE always sees all of the picture."""
 
-    timestep: int = 999
-    """Of 0 to 999: where the UNets of Stable Diffusion's families run. OSEDiff: 999; TVT: 1. A flow ignores it."""
+    timestep: int = setting(
+        999,
+        "Of a Stable Diffusion UNet: 999 for OSEDiff, 1 for TVT. A flow model has sigma_mid in its place.",
+        low=0,
+        high=999,
+    )
 
-    window_overlap: int = 0
-    """px that windows share; 0 is half a window. OSEDiff's tiles: windows of 768 px that share 256."""
+    window_overlap: int = setting(
+        0,
+        "px that windows share; 0 is half a window. OSEDiff's tiles: windows of 768 px that share 256.",
+        low=0,
+        high=MAX_WINDOW,
+        unit="px",
+    )
 
-    window_weights: WindowWeights = "linear"
-    """How windows are mixed where they overlap: by a linear ramp, or by OSEDiff's Gaussian."""
+    window_weights: WindowWeights = setting(
+        "linear", "How windows are mixed where they overlap: by a linear ramp, or by OSEDiff's Gaussian."
+    )
 
     def __post_init__(self) -> None:
-        check_sigma(self.sigma)
-        check_range("The timestep", self.timestep, 0, 999)
-        check_range("The windows' overlap", self.window_overlap, 0, MAX_WINDOW)
-        check_choice("The windows' weights", self.window_weights, WINDOW_WEIGHTS)
+        check(self)
         if self.window and self.window_overlap >= self.window:
             raise SettingError(
                 f"Windows share less than their side of {self.window} px, got an overlap of {self.window_overlap} px."
-            )
-        check_range("Steps", self.steps, 1, MAX_STEPS)
-        check_number("Guidance", self.guidance)
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise SettingError(f"Guidance must be a finite number of at least 0, got {self.guidance}.")
-        check_range("Noise (OP4KSR: 0, image to image: 1)", self.noise, 0, 1)
-        check_seed("The seed", self.seed)
-        if self.posterior_seed is not None:
-            check_seed("The posterior's seed", self.posterior_seed)
-        check_choice("Colour fix", self.colour, COLOUR_FIXES)
-        check_range("Fidelity", self.fidelity, 0, 1)
-        check_range("Compensation", self.compensation, 0, MAX_COMPENSATION)
-        if self.window != 0 and not MIN_WINDOW <= self.window <= MAX_WINDOW:
-            raise SettingError(
-                f"The window must be 0 (the whole picture) or {MIN_WINDOW} to {MAX_WINDOW} px, got {self.window}."
             )
 
 
@@ -186,26 +176,33 @@ class UpscaleSettings:
 class Execution:
     """How the models are run. None of it changes the picture by more than docs/performance.md says."""
 
-    fp8: bool = False
-    """The transformer's weights in 8 bits, and its products too where the card can."""
+    fp8: bool = setting(False, "Transformer weights in 8 bits: half the memory, small errors.")
+    """Its products too where the card can."""
 
-    compiled: bool = False
-    """torch.compile, which takes minutes at first: the transformer's blocks, and the VAE's norms in its whole pass."""
+    compiled: bool = setting(False, "torch.compile: minutes once, then faster on a GPU.", option="compile")
+    """The transformer's blocks, and the VAE's norms in its whole pass."""
 
-    attention: Attention = "auto"
-    """The transformer's attention kernel; `auto` is PyTorch's choice, `math` the slow twin."""
+    attention: Attention = setting(
+        "auto", "The transformer's attention kernel; auto is PyTorch's choice, math the slow twin."
+    )
 
-    vae_pass: VaePass | None = None
-    """The VAE in one pass, in strips of rows, or with the least memory and twice the time; the same picture. None: by
-    the memory plan."""
+    vae_pass: VaePass | None = setting(
+        None,
+        "The VAE in one pass, in strips of rows, or with the least memory and twice the time; the same picture. auto: "
+        "by the memory plan.",
+        none_word="auto",
+    )
 
-    lean: bool = True
-    """False runs diffusers' own layers: more time and memory for the same picture."""
+    lean: bool = setting(
+        True,
+        "diffusers' own layers: slower, more memory, the same picture.",
+        option="plain-layers",
+        inverted=True,
+    )
+    """False runs diffusers' own layers."""
 
     def __post_init__(self) -> None:
-        check_choice("Attention", self.attention, ATTENTIONS)
-        if self.vae_pass is not None:
-            check_choice("The VAE's pass", self.vae_pass, PASSES)
+        check(self)
 
 
 _SD = UpscaleSettings(

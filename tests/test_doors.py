@@ -10,13 +10,15 @@ from op4ksr_core import PRESETS, Upscaler
 from op4ksr_core.errors import ImageError, Op4ksrError, SettingError, WeightsError
 from op4ksr_core.evaluate.run import evaluate
 from op4ksr_core.files import at_home
-from op4ksr_core.geometry import Size, target_size
+from op4ksr_core.geometry import LongSide, Megapixels, Scale, ShortSide, Size
 from op4ksr_core.model.compensation import compensate
 from op4ksr_core.settings import UpscaleSettings
 from op4ksr_core.testsets.make import read_manifest
 from op4ksr_core.weights.adapters import find_adapters
+from op4ksr_core.weights.configs import vae_config
 from op4ksr_core.weights.files import find_weights
-from op4ksr_core.weights.loading import load_prompt, load_transformer, vae_config
+from op4ksr_core.weights.loading import load_transformer
+from op4ksr_core.weights.prompt_files import load_prompt
 
 NO_PICTURES = [
     torch.full((1, 3, 16, 16), float("nan")),
@@ -53,15 +55,15 @@ def test_sides_are_whole_numbers(sides):
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    ("kind", "value"),
     [
-        {"scale": "2"}, {"scale": float("nan")}, {"long_side": float("nan")}, {"long_side": 10.5}, {"long_side": "8"},
-        {"short_side": float("inf")}, {"megapixels": "1"}, {"scale": 2, "long_side": 8},
+        (Scale, "2"), (Scale, float("nan")), (LongSide, float("nan")), (LongSide, 10.5), (LongSide, "8"),
+        (ShortSide, float("inf")), (Megapixels, "1"),
     ],
 )  # fmt: skip
-def test_wanted_sizes_are_numbers(wanted):
-    with pytest.raises(SettingError):
-        target_size(Size(8, 8), **wanted)
+def test_wanted_sizes_are_numbers(kind, value):
+    with pytest.raises(SettingError, match=str(value)):
+        kind(value)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,21 @@
 import pytest
 
 from op4ksr_core.errors import SettingError
-from op4ksr_core.geometry import Size, Sizing, frame, padded_side, plan_size, reflect_indices, target_size
+from op4ksr_core.geometry import (
+    Box,
+    LongSide,
+    Megapixels,
+    Scale,
+    ShortSide,
+    Size,
+    padded_side,
+    plan_size,
+    reflect_indices,
+)
 
 
 def test_default_scale_is_four():
-    assert target_size(Size(768, 1024)) == Size(3072, 4096)
+    assert Scale().frame(Size(768, 1024)).target == Size(3072, 4096)
 
 
 @pytest.mark.parametrize(
@@ -20,31 +30,26 @@ def test_default_scale_is_four():
     ],
 )
 def test_long_side_is_exact(source, long_side, expected):
-    assert target_size(source, long_side=long_side) == expected
+    assert LongSide(long_side).frame(source).target == expected
 
 
 @pytest.mark.parametrize(
     ("scale", "expected"), [(4, Size(4, 4)), (1.5, Size(2, 2)), (0.3, Size(1, 1)), (16, Size(16, 16))]
 )
 def test_one_pixel_at_any_scale(scale, expected):
-    assert target_size(Size(1, 1), scale) == expected
+    assert Scale(scale).frame(Size(1, 1)).target == expected
 
 
 @pytest.mark.parametrize("scale", [0, -4, float("nan"), float("inf"), 16.01])
 def test_bad_scale_names_the_value(scale):
     with pytest.raises(SettingError, match=str(scale)):
-        target_size(Size(10, 10), scale)
+        Scale(scale)
 
 
 @pytest.mark.parametrize("long_side", [0, -1, 161])
 def test_bad_long_side(long_side):
     with pytest.raises(SettingError, match=str(long_side)):
-        target_size(Size(10, 10), long_side=long_side)
-
-
-def test_scale_and_long_side_exclude_each_other():
-    with pytest.raises(SettingError, match="Give one of"):
-        target_size(Size(10, 10), 2, 40)
+        LongSide(long_side).frame(Size(10, 10))
 
 
 def test_empty_size_is_refused():
@@ -78,40 +83,42 @@ def test_reflection(side, total, expected):
 
 
 @pytest.mark.parametrize(
-    ("wish", "expected"),
+    ("target", "expected"),
     [
-        ({"short_side": 200}, Size(200, 400)),
-        ({"megapixels": 0.08}, Size(200, 400)),
-        ({"exact": Size(300, 300)}, Size(150, 300)),
-        ({"exact": Size(300, 300), "fit": "crop"}, Size(300, 300)),
-        ({"exact": Size(300, 300), "fit": "pad"}, Size(300, 300)),
-        ({}, Size(400, 800)),
+        (ShortSide(200), Size(200, 400)),
+        (Megapixels(0.08), Size(200, 400)),
+        (Box(Size(300, 300)), Size(150, 300)),
+        (Box(Size(300, 300), "crop"), Size(300, 300)),
+        (Box(Size(300, 300), "pad"), Size(300, 300)),
+        (Scale(), Size(400, 800)),
     ],
 )
-def test_other_ways_to_ask_for_a_size(wish, expected):
-    assert Sizing(**wish).frame_of(Size(100, 200)).canvas == expected
+def test_other_ways_to_ask_for_a_size(target, expected):
+    assert target.frame(Size(100, 200)).canvas == expected
 
 
 def test_a_frame_cuts_from_the_middle():
-    found = frame(Size(100, 200), Size(300, 300), "crop")
+    found = Box(Size(300, 300), "crop").frame(Size(100, 200))
     assert (found.top, found.left, found.used) == (0, 50, Size(100, 100))
-    assert frame(Size(100, 200), Size(300, 300), "pad").target == Size(150, 300)
+    assert Box(Size(300, 300), "pad").frame(Size(100, 200)).target == Size(150, 300)
 
 
 @pytest.mark.parametrize(
-    ("wish", "text"),
+    ("kind", "value", "text"),
     [
-        ({"short_side": 0}, "at least 1 px, got 0"),
-        ({"short_side": 1700}, "at most 1600"),
-        ({"megapixels": float("nan")}, "nan"),
-        ({"megapixels": -1.0}, "-1"),
-        ({"megapixels": 6.0}, "at most 5.12"),
-        ({"scale": 2, "short_side": 100}, "scale 2, short side 100"),
-        ({"exact": Size(10, 10), "scale": 2}, "not both"),
-        ({"exact": Size(10, 10), "fit": "stretch"}, "stretch"),
-        ({"exact": Size(5000, 5000)}, "Upscale twice"),
+        (ShortSide, 0, "at least 1 px, got 0"),
+        (ShortSide, 1700, "at most 1600"),
+        (Megapixels, float("nan"), "nan"),
+        (Megapixels, -1.0, "-1"),
+        (Megapixels, 6.0, "at most 5.12"),
+        (Box, Size(5000, 5000), "Upscale twice"),
     ],
 )
-def test_a_size_that_cannot_be_is_refused(wish, text):
+def test_a_size_that_cannot_be_is_refused(kind, value, text):
     with pytest.raises(SettingError, match=text):
-        Sizing(**wish).frame_of(Size(100, 200))
+        kind(value).frame(Size(100, 200))
+
+
+def test_a_fit_that_there_is_not_is_refused():
+    with pytest.raises(SettingError, match="stretch"):
+        Box(Size(10, 10), "stretch")

@@ -26,7 +26,7 @@ from ..files import (
     is_folder_name,
     is_same_file,
 )
-from ..geometry import Sizing
+from ..geometry import Box, Scale, Target
 from ..lattice.inspector import inspect_made
 from ..lattice.report import in_a_few_words
 from ..picture.before_after import save_before_after
@@ -34,7 +34,7 @@ from ..picture.convert import as_picture
 from ..picture.header import MAX_MEGAPIXELS, read_header
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
-from ..pipeline.framed import Framed
+from ..pipeline.composite import Framed
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
@@ -79,7 +79,7 @@ class BatchSettings:
     """What holds for every picture of a batch."""
 
     upscale: UpscaleSettings
-    sizing: Sizing = Sizing()
+    target: Target = Scale()
     save: SaveOptions = SaveOptions()
     overwrite: bool = False
     strip: bool = False
@@ -278,11 +278,11 @@ def _write_strip(job: Job, before: Picture, after: Picture) -> None:
 
 def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progress | None) -> Result:
     source = read_header(job.source, settings.max_megapixels).size
-    frame = settings.sizing.frame_of(source)
+    frame = settings.target.frame(source)
     plan = upscaler.plan(frame, [settings.upscale])
     picture = read_picture(job.source, settings.max_megapixels)
     region = read_mask(settings.strength_mask) if settings.strength_mask else None
-    padded = settings.sizing.exact is not None and settings.sizing.fit == "pad"
+    padded = isinstance(settings.target, Box) and settings.target.fit == "pad"
     lost = check_writable(picture, frame.canvas.height, frame.canvas.width, format_of(job.output), padded)
     made = upscaler.run(plan, picture.rgb, progress, picture.alpha, region)
     larger = replace(picture, rgb=made.rgb, alpha=made.alpha)

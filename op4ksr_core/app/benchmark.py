@@ -14,13 +14,13 @@ from ..evaluate.pairing import Method, Pair
 from ..evaluate.run import Outcome, evaluate
 from ..evaluate.tables import as_csv, as_json, as_markdown, shown
 from ..files import at_home, check_folders, write_text
-from ..geometry import Sizing
+from ..geometry import Scale
 from ..optional import require
 from ..testsets.make import MANIFEST, SCALE, differences, make, read_manifest
+from .argument_types import SEED
 from .batch import BatchSettings, Job, Result, run_jobs
 from .console import Display, complain, picture_bar, say
 from .evaluate import compared, metric_names
-from .numbers import SEED
 from .options import add_inputs, add_measures, add_method_options, add_model_options, make_upscaler, upscale_settings
 
 
@@ -113,7 +113,7 @@ def _enlarged(arguments: argparse.Namespace, jobs: Sequence[Job]) -> list[Result
     settings = upscale_settings(arguments)
     upscaler, results = make_upscaler(arguments, settings), []
     with Display(len(jobs)) as display:
-        for result in run_jobs(upscaler, jobs, BatchSettings(settings, Sizing(SCALE)), display.start):
+        for result in run_jobs(upscaler, jobs, BatchSettings(settings, Scale(SCALE)), display.start):
             results.append(result)
             display.finish(result)
     return results

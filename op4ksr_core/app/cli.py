@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
+import importlib
 import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import NoReturn
 
 from .. import __version__
 from ..errors import Op4ksrError
@@ -108,37 +110,8 @@ def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     return parser
 
 
-def _module(name: str) -> Any:
+def _module(name: str) -> ModuleType:
     """A command's module, and no other: torch is imported here, and some commands take seconds of imports more."""
-    if name == "curate":  # its libraries are an extra
-        require("curate")
-        from . import curate as module
-    elif name == "benchmark":
-        from . import benchmark as module  # type: ignore[no-redef]
-    elif name == "convert":
-        from . import convert as module  # type: ignore[no-redef]
-    elif name == "demo":
-        from . import demo as module  # type: ignore[no-redef]
-    elif name == "embed-prompt":
-        from . import embed_prompt as module  # type: ignore[no-redef]
-    elif name == "evaluate":
-        from . import evaluate as module  # type: ignore[no-redef]
-    elif name == "info":
-        from . import info as module  # type: ignore[no-redef]
-    elif name == "inspect":
-        from . import inspect as module  # type: ignore[no-redef]
-    elif name == "latents":
-        from . import latents as module  # type: ignore[no-redef]
-    elif name == "merge":
-        from . import merge as module  # type: ignore[no-redef]
-    elif name == "pairs":
-        from . import pairs as module  # type: ignore[no-redef]
-    elif name == "rope":
-        from . import rope as module  # type: ignore[no-redef]
-    elif name == "sweep":
-        from . import sweep as module  # type: ignore[no-redef]
-    elif name == "train":
-        from . import train as module  # type: ignore[no-redef]
-    else:
-        from . import upscale as module  # type: ignore[no-redef]
-    return module
+    if name == "curate":
+        require("curate")  # its libraries are an extra
+    return importlib.import_module(f".{name.replace('-', '_')}", __package__)

@@ -15,8 +15,8 @@ from ..curate.report import as_page
 from ..curate.shards import SCORES_OF, Shard, read_scores, run_shards
 from ..errors import SettingError
 from ..files import at_home, check_folders, read_lines, read_text, write_atomically, write_text
+from .argument_types import WORKERS, number, whole
 from .console import complain, picture_bar, say
-from .numbers import WORKERS, number, whole
 from .options import find_device
 
 _STAGES = (1, 2, 3)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from ..geometry import LongSide
 from ..paths import DEMO_PHOTO
 from . import upscale
 from .options import add_method_options, add_model_options
@@ -14,4 +15,4 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     add_method_options(parser)
     upscale.add_output_options(parser)
-    parser.set_defaults(inputs=[str(DEMO_PHOTO)], engine="here", long_side=4096, strip=True)
+    parser.set_defaults(inputs=[str(DEMO_PHOTO)], engine="here", usual_target=LongSide(4096), strip=True)

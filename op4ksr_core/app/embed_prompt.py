@@ -6,8 +6,8 @@ from ..errors import SettingError
 from ..files import at_home
 from ..settings import POSITIVE_PROMPT
 from ..weights.prompt import embed_captions, embed_prompt
+from .argument_types import whole
 from .console import say
-from .numbers import whole
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

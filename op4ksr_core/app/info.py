@@ -6,11 +6,11 @@ import platform
 import torch
 
 from .. import __version__
-from ..geometry import Size, Sizing
+from ..geometry import Size
 from ..pipeline import restoration
 from ..pipeline.restoration import Request
 from .console import say
-from .options import add_method_options, add_model_options, make_upscaler, upscale_settings
+from .options import add_method_options, add_model_options, make_upscaler, target_of, upscale_settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     settings = upscale_settings(arguments)
     upscaler = make_upscaler(arguments, settings)
-    frame = Sizing(arguments.scale, arguments.long_side).frame_of(Size.parse(arguments.size))
+    frame = target_of(arguments).frame(Size.parse(arguments.size))
     plan = restoration.plan(upscaler.host, Request(frame, [settings]))
     footprint = upscaler.host.footprint
     name = torch.cuda.get_device_name(upscaler.device) if upscaler.device.type == "cuda" else platform.processor()

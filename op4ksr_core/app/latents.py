@@ -9,7 +9,7 @@ from ..picture.read import Picture
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from .batch import Job
-from .options import add_inputs, add_method_options, add_model_options, upscale_settings
+from .options import add_inputs, add_method_options, add_model_options, target_of, upscale_settings
 from .studies import run_study, tell, write_json, write_png
 
 
@@ -22,12 +22,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """A picture and a JSON of the latents of each input, before and after the transformer."""
-    settings = upscale_settings(arguments)
+    settings, target = upscale_settings(arguments), target_of(arguments)
     names = ("before", "after")
 
     def one(upscaler: Upscaler, job: Job, picture: Picture, report: Progress) -> None:
         rgb = fill_hidden(picture.rgb, picture.alpha)
-        [variant] = upscaler.variants(rgb, [settings], arguments.scale, arguments.long_side, report, decode=False)
+        [variant] = upscaler.variants(rgb, [settings], target, report, decode=False)
         latents = [latent_view.check_latent(z) for z in (variant.before, variant.after)]
         write_png(job.output, as_picture(latent_view.draw_latents(latents, names)))
         numbers = {name: latent_view.phase_bias(z).as_dict() for name, z in zip(names, latents, strict=True)}

@@ -1,24 +1,22 @@
 """Options that several commands share, and what they stand for."""
 
 import argparse
+import json
 import logging
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 
+from ..declared import add_option, add_options, declarations, find_setting, from_values, given_options
 from ..errors import SettingError
+from ..files import at_home
+from ..geometry import Box, LongSide, Megapixels, Scale, ShortSide, Size, Target
 from ..model.precision import half_is_fast
 from ..paths import EMBEDDED
 from ..pipeline.upscaler import Upscaler
 from ..settings import (
-    ATTENTIONS,
-    COLOUR_FIXES,
     HEADS,
-    MAX_STEPS,
-    PASSES,
     PRESETS,
-    SCHEMES,
-    WINDOW_WEIGHTS,
     Execution,
     RopeSettings,
     UpscaleSettings,
@@ -27,39 +25,57 @@ from ..settings import (
 )
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
-from .numbers import SEED, WORKERS, number, whole
+from .argument_types import WORKERS, number, whole
 
 log = logging.getLogger("op4ksr")
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder (searched through) or glob")
+def add_inputs(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument(
+        "inputs", nargs="+" if required else "*", metavar="INPUT", help="picture, folder (searched through) or glob"
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--scale", type=float, help="scale factor, above 0 and at most 16 (default 4)")
-    size.add_argument("--long-side", type=int, help="long side of the output in px")
+    add_target(size, "scale", Scale)
+    add_target(size, "long-side", LongSide)
     model = add_sources(parser)
     model.add_argument("--preset", help=f"settings to start from: {', '.join(PRESETS)}")
     model.add_argument("--dtype", choices=DTYPES, help="default bfloat16 on CUDA and CPUs that have it, else float32")
     model.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    model.add_argument(
-        "--fp8", action="store_true", help="transformer weights in 8 bits: half the memory, small errors"
-    )
-    model.add_argument("--compile", action="store_true", help="torch.compile: minutes once, then faster on a GPU")
-    model.add_argument(
-        "--attention",
-        choices=ATTENTIONS,
-        default="auto",
-        help="the transformer's attention kernel (default: PyTorch's choice)",
-    )
-    model.add_argument(
-        "--plain-layers", action="store_true", help="diffusers' own layers: slower, more memory, the same picture"
-    )
+    add_options(model, Execution, leave_out=("vae_pass",))
     model.add_argument("--no-memory-check", action="store_true", help="start even if the estimate does not fit")
+
+
+def add_target(parser: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, kind: type) -> None:
+    """The option of a target with one number."""
+    [one] = declarations(kind)
+    parser.add_argument(f"--{name}", type=one.parse, metavar=one.unit or None, help=one.option_help)
+
+
+TARGETS = {"scale": Scale, "long_side": LongSide, "short_side": ShortSide, "megapixels": Megapixels}
+
+
+def target_of(arguments: argparse.Namespace, usual: Target = Scale()) -> Target:
+    """The size that the options ask for. Raises SettingError."""
+    given = {name: value for name, value in vars(arguments).items() if name in TARGETS and value is not None}
+    exact = getattr(arguments, "exact", None)
+    if exact is not None:
+        given["exact"] = exact
+    if len(given) > 1:
+        options = ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+        raise SettingError(f"Give one of the options of size; got {options}.")
+    fit = given_options(arguments, Box)
+    if exact is not None:
+        return Box(Size.parse(exact), **fit)
+    if fit.get("fit", "fit") != "fit":
+        raise SettingError(f"--fit {fit['fit']} needs an exact size: give --exact WxH.")
+    for name, value in given.items():
+        return TARGETS[name](value)
+    return usual
 
 
 def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -73,13 +89,7 @@ def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         model.add_argument(f"--{name}", help=text)
     model.add_argument("--dino", help="DINOv2 folder of transformers, in place of a prompt (F2IDiff-SR)")
     model.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where the VAE's config is silent")
-    model.add_argument(
-        "--vae-pass",
-        choices=("auto", *PASSES),
-        default="auto",
-        help="VAE in one pass, in strips of rows, or so that they take the least memory and twice the time; the same "
-        "picture (default: by the memory plan)",
-    )
+    add_option(model, find_setting(Execution, "vae_pass"))
     model.add_argument("--head", choices=HEADS, default="centered", help="F16 decoder head")
     model.add_argument("--adapter", action="append", default=[], help="PEFT adapter folder or single file; repeatable")
     model.add_argument(
@@ -90,23 +100,15 @@ def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> None:
     method = parser.add_argument_group("method")
-    if not swept:
-        method.add_argument("--theta", type=float, help="RoPE base, above 1 (OP4KSR 100, FLUX 10000)")
-        method.add_argument("--sigma", type=float, help="mid-timestep, in (0, 1]")
-    method.add_argument("--scheme", help=f"RoPE scheme: {', '.join(SCHEMES)}")
-    method.add_argument("--steps", type=whole(1, MAX_STEPS), help="transformer evaluations (OP4KSR: 1)")
-    method.add_argument("--guidance", type=float, help="distilled guidance of FLUX-dev models")
-    method.add_argument("--noise", type=float, help="noise added at the start, 0 (OP4KSR) to 1 (image-to-image)")
-    method.add_argument("--seed", type=SEED, help="of the noise (default 0)")
-    method.add_argument("--posterior-seed", type=SEED, help="samples the encoder's posterior (default: takes its mode)")
-    method.add_argument("--colour", "--color", help=f"colour fix: {', '.join(COLOUR_FIXES)}")
-    method.add_argument("--fidelity", type=float, help="how far the input's own band is kept, 0 to 1")
-    method.add_argument("--compensation", type=float, help="fine detail that 16x compression loses, 0 (none) to 2")
+    swept_by_it = ("theta", "sigma") if swept else ()
+    add_options(method, RopeSettings, leave_out=swept_by_it)
+    add_options(method, UpscaleSettings, leave_out=swept_by_it)
     method.add_argument("--strength", type=float, help="0 keeps the picture, 1 is the preset (default), 2 is most")
-    method.add_argument("--timestep", type=int, help="of a Stable Diffusion UNet, 0 to 999 (OSEDiff 999, TVT 1)")
-    method.add_argument("--window-overlap", type=int, help="px that windows share, 0 for half a window (default)")
-    method.add_argument("--window-weights", help=f"where windows overlap: {', '.join(WINDOW_WEIGHTS)}")
-    method.add_argument("--window", type=int, help="px of the windows that the transformer sees, 0 for all (default)")
+    method.add_argument(
+        "--settings",
+        metavar="FILE",
+        help="JSON as upscale --print-settings writes it; overrides the preset, and options override it",
+    )
 
 
 def add_measures(parser: argparse.ArgumentParser) -> None:
@@ -123,14 +125,27 @@ def add_measures(parser: argparse.ArgumentParser) -> None:
 
 
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
-    """The preset with every option that was given put over it."""
-    preset = find_preset(arguments.preset if arguments.preset is not None else _usual_preset(arguments.model))
-    given = {k: v for k, v in vars(arguments).items() if v is not None}
-    changes = {k: given[k] for k in ("theta", "scheme") if k in given}
-    rope = replace(preset.rope or RopeSettings(), **changes) if preset.rope or changes else None
-    names = {one.name for one in fields(UpscaleSettings)} & given.keys()
-    settings = replace(preset, rope=rope, **{name: given[name] for name in names})
-    return with_strength(settings, given["strength"]) if "strength" in given else settings
+    """The preset, the settings file over it, and over both every option that was given. Raises SettingError."""
+    settings = find_preset(arguments.preset if arguments.preset is not None else _usual_preset(arguments.model))
+    if arguments.settings is not None:
+        settings = read_settings(arguments.settings, settings)
+    rope = given_options(arguments, RopeSettings)
+    if rope:
+        settings = replace(settings, rope=replace(settings.rope or RopeSettings(), **rope))
+    settings = replace(settings, **given_options(arguments, UpscaleSettings))
+    return settings if arguments.strength is None else with_strength(settings, arguments.strength)
+
+
+def read_settings(path: str, base: UpscaleSettings) -> UpscaleSettings:
+    """Settings of a JSON file; what it leaves out is as in `base`. Raises SettingError."""
+    try:
+        values = json.loads(at_home(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"The settings file {path} cannot be read as JSON: {error}") from error
+    try:
+        return from_values(UpscaleSettings, values, base)
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from error
 
 
 def _usual_preset(model: str) -> str:
@@ -198,11 +213,5 @@ def make_upscaler(arguments: argparse.Namespace, settings: UpscaleSettings) -> U
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else _fast_half(device)
     check = not arguments.no_memory_check
     sources = find_sources(arguments)
-    execution = Execution(
-        fp8=arguments.fp8,
-        compiled=arguments.compile,
-        attention=arguments.attention,
-        vae_pass=None if arguments.vae_pass == "auto" else arguments.vae_pass,
-        lean=not arguments.plain_layers,
-    )
+    execution = Execution(**given_options(arguments, Execution))
     return Upscaler(sources, settings, device, dtype, check, execution)

@@ -4,9 +4,9 @@ import argparse
 
 from ..files import at_home, check_targets, find_pictures, write_atomically
 from ..train.data import PairDataset, pair_sheet, step_sheet, usable
-from ..train.degradation import DEGRADATIONS
+from ..train.degradation.presets import DEGRADATIONS
+from .argument_types import SEED, whole
 from .console import say
-from .numbers import SEED, whole
 from .options import add_inputs
 
 

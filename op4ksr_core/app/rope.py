@@ -8,8 +8,8 @@ from ..files import at_home, check_targets, json_text, write_atomically
 from ..geometry import Size
 from ..picture.convert import as_picture
 from ..settings import RopeSettings
+from .argument_types import whole
 from .console import say
-from .numbers import whole
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

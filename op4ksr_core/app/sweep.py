@@ -12,7 +12,7 @@ from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import RopeSettings
 from .batch import Job
-from .options import add_inputs, add_method_options, add_model_options, upscale_settings
+from .options import add_inputs, add_method_options, add_model_options, target_of, upscale_settings
 from .studies import run_study, tell, write_json, write_png
 
 
@@ -29,7 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """A contact sheet, a plot and a JSON of each picture; the sentences on standard output."""
-    base = upscale_settings(arguments)
+    base, target = upscale_settings(arguments), target_of(arguments)
     pairs = sweep.settings_of(arguments.thetas, arguments.sigmas or [base.sigma])
     settings = [
         replace(base, sigma=sigma, rope=replace(base.rope or RopeSettings(), theta=theta)) for theta, sigma in pairs
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         trials: list[sweep.Trial] = []
         frames = None
         filled = fill_hidden(picture.rgb, picture.alpha)
-        variants = upscaler.variants(filled, settings, arguments.scale, arguments.long_side, report)
+        variants = upscaler.variants(filled, settings, target, report)
         for (theta, sigma), variant in zip(pairs, variants, strict=True):
             rgb = variant.picture[0]
             frames = frames or sweep.choose_frames(rgb)

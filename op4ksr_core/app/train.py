@@ -3,32 +3,28 @@
 import argparse
 import json
 import os
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
-import torch
-
+from ..declared import add_options as add_options_of
+from ..declared import check_choice, declarations, find_setting, from_values, given_options
 from ..errors import SettingError, TrainingError
 from ..files import at_home, json_text
-from ..model.precision import half_is_fast
-from ..train.cost import cost_of
-from ..train.memory import GB, largest_crop, meta_model, plan_training
-from ..train.settings import PRESETS, LossWeights, TrainSettings
+from ..train.presets import PRESETS
+from ..train.settings import GROUPS, NESTED, TrainSettings
 from ..weights.unet_sources import UNetSources
+from .argument_types import number, whole
 from .console import say
-from .numbers import number, whole
 from .options import add_sources, find_sources
-
-NESTED = ("rope", "prior_rope", "losses", "vsd_range")
-"""Settings whose options have names of their own."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """One option per setting, named as it is."""
+    """The run's own options, and one for every setting."""
     add_sources(parser)
     parser.add_argument("inputs", nargs="*", metavar="DATA", help="folders, pictures, or text files of paths")
     parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run; an existing one is resumed")
     parser.add_argument("--preset", default="embedded", help=f"settings to start from: {', '.join(PRESETS)}")
+    parser.add_argument("--settings", metavar="FILE", help="JSON as of --print-settings; options go before it")
     parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON and stop")
     parser.add_argument(
         "--plan",
@@ -46,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--workers", type=whole(0, 256), default=0, help="processes that read pictures (default 0: none)"
     )
     parser.add_argument("--save-every", type=whole(1), default=100, help="steps between checkpoints (default 100)")
+    parser.add_argument("--log-every", type=whole(1), default=10, help="steps between printed lines (default 10)")
     parser.add_argument(
         "--picture-every", type=whole(1), default=100, help="steps between logged pictures (default 100)"
     )
@@ -54,21 +51,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--processes", type=whole(1, 100_000), metavar="N", help="what --plan counts with (default: those launched)"
     )
     parser.add_argument("--device", choices=("cpu",), help="cpu: do not use a GPU")
-    group = parser.add_argument_group("settings (the preset's where not given)")
-    for field in fields(TrainSettings):
-        if field.name in NESTED:
-            continue
-        name = f"--{field.name.replace('_', '-')}"
-        if isinstance(field.default, bool):
-            group.add_argument(name, action=argparse.BooleanOptionalAction, default=None)
-        else:
-            group.add_argument(name, type=type(field.default))
-    group.add_argument("--vsd-range", type=float, nargs=2, metavar=("LOW", "HIGH"))
-    for prefix in ("", "prior-"):
-        group.add_argument(f"--{prefix}theta", type=float)
-        group.add_argument(f"--{prefix}scheme")
-    for field in fields(LossWeights):
-        group.add_argument(f"--loss-{field.name}", type=float, help=f"weight of the {field.name} loss")
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(f"{title} (the preset's where not given)")
+        add_options_of(group, TrainSettings, leave_out={one.name for one in declarations(TrainSettings)} - {*names})
+        if title in NESTED:
+            field, prefix = NESTED[title]
+            add_options_of(group, find_setting(TrainSettings, field).kind, prefix=prefix)
 
 
 def _card(text: str) -> float:
@@ -80,22 +68,30 @@ def _card(text: str) -> float:
 
 
 def train_settings(arguments: argparse.Namespace) -> TrainSettings:
-    """The preset with every option that was given put over it. Raises SettingError."""
-    if arguments.preset not in PRESETS:
-        raise SettingError(f"There is no training preset {arguments.preset!r}; there are {', '.join(PRESETS)}.")
-    preset, given = PRESETS[arguments.preset], {k: v for k, v in vars(arguments).items() if v is not None}
-    ropes = {
-        name: replace(getattr(preset, name), **{k: given[p + k] for k in ("theta", "scheme") if p + k in given})
-        for name, p in (("rope", ""), ("prior_rope", "prior_"))
-    }
-    weights = {f.name: given[f"loss_{f.name}"] for f in fields(LossWeights) if f"loss_{f.name}" in given}
-    names = [f.name for f in fields(TrainSettings) if f.name not in NESTED]
-    own = {name: given[name] for name in names if name in given}
-    if "vsd_range" in given:
-        own["vsd_range"] = tuple(given["vsd_range"])
+    """The preset, the settings file over it, and over both every option that was given. Raises SettingError."""
+    check_choice("preset", arguments.preset, tuple(PRESETS))
+    settings = PRESETS[arguments.preset]
+    if arguments.settings is not None:
+        settings = read_settings(arguments.settings, settings)
+    own = given_options(arguments, TrainSettings)
     if "rank" in own and "alpha" not in own:  # the same strength at another rank
-        own["alpha"] = max(1, round(own["rank"] * preset.alpha / preset.rank))
-    return replace(preset, losses=replace(preset.losses, **weights), **ropes, **own)
+        own["alpha"] = max(1, round(own["rank"] * settings.alpha / settings.rank))
+    for field, prefix in NESTED.values():
+        nested = getattr(settings, field)
+        own[field] = replace(nested, **given_options(arguments, type(nested), prefix))
+    return replace(settings, **own)
+
+
+def read_settings(path: str, base: TrainSettings) -> TrainSettings:
+    """Settings of a JSON file; what it leaves out is as in `base`. Raises SettingError, which names the file."""
+    try:
+        values = json.loads(at_home(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"The settings file {path} cannot be read as JSON: {error}") from error
+    try:
+        return from_values(TrainSettings, values, base)
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from error
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -125,6 +121,8 @@ def run(arguments: argparse.Namespace) -> int:
         picture_every=arguments.picture_every,
         cpu=arguments.device == "cpu",
         shard=arguments.shard,
+        log_every=arguments.log_every,
+        say=say,
     )
     start = trainer.step
     if first:
@@ -153,6 +151,12 @@ def _shards(arguments: argparse.Namespace) -> int:
 
 
 def _print_plan(settings: TrainSettings, sources: Any, arguments: argparse.Namespace) -> None:
+    import torch
+
+    from ..model.precision import half_is_fast
+    from ..train.cost import cost_of
+    from ..train.memory import GB, largest_crop, meta_model, plan_training
+
     if isinstance(sources, UNetSources):
         say("memory plan: none for Stable Diffusion UNets")
         return

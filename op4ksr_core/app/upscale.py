@@ -6,38 +6,46 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__
+from ..declared import add_option, as_values, find_setting
 from ..errors import SettingError
 from ..files import FORMATS, at_home, check_targets, json_text, write_text
-from ..geometry import FITS, Size, Sizing
+from ..geometry import Box, Megapixels, Scale, ShortSide
 from ..picture.header import MAX_MEGAPIXELS
 from ..picture.write import SaveOptions
 from ..pipeline.upscaler import Upscaler
 from ..settings import UpscaleSettings
+from .argument_types import WORKERS, number
 from .batch import BatchSettings, Job, Result, plan_jobs, read_mask, run_jobs
 from .console import Display, exit_code, say
-from .numbers import WORKERS, number
-from .options import add_inputs, add_method_options, add_model_options, make_upscaler, upscale_settings
+from .options import (
+    add_inputs,
+    add_method_options,
+    add_model_options,
+    add_target,
+    make_upscaler,
+    target_of,
+    upscale_settings,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    add_inputs(parser)
-    parser.add_argument("-o", "--output", required=True, help="output folder, or a file for a single picture")
+    add_inputs(parser, required=False)
+    parser.add_argument("-o", "--output", help="output folder, or a file for a single picture")
     parser.add_argument("--engine", choices=("here", "ray"), default="here", help="ray: a model in each of --workers")
     parser.add_argument("--workers", type=WORKERS, default=1, help="models at once with --engine ray (default 1)")
     add_model_options(parser)
     add_size_options(parser)
     add_method_options(parser)
     add_output_options(parser)
+    parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON, for --settings")
 
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:
     size = parser.add_argument_group("size, in place of --scale and --long-side")
-    size.add_argument("--short-side", type=int, help="short side of the output in px")
-    size.add_argument("--megapixels", type=float, help="millions of px of the output, above 0")
+    add_target(size, "short-side", ShortSide)
+    add_target(size, "megapixels", Megapixels)
     size.add_argument("--exact", metavar="WxH", help="the output's exact size")
-    size.add_argument(
-        "--fit", choices=FITS, default="fit", help="--exact: inside it, cut to fill it, or with transparent bars"
-    )
+    add_option(size, find_setting(Box, "fit"))
     size.add_argument(
         "--max-megapixels",
         type=number(0.001, 1e6),
@@ -47,22 +55,6 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
     size.add_argument(
         "--strength-mask", metavar="FILE", help="a picture: white where the model may act, black where not"
     )
-
-
-def sizing_of(arguments: argparse.Namespace) -> Sizing:
-    """The size that the options ask for. Raises SettingError."""
-    if not hasattr(arguments, "exact"):  # the demo's size is its scale or long side
-        sizing = Sizing(arguments.scale, None if arguments.scale is not None else arguments.long_side)
-        sizing.check()
-        return sizing
-    exact = Size.parse(arguments.exact) if arguments.exact is not None else None
-    sizing = Sizing(
-        arguments.scale, arguments.long_side, arguments.short_side, arguments.megapixels, exact, arguments.fit
-    )
-    if exact is None and arguments.fit != "fit":
-        raise SettingError(f"--fit {arguments.fit} needs an exact size: give --exact WxH.")
-    sizing.check()
-    return sizing
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -83,10 +75,15 @@ def run(arguments: argparse.Namespace) -> int:
     Raises Op4ksrError before any work.
     """
     settings = upscale_settings(arguments)
+    if getattr(arguments, "print_settings", False):  # the demo has no such option
+        say(json_text(as_values(settings)).rstrip())
+        return 0
+    if not arguments.inputs or arguments.output is None:
+        raise SettingError("Give at least one picture, folder or glob, and -o, the output folder or file.")
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
     batch = BatchSettings(
         settings,
-        sizing_of(arguments),
+        target_of(arguments, getattr(arguments, "usual_target", Scale())),
         save,
         arguments.overwrite,
         arguments.strip,
@@ -156,7 +153,7 @@ def _write_summary(
         "device": str(upscaler.device),
         "dtype": str(upscaler.dtype).removeprefix("torch."),
         "execution": asdict(upscaler.host.execution),
-        "settings": asdict(batch),
+        "settings": asdict(batch) | {"target": str(batch.target)},
         "memory_plan": asdict(plan) if plan else None,
         "interrupted": interrupted,
         "not_read": [str(path) for path in unread],

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ImageError
 from ..picture.convert import as_picture
+from ..picture.luma import FULL_RANGE
 from ..picture.read import read_picture
 
 GATES = {"laplacian": 1.0, "sobel": 1.0}
@@ -33,7 +34,7 @@ def measure(path: Path) -> dict[str, Any]:
     import imagehash
 
     image = as_picture(read_picture(path).rgb[0])
-    luma = np.asarray(image) @ np.array([0.299, 0.587, 0.114])
+    luma = np.asarray(image) @ np.array(FULL_RANGE)
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

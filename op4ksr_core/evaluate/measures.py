@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..errors import ImageError, NotMeasurable
 from ..lattice.autocorrelation import autocorrelation_loss
 from ..lattice.inspector import inspect
+from ..picture.luma import LIMITED_RANGE
 
 _SSIM_WINDOW = 11
 _MS_SSIM_SIDE = 161
@@ -19,7 +20,7 @@ _VIF_SIDE = 41
 
 def luma(x_bchw: Tensor) -> Tensor:
     """BT.601 limited-range Y, (B, 1, H, W) in [16, 235] / 255."""
-    weights = x_bchw.new_tensor([65.481, 128.553, 24.966])
+    weights = x_bchw.new_tensor(LIMITED_RANGE)
     return (torch.einsum("bchw,c->bhw", x_bchw, weights)[:, None] + 16) / 255
 
 
@@ -32,6 +33,11 @@ def psnr(a: Tensor, b: Tensor) -> float:
     """Peak signal to noise ratio of luma in dB; infinite for equal pictures."""
     error = (luma(a).double() - luma(b).double()).square().mean()
     return float(-10 * torch.log10(error))
+
+
+def psnr_of_colour(a: Tensor, b: Tensor) -> float:
+    """The same of all channels at once, in dB."""
+    return float(-10 * torch.log10((a - b).double().square().mean()))
 
 
 def ssim(a: Tensor, b: Tensor) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..optional import is_installed
+from ..picture.tiles import stepped_starts
 from . import measures, sharpness
 from .niqe import niqe
 
@@ -39,11 +40,8 @@ class Tiles:
 
     def corners(self, height: int, width: int) -> list[tuple[int, int]]:
         """Top and left of every tile of a picture."""
-        return [(top, left) for top in self._starts(height) for left in self._starts(width)]
-
-    def _starts(self, side: int) -> list[int]:
-        last = max(0, side - self.size)
-        return [*range(0, last, self.stride or self.size), last]
+        rows, columns = (stepped_starts(side, self.size, self.stride or self.size) for side in (height, width))
+        return [(top, left) for top in rows for left in columns]
 
     def join(self, values: Sequence[float]) -> float:
         """One number from those of the tiles."""

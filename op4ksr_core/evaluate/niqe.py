@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..errors import NotMeasurable
 from ..paths import ASSETS
 from ..picture.convert import as_picture
+from ..picture.luma import LIMITED_RANGE
 
 BLOCK = 96
 """px of a block, whose 36 features are one sample."""
@@ -54,7 +55,7 @@ def _pristine() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _luma(picture: Tensor) -> np.ndarray:
     """Rounded limited-range Y in 16 to 235, cut to whole blocks."""
     rgb = np.asarray(as_picture(picture[0]), np.float64)
-    y = np.round(rgb @ [65.481, 128.553, 24.966] / 255 + 16)
+    y = np.round(rgb @ LIMITED_RANGE / 255 + 16)
     height, width = (side // BLOCK * BLOCK for side in y.shape)
     return y[:height, :width]
 

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from ..picture.luma import FULL_RANGE
+
 LOW, HIGH = 1 / 8, 1 / 2
 """The band of fine detail, in cycles per px: what a picture made small by 4 does not hold."""
-
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def detail(a: Tensor, b: Tensor) -> float:
@@ -33,7 +33,7 @@ def _powers(a: Tensor, b: Tensor) -> tuple[float, float, float]:
 
 def _band(picture: Tensor) -> Tensor:
     """The spectrum of luma in 0 to 255 within the band, float64."""
-    luma = torch.einsum("bchw,c->hw", picture.double(), picture.new_tensor(_LUMA).double()) * 255
+    luma = torch.einsum("bchw,c->hw", picture.double(), picture.new_tensor(FULL_RANGE).double()) * 255
     where = luma.device
     rows, columns = (torch.hann_window(side, False, dtype=torch.float64, device=where) for side in luma.shape)
     spectrum = torch.fft.fft2((luma - luma.mean()) * rows[:, None] * columns)

@@ -93,10 +93,9 @@ def euler(z: Tensor, velocity: Velocity, sigmas: Sequence[float]) -> Tensor:
     return z
 
 
-def closed_form_sigma(z_hr: Tensor, z_lr: Tensor) -> float:
-    """r / (1 + r) with r = RMS(z_LR - z_HR) / RMS(z_HR): where the state's SNR equals the LR latent's."""
-    r = float(((z_lr - z_hr).float().pow(2).mean() / z_hr.float().pow(2).mean()).sqrt())
-    return r / (1 + r)
+def clean_latent(z_sigma: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+    """The flow's estimate of z_HR: z_sigma - sigma * v; sigma is (B,)."""
+    return z_sigma - sigma.view(-1, 1, 1, 1) * velocity
 
 
 def estimate_sigma(pairs: Sequence[tuple[Tensor, Tensor]], grid: int = 1000) -> float:

@@ -114,7 +114,7 @@ class TwoLayers(nn.Module):
 class FluxTransformer(nn.Module):
     """FLUX's transformer of any width and depth, called as diffusers' FluxTransformer2DModel is.
 
-    `config` holds what `weights.loading.transformer_config` reads off the weights. `pos_embed` places the tokens:
+    `config` holds what `weights.configs.transformer_config` reads off the weights. `pos_embed` places the tokens:
     plain RoPE at theta 10,000 if nothing else is put there.
     """
 
@@ -254,7 +254,7 @@ class Half(nn.Module):
 class Autoencoder(nn.Module):
     """FLUX's autoencoder of any width without attention and quant convolutions, laid out as diffusers' AutoencoderKL.
 
-    `config` holds what `weights.loading.vae_config` reads off the weights.
+    `config` holds what `weights.configs.vae_config` reads off the weights.
     """
 
     def __init__(self, **config: Any):

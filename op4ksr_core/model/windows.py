@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..picture.tiles import stepped_starts
+
 
 def in_windows(
     z_bchw: Tensor, side: int, work: Callable[[Tensor], Tensor], overlap: int = 0, weights: str = "linear"
@@ -35,10 +37,8 @@ def in_windows(
 
 def starts(length: int, side: int, overlap: int = 0) -> list[int]:
     """Where the windows begin along an axis, at even px (a token is two latent px wide)."""
-    if length <= side:
-        return [0]
     step = max(2, (side - overlap if overlap else side // 2) // 2 * 2)
-    return sorted({*range(0, length - side, step), length - side})
+    return stepped_starts(length, side, step)
 
 
 def _ramp(length: int, like: Tensor) -> Tensor:

@@ -12,58 +12,47 @@ from ..errors import WeightsError
 from ..geometry import SizePlan
 from ..model import flow
 from ..model.attention import attention_kernel
-from ..model.compensation import HighFrequencyCompensation, compensate, load_compensation
 from ..model.finite import check_finite
 from ..model.fp8 import bytes_of, has_fp8_products, to_fp8
 from ..model.rope import RotaryEmbedding
 from ..model.transformer import make_lean_transformer
-from ..model.vae import compile_norms, decode, encode, finish_vae
-from ..model.vae_passes import passes_of, passing
-from ..picture.resample import channels_last
 from ..progress import Progress, watch
 from ..settings import Execution, UpscaleSettings
 from ..weights.files import find_weights
-from ..weights.loading import vae_layout
 from ..weights.sources import Sources
+from .compensator import Compensator
 from .memory import PLAIN_LAYERS, Footprint, MemoryPlan, make_memory_plan
 from .residency import Resident
+from .vae_runner import REMEDY, VaeRunner
 
 log = logging.getLogger("op4ksr")
 
 
 class DiffusersHost:
-    """A `restoration.Host`. `residency` (as in memory.MemoryPlan) and `vae_pass` (one of settings.PASSES) say how the
-    next picture is run; latents are shifted and scaled as the transformer wants them."""
+    """A `restoration.Host` over a flow transformer. `residency` (as in memory.MemoryPlan) says how the next picture is
+    run; latents are shifted and scaled as the transformer wants them."""
 
     def __init__(self, sources: Sources, device: torch.device, dtype: torch.dtype, execution: Execution):
         self.sources, self.device, self.dtype, self.execution = sources, device, dtype, execution
         sources.check()
-        self._load_prompts()
+        self.prompt, self.pooled = sources.load_prompt()
         self.transformer = Resident(self._load_transformer, device, can_stream=True)
-        self.vae = Resident(self._load_vae, device)
-        self.residency, self.vae_pass = "resident", self.passes[0]
+        self.vae_runner = VaeRunner(
+            sources.vae, sources.f16, lambda: sources.load_vae(dtype, self.is_plain), device, dtype, execution
+        )
+        self.compensator = Compensator(device, dtype)
+        self.residency = "resident"
         self._own_positions: Any = None
 
-    def _load_prompts(self) -> None:
-        self.prompt, self.pooled = self.sources.load_prompt()
-
     @property
-    def passes(self) -> tuple[str, ...]:
-        """The ways that the VAE may go, the first wanted most."""
-        if self.execution.vae_pass:
-            return (self.execution.vae_pass,)
-        return passes_of(self.device) if self.execution.lean else ("whole",)
-
-    @cached_property
-    def vae_layout(self) -> tuple[tuple[int, ...], int]:
-        """(channels of the VAE's levels, picture px per latent px), from the file's header: what does not fit in
-        memory is refused before a model is loaded."""
-        return vae_layout(self.sources.vae, self.sources.f16)
+    def vae(self) -> Resident:
+        """Where the VAE is kept."""
+        return self.vae_runner.model
 
     @property
     def latent_factor(self) -> int:
         """Picture px per latent px: 16, 8 or 4."""
-        return self.vae_layout[1]
+        return self.vae_runner.latent_factor
 
     @cached_property
     def multiple_px(self) -> int:
@@ -79,11 +68,11 @@ class DiffusersHost:
         """A flow transformer takes all settings."""
 
     def plan_memory(self, size: SizePlan, count: int) -> MemoryPlan:
-        return make_memory_plan(size, self.footprint, count, self.device, self.held_bytes, self.passes)
+        return make_memory_plan(size, self.footprint, count, self.device, self.held_bytes, self.vae_runner.passes)
 
     def prepare(self, memory: MemoryPlan | None) -> None:
         self.residency = memory.residency if memory else "resident"
-        self.vae_pass = memory.vae_pass if memory else self.passes[0]
+        self.vae_runner.vae_pass = memory.vae_pass if memory else self.vae_runner.passes[0]
         for part in (self.transformer, self.vae):
             part.make_room(self.residency)
 
@@ -91,9 +80,7 @@ class DiffusersHost:
         """The condition is a fixed prompt."""
 
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
-        with self.vae.use(self.residency) as vae, passing(vae.encoder, self.vae_pass, "encode", report):
-            z = encode(vae, channels_last(padded.to(self.dtype)), settings.posterior_seed)
-        return self._finite(z, "The VAE's encoder").float().contiguous()
+        return self.vae_runner.encode(padded, settings.posterior_seed, self.residency, report)
 
     def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         with self.transformer.use(self.residency) as model:
@@ -111,20 +98,13 @@ class DiffusersHost:
             sigmas = flow.sigma_schedule(settings.sigma, settings.steps)
             with watch(blocks, "transform", report, settings.steps), attention_kernel(self.execution.attention):
                 z = flow.euler(start, lambda z, s: self._velocity(model, z, s, settings.guidance), sigmas)
-        return self._finite(z, "The transformer")
+        return check_finite(z, "The transformer", self.dtype, REMEDY)
 
     def decode(self, z: Tensor, report: Progress) -> Tensor:
-        with self.vae.use(self.residency) as vae, passing(vae.decoder, self.vae_pass, "decode", report):
-            picture = decode(vae, channels_last(z.to(self.dtype)))
-        return self._finite(picture, "The VAE's decoder")
+        return self.vae_runner.decode(z, self.residency, report)
 
     def compensate(self, picture: Tensor, lr: Tensor, strength: float, report: Progress) -> Tensor:
-        return compensate(picture, lr, strength, self._compensation, report)
-
-    @cached_property
-    def _compensation(self) -> HighFrequencyCompensation:
-        half = self.dtype == torch.bfloat16
-        return load_compensation().to(self.device, torch.bfloat16 if half else torch.float32)
+        return self.compensator(picture, lr, strength, report)
 
     @cached_property
     def footprint(self) -> Footprint:
@@ -142,7 +122,7 @@ class DiffusersHost:
             sum(blocks.values()),
             vae.parameter_count() * itemsize,
             embedder[0],
-            self.vae_layout[0],
+            self.vae_runner.channels,
             itemsize,
             transformer.parameter_count() + vae.parameter_count(),
             1.0 if self.execution.lean else PLAIN_LAYERS,
@@ -152,7 +132,7 @@ class DiffusersHost:
     @property
     def is_plain(self) -> bool:
         """Whether the models run in our own layers: the bundled ones do, which spares the import of diffusers."""
-        return self.execution.lean and not self.execution.compiled and getattr(self.sources, "is_bundled", False)
+        return self.execution.lean and not self.execution.compiled and self.sources.is_bundled
 
     def _load_transformer(self) -> Any:
         if self.is_plain:
@@ -170,16 +150,6 @@ class DiffusersHost:
             model.compile_repeated_blocks()
         return model
 
-    def _load_vae(self) -> Any:
-        vae = self.sources.load_vae(self.dtype, plain=True) if self.is_plain else self.sources.load_vae(self.dtype)
-        if not self.execution.lean:
-            return vae
-        finish_vae(vae).to(memory_format=torch.channels_last)
-        return compile_norms(vae) if self.execution.compiled else vae
-
     def _velocity(self, model: Any, z: Tensor, sigma: float, guidance: float) -> Tensor:
         at = torch.full((len(z),), sigma, device=self.device)
         return flow.transformer_velocity(model, z, at, self.prompt, self.pooled, guidance)
-
-    def _finite(self, x: Tensor, phase: str) -> Tensor:
-        return check_finite(x, phase, self.dtype, "Use bfloat16 or float32 (--dtype).")

@@ -18,7 +18,7 @@ from ..picture.colour import finish
 from ..picture.resample import crop, lanczos, pad_reflect, resize
 from ..progress import Progress
 from ..settings import UpscaleSettings
-from .framed import Framed, restore_framed
+from .composite import Framed, restore_framed
 from .memory import MemoryPlan
 
 

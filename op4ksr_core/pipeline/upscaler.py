@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import MemoryPlanError, SettingError
-from ..geometry import Frame, Size, target_size
+from ..geometry import Frame, Scale, Size, Target
 from ..paths import EMBEDDED
 from ..picture.checks import check_image
 from ..progress import Progress
@@ -16,8 +16,8 @@ from ..settings import PRESETS, Execution, UpscaleSettings
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
 from . import restoration
+from .composite import Framed
 from .diffusers_host import DiffusersHost
-from .framed import Framed
 from .memory import MemoryPlan
 from .restoration import Plan, Request, Variant, check_settings
 from .unet_host import UNetHost
@@ -42,8 +42,11 @@ class Upscaler:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
         self.settings, self.check_memory = check_settings(settings), check_memory
-        kind = UNetHost if isinstance(sources, UNetSources) else DiffusersHost
-        self.host: DiffusersHost = kind(sources, self.device, self.dtype, execution)  # type: ignore[arg-type]
+        self.host: DiffusersHost | UNetHost
+        if isinstance(sources, UNetSources):
+            self.host = UNetHost(sources, self.device, self.dtype, execution)
+        else:
+            self.host = DiffusersHost(sources, self.device, self.dtype, execution)
         self.last_memory_plan: MemoryPlan | None = None
 
     @classmethod
@@ -116,7 +119,7 @@ class Upscaler:
         return self.host.latent_factor
 
     def plan(self, frame: Frame, settings: Sequence[UpscaleSettings] | None = None, count: int = 1) -> Plan:
-        """Sizes and memory for `count` pictures in a frame (`Sizing.frame_of`), before they are read.
+        """Sizes and memory for `count` pictures in a frame (`Target.frame`), before they are read.
 
         Raises SettingError, and MemoryPlanError where nothing fits.
         """
@@ -146,20 +149,19 @@ class Upscaler:
     def __call__(
         self,
         image_bchw: Tensor,
-        scale: float | None = None,
-        long_side: int | None = None,
+        target: Target | Size | float = Scale(),
         settings: UpscaleSettings | None = None,
         progress: Progress | None = None,
-        target: Size | None = None,
     ) -> Tensor:
         """Upscales (B, 3, H, W) RGB in [0, 1] to the exact target size, float32 in [0, 1] on the input's device.
 
-        `scale` in (0, 16] (default 4), `long_side` in px, or the exact `target`. Raises ImageError on a wrong shape,
-        NaN or values out of range; SettingError; MemoryPlanError before any work that would not fit; PrecisionError
-        where a model gives NaN or infinity.
+        `target` is 4 times the size unless given: Scale (a number is one), LongSide, ShortSide, Megapixels, Box,
+        or a Size that the picture is stretched to. Raises ImageError on a wrong shape, NaN or values out of range;
+        SettingError; MemoryPlanError before any work that would not fit; PrecisionError where a model gives NaN or
+        infinity.
         """
         check_image(image_bchw)
-        frame = _frame(image_bchw, scale, long_side, target)
+        frame = _frame(image_bchw, target)
         plan = self.plan(frame, [settings or self.settings], len(image_bchw))
         return self.run(plan, image_bchw, progress).rgb
 
@@ -168,18 +170,16 @@ class Upscaler:
         self,
         image_bchw: Tensor,
         settings: Sequence[UpscaleSettings],
-        scale: float | None = None,
-        long_side: int | None = None,
+        target: Target | Size | float = Scale(),
         progress: Progress | None = None,
         decode: bool = True,
-        target: Size | None = None,
     ) -> Iterator[Variant]:
         """The same picture under each of the settings, one after the other, encoded once.
 
         Arguments and errors as of a call and of `restoration.variants`.
         """
         check_image(image_bchw)
-        plan = self.plan(_frame(image_bchw, scale, long_side, target), settings, len(image_bchw))
+        plan = self.plan(_frame(image_bchw, target), settings, len(image_bchw))
         with _named_shortage(plan):
             yield from restoration.variants(self.host, plan, image_bchw, progress or _quiet, decode)
 
@@ -188,13 +188,15 @@ def _quiet(phase: str, done: int, total: int) -> None:
     """Reports nothing."""
 
 
-def _frame(image_bchw: Tensor, scale: float | None, long_side: int | None, target: Size | None) -> Frame:
+def _frame(image_bchw: Tensor, target: Target | Size | float) -> Frame:
     source = Size(*image_bchw.shape[-2:])
-    if target is None:
-        return Frame.whole(source, target_size(source, scale, long_side))
-    if scale is not None or long_side is not None:
-        raise SettingError(f"Give a target ({target}), or a scale or long side, not both.")
-    return Frame.whole(source, target)
+    if isinstance(target, Size):
+        return Frame.whole(source, target)
+    if isinstance(target, (int, float)):
+        target = Scale(target)
+    if not isinstance(target, Target):
+        raise SettingError(f"The target is Scale, LongSide, ShortSide, Megapixels, Box or Size, got {target!r}.")
+    return target.frame(source)
 
 
 @contextmanager
@@ -205,7 +207,5 @@ def _named_shortage(plan: Plan) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
             sizes = f"{plan.size.source} -> {plan.size.target}"
-            raise MemoryPlanError(
-                f"Memory ran out while upscaling {sizes}. Ask for a smaller scale or long side."
-            ) from error
+            raise MemoryPlanError(f"Memory ran out while upscaling {sizes}. Ask for a smaller size.") from error
         raise

@@ -25,7 +25,8 @@ from ..files import check_folders, find_pictures, read_text, write_text
 from ..picture.convert import as_picture, as_tensor
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, write_picture
-from ..train.degradation import OMGSR, degrade
+from ..train.degradation.apply import degrade
+from ..train.degradation.presets import OMGSR
 
 LONG_SIDE, SCALE, LOW_SIDE = 4096, 4, 1024
 MANIFEST = "manifest.json"

@@ -13,7 +13,7 @@ from ..errors import OutputError, WeightsError
 from ..files import read_text
 from .settings import TrainSettings
 
-STATE, SETTINGS, SINGLE = "state.pt", "settings.json", "adapters.safetensors"
+STATE, SETTINGS = "state.pt", "settings.json"
 
 
 def folder_of(run: Path, step: int) -> Path:

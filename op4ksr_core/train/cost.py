@@ -8,8 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..geometry import Size
-from .onestep import OneStep
+from .precision import frozen_dtype
 from .settings import TrainSettings
+from .strategies.flow import FlowStrategy
 
 _SIDE = {"cuda": 8192, "cpu": 1024}
 
@@ -35,7 +36,7 @@ class Cost:
         )
 
 
-def operations_of_a_picture(model: OneStep, settings: TrainSettings) -> float:
+def operations_of_a_picture(model: FlowStrategy, settings: TrainSettings) -> float:
     """Forward and backward passes of one picture of the largest crop; `model` comes from `meta_model`.
 
     Frozen weights need no gradient of their own, so a backward pass counts as one forward pass, and checkpointing as
@@ -73,8 +74,7 @@ def matrix_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.2)
     return 2 * side**3 * count / (time.perf_counter() - started)
 
 
-def cost_of(model: OneStep, settings: TrainSettings, device: torch.device, processes: int) -> Cost:
+def cost_of(model: FlowStrategy, settings: TrainSettings, device: torch.device, processes: int) -> Cost:
     """The whole training's, every crop taken as the largest."""
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     operations = operations_of_a_picture(model, settings) * settings.steps * settings.batch
-    return Cost(operations, matrix_speed(device, dtype), processes)
+    return Cost(operations, matrix_speed(device, frozen_dtype(settings)), processes)

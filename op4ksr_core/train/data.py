@@ -13,8 +13,10 @@ from torch.utils.data import Dataset
 
 from ..errors import ImageError, SettingError
 from ..picture.read import read_picture
-from ..weights.loading import load_tokens
-from .degradation import DEGRADATIONS, apply, degrade, draw
+from ..weights.prompt_files import load_tokens
+from .degradation.apply import apply, degrade
+from .degradation.draw import draw
+from .degradation.presets import DEGRADATIONS
 
 log = logging.getLogger("op4ksr")
 

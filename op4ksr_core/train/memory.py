@@ -19,11 +19,13 @@ from torch.overrides import TorchFunctionMode
 
 from ..geometry import Size
 from ..model.vae import make_f16
+from ..weights.configs import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.files import find_weights
-from ..weights.loading import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.sources import Sources
-from .onestep import OneStep
+from .precision import frozen_dtype
 from .settings import TrainSettings
+from .strategies.flow import FlowStrategy
+from .strategies.lora import regulariser_weights
 
 GB = 1e9
 _BLOCKS = (
@@ -71,11 +73,11 @@ class _Shapes(nn.Module):
         return table, table
 
 
-def meta_model(sources: Sources, settings: TrainSettings) -> OneStep:
+def meta_model(sources: Sources, settings: TrainSettings) -> FlowStrategy:
     """The model that would be trained, without its weights: shapes come from the files' headers."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    dtype = frozen_dtype(settings)
     shapes, vae_shapes = header_shapes(sources.transformer), header_shapes(sources.vae)
     files = find_weights(sources.vae)
     strided = sources.f16 if sources.f16 is not None else int((files.config or {}).get("stride", 1)) == 2
@@ -86,28 +88,30 @@ def meta_model(sources: Sources, settings: TrainSettings) -> OneStep:
         for part in (transformer, vae):
             nn.Module.to(part, dtype)
         sequence, pooled = (part.to("meta") for part in sources.load_prompt())
-        model = OneStep(transformer, vae, (sequence, pooled), settings)
+        model = FlowStrategy(transformer, vae, (sequence, pooled), settings)
     return without_positions(model)
 
 
-def without_positions(model: OneStep) -> OneStep:
+def without_positions(model: FlowStrategy) -> FlowStrategy:
     """On the meta device, with position embeddings that have only a shape."""
     model.transformer.pos_embed = _Shapes(sum(model.transformer.config.axes_dims_rope))
     model.prior_positions = model.transformer.pos_embed
     return model.to("meta")
 
 
-def plan_training(model: OneStep, settings: TrainSettings, crop: int | None = None, shards: int = 1) -> TrainingPlan:
+def plan_training(
+    model: FlowStrategy, settings: TrainSettings, crop: int | None = None, shards: int = 1
+) -> TrainingPlan:
     """The plan for one GPU; `crop` instead of the settings' own; `shards` is over how many the transformer is shared.
 
     `model` comes from `meta_model`, or is a real one that is not sharded.
     """
     crop = crop or settings.crop
-    trained = sum(p.numel() for p in (*model.trainable().values(), *model.regulariser().values()))
+    trained = sum(p.numel() for p in (*model.trainable().values(), *regulariser_weights(model).values()))
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
     lora = 16.0 * trained
     if shards > 1:
-        learned = {*model.trainable().values(), *model.regulariser().values()}
+        learned = {*model.trainable().values(), *regulariser_weights(model).values()}
         shared = list(model.transformer.parameters())
         blocks = [*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks]
         largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks)
@@ -121,7 +125,7 @@ def plan_training(model: OneStep, settings: TrainSettings, crop: int | None = No
 
 
 def largest_crop(
-    model: OneStep, settings: TrainSettings, bytes_: float, most: int = 4096, shards: int = 1
+    model: FlowStrategy, settings: TrainSettings, bytes_: float, most: int = 4096, shards: int = 1
 ) -> int | None:
     """The largest multiple of 256 px up to `most` whose plan fits, or None."""
     for crop in range(most, 255, -256):
@@ -130,7 +134,7 @@ def largest_crop(
     return None
 
 
-def kept_for_backward(model: OneStep, lr: Tensor, size: Size, checkpointing: bool) -> int:
+def kept_for_backward(model: FlowStrategy, lr: Tensor, size: Size, checkpointing: bool) -> int:
     """Bytes that autograd keeps in one forward pass; with checkpointing, inputs of blocks and the largest block's."""
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     counter = _Counter(weights)

@@ -1,12 +1,17 @@
-"""Settings of a training as plain values. A preset is one; every field can be overridden on the command line."""
+"""Settings of a training, each declared once (`declared.py`).
 
-import math
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+Checks, command-line options, `--settings` files and the table in docs/training.md derive from the declarations.
+"""
 
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..declared import as_values, check, from_values, setting
 from ..errors import SettingError
-from ..lattice.autocorrelation import HIGHPASSES, NORMALISATIONS, Highpass, Normalise
-from ..settings import RopeSettings, check_choice, check_range, check_seed, check_sigma
+from ..lattice.autocorrelation import Highpass, Normalise
+from ..settings import MAX_SEED, RopeSettings
+from .degradation.presets import DEGRADATIONS
 
 TRANSFORMER_TARGETS = (
     "x_embedder attn.to_q attn.to_k attn.to_v attn.to_out.0 attn.add_q_proj attn.add_k_proj attn.add_v_proj "
@@ -15,9 +20,7 @@ TRANSFORMER_TARGETS = (
 ENCODER_TARGETS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_q to_k to_v to_out.0".split()
 """OMGSR's LoRA targets (arXiv 2508.08227)."""
 
-
-DEGRADATIONS = ("none", "omgsr", "s3diff", "osediff", "real-esrgan", "embedded")
-"""Names in train.degradation.DEGRADATIONS."""
+Stage = Literal["adapters", "decoder", "encoder", "prior"]
 
 _OF_PICTURES = frozenset({"mse", "l1", "lpips", "wavelet", "periodicity", "adversarial"})
 STAGES = {
@@ -26,152 +29,149 @@ STAGES = {
     "encoder": _OF_PICTURES,
     "prior": frozenset({"denoising"}),
 }
-"""What can be trained, and the losses that each may have: LoRA for one step (OP4KSR and its relatives); the two halves
-of TVT's VAE-D4, one after the other; the UNet that F2IDiff-SR starts from."""
+"""What can be trained, and the losses that each may have."""
 
-LARGEST = {
-    "rank": 4096, "alpha": 65_536, "steps": 10**8, "batch": 10**5, "per_device": 10**4, "crop": 32_768, "scale": 16,
-    "lpips_window": 32_768,
-}  # fmt: skip
-"""What counts is at least 1 and at most this."""
+MAX_SIDE = 32_768
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the losses, each at least 0; 0 leaves a loss out.
-
-    mse, l1, lpips, wavelet: the picture against the HR picture. periodicity: L_AP. refinement: L_vae.
-    adversarial: the generator's share of the GAN loss. vsd: variational score distillation on the latent. denoising:
-    of the stage `prior`, the noise (or v) of a latent at a random timestep.
+    """Factors of the losses; 0 leaves a loss out. Raises SettingError.
 
     They are for pictures in [0, 1]. Papers that train on [-1, 1] publish an MSE weight that is 4 times as large here,
     and an L1 weight twice as large (OMGSR's MSE 2 is 8); LPIPS looks at [-1, 1] in either case, and the losses on
     latents and logits do not change.
     """
 
-    mse: float = 8.0
-    l1: float = 0.0
-    lpips: float = 0.0
-    wavelet: float = 0.0
-    periodicity: float = 1.0
-    refinement: float = 5.0
-    adversarial: float = 0.0
-    vsd: float = 0.0
-    denoising: float = 0.0
+    mse: float = setting(8.0, "Weight of the mean squared error of the picture.", low=0)
+    l1: float = setting(0.0, "Weight of the mean absolute error of the picture.", low=0)
+    lpips: float = setting(0.0, "Weight of LPIPS in windows. Needs --lpips-weights.", low=0)
+    wavelet: float = setting(0.0, "Weight of the Haar wavelet loss.", low=0)
+    periodicity: float = setting(1.0, "Weight of L_AP, the loss on periodic artefacts.", low=0)
+    refinement: float = setting(5.0, "Weight of L_vae, on the latent of the LR picture.", low=0)
+    adversarial: float = setting(0.0, "Weight of the GAN loss in what is trained. The critic has its own loss.", low=0)
+    vsd: float = setting(0.0, "Weight of variational score distillation of the latent. Needs --negative.", low=0)
+    denoising: float = setting(0.0, "Weight of the noise or v of a latent at a random timestep (stage prior).", low=0)
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if not (math.isfinite(value) and value >= 0):
-                raise SettingError(f"The weight of the {name} loss is at least 0, got {value}.")
+        check(self)
         if not any(asdict(self).values()):
-            raise SettingError("All loss weights are 0: nothing would be trained.")
+            raise SettingError("All loss weights are 0: nothing would be trained. Give one of them a weight.")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """One training; saved with every checkpoint.
+    """One training; saved with every checkpoint. Raises SettingError on a value out of range or that fits no other."""
 
-    stage: what is trained, one of STAGES. critic: the discriminator, `features` (heads on the network in `features`) or
-    `patch` (a PatchGAN). gan_adaptive: scales the adversarial loss so that its gradient at the decoder's last layer is
-    as large as that of the other losses (stages decoder and encoder). drop_condition: share of the pictures that are
-    trained without their condition, in [0, 1] (stage prior).
-    batch: pictures per optimizer step over all processes; per_device: of those, pictures at once on one device.
-    crop: HR px of a side, a multiple of 32 (F16) or 16 (F8). least_crop: 0, or the least side: then each sample
-    draws its longest side from least_crop, twice that, ... up to crop, pictures that are narrower give rectangles,
-    and per_device is 1. scale: of the LR picture, 1/scale. degradation: a name in degradation.DEGRADATIONS.
-    fidelity: of the back-projection before the losses, 0 (OP4KSR) to 1. lap_highpass, lap_normalise: the form of
-    L_AP, see `autocorrelation_loss`. lpips_weights, features: the files of those two networks. lpips_draw: LPIPS
-    windows drawn for each picture, 0 for all. captions: a Stable Diffusion UNet reads each picture's own tokens,
-    `NAME.prompt.safetensors` beside it. negative: prompt file of the unconditional prior that VSD guides away from;
-    its regulariser is a second LoRA. vsd_range: the sigmas, or timesteps over 1000, at which VSD noises.
-    vsd_quadrants: on the four quadrants of the latent, each by itself (TVT). timestep: of a Stable Diffusion UNet,
-    which has it in sigma's place. prior_rope: the positions under which the frozen prior was trained, at which VSD
-    runs it and the regulariser. precision: `bf16` or `no` (float32). Steps, rates and rank must be positive. Raises
-    SettingError.
-    """
+    stage: Stage = setting(
+        "adapters",
+        "What is trained: adapters (LoRA for one step), decoder or encoder (the halves of TVT's VAE-D4, in this "
+        "order), prior (the UNet that F2IDiff-SR starts from).",
+    )
+    sigma: float = setting(0.3, "The mid-timestep of a flow model. OP4KSR: 0.3.", above=0, high=1)
+    timestep: int = setting(999, "The timestep of a Stable Diffusion UNet, in sigma's place.", low=0, high=999)
+    rope: RopeSettings = setting(RopeSettings(), "Positions of the trained transformer.")
+    guidance: float = setting(1.0, "Distilled guidance of FLUX-dev models.", low=0)
 
-    stage: str = "adapters"
-    sigma: float = 0.3
-    timestep: int = 999
-    rope: RopeSettings = field(default_factory=RopeSettings)
-    guidance: float = 1.0
-    rank: int = 64
-    alpha: int = 64
-    learning_rate: float = 2.5e-5
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    steps: int = 2000
-    batch: int = 16
-    per_device: int = 1
-    crop: int = 1024
-    least_crop: int = 0
-    scale: int = 4
-    degradation: str = "omgsr"
-    fidelity: float = 0.0
-    losses: LossWeights = field(default_factory=LossWeights)
-    lap_highpass: Highpass = "none"
-    lap_normalise: Normalise = "none"
-    lpips_weights: str = ""
-    lpips_window: int = 256
-    lpips_draw: int = 0
-    features: str = ""
-    gan: str = "bce"
-    gan_learning_rate: float = 5e-5
-    critic: str = "features"
-    gan_adaptive: bool = False
-    negative: str = ""
-    captions: bool = False
-    drop_condition: float = 0.1
-    vsd_guidance: float = 7.5
-    vsd_range: tuple[float, float] = (0.02, 0.98)
-    vsd_quadrants: bool = False
-    prior_rope: RopeSettings = field(default_factory=lambda: RopeSettings(theta=10_000.0))
-    regulariser_learning_rate: float = 2.5e-5
-    precision: str = "bf16"
-    checkpointing: bool = True
-    seed: int = 0
+    rank: int = setting(64, "Rank of the LoRA.", low=1, high=4096)
+    alpha: int = setting(
+        64, "Scale of the LoRA, over its rank. Follows --rank where it is not given.", low=1, high=65_536
+    )
+    learning_rate: float = setting(2.5e-5, "Step size of AdamW.", above=0)
+    weight_decay: float = setting(1e-4, "Weight decay of AdamW.", low=0)
+    clip: float = setting(1.0, "Largest norm of the gradient; a larger one is scaled down.", above=0)
+    steps: int = setting(2000, "Optimizer steps of the whole training.", low=1, high=10**8)
+    batch: int = setting(16, "Pictures per optimizer step, over all processes.", low=1, high=10**5)
+    per_device: int = setting(1, "Pictures at once on one device. The batch is a multiple of it.", low=1, high=10**4)
+    precision: Literal["bf16", "no"] = setting("bf16", "bf16, or no for float32. LoRA weights are float32 in both.")
+    checkpointing: bool = setting(
+        True, "Computes activations again for the gradient: less memory, half as much computing again."
+    )
+    seed: int = setting(0, "Draws crops, degradation, noise and first weights.", low=0, high=MAX_SEED)
+
+    crop: int = setting(
+        1024,
+        "Side of the HR crop, the longest with --least-crop: a multiple of 32 (F16 VAE) or 16 (F8), and of --scale.",
+        low=8,
+        high=MAX_SIDE,
+        unit="px",
+    )
+    least_crop: int = setting(
+        0,
+        "The least side: each sample's longest side is drawn from it, twice that, ... up to --crop; narrower pictures "
+        "give rectangles. Needs --per-device 1. 0: every crop is a square of --crop.",
+        low=8,
+        high=MAX_SIDE,
+        or_zero=True,
+        unit="px",
+    )
+    scale: int = setting(4, "The LR picture is 1/scale of the crop.", low=1, high=16)
+    degradation: str = setting("omgsr", "How the LR picture is made.", choices=tuple(DEGRADATIONS))
+    captions: bool = setting(
+        False, "A Stable Diffusion UNet reads each picture's own tokens, NAME.prompt.safetensors beside it."
+    )
+    drop_condition: float = setting(
+        0.1, "Share of the pictures that are trained without their condition (stage prior).", low=0, high=1
+    )
+
+    losses: LossWeights = setting(LossWeights(), "Weights of the losses.")
+    fidelity: float = setting(
+        0.0, "Strength of the back-projection of the picture before the losses. OP4KSR: 0.", low=0, high=1
+    )
+    lap_highpass: Highpass = setting("none", "What L_AP takes off both pictures first.")
+    lap_normalise: Normalise = setting("none", "What L_AP divides the autocorrelation by.")
+    lpips_weights: str = setting("", "torchvision's vgg16-397923af.pth.")
+    lpips_window: int = setting(256, "Side of LPIPS' windows.", low=1, high=MAX_SIDE, unit="px")
+    lpips_draw: int = setting(0, "LPIPS windows drawn for each picture; 0 takes all.", low=0, high=MAX_SIDE)
+
+    critic: Literal["features", "patch"] = setting(
+        "features", "The discriminator: heads on the network in --features, or a PatchGAN."
+    )
+    features: str = setting("", "ConvNeXt folder of transformers that the critic's heads look at, such as DINOv3's.")
+    gan: Literal["bce", "hinge"] = setting("bce", "Form of the GAN loss.")
+    gan_learning_rate: float = setting(5e-5, "Step size of the critic's AdamW.", low=0)
+    gan_adaptive: bool = setting(
+        False,
+        "Scales the GAN loss so that it pulls at the decoder's last layer as hard as the others (stages decoder "
+        "and encoder).",
+    )
+
+    negative: str = setting("", "Prompt file of the unconditional prior that VSD guides away from.")
+    vsd_guidance: float = setting(7.5, "Classifier-free guidance of VSD's prior.", low=0)
+    vsd_range: tuple[float, float] = setting(
+        (0.02, 0.98), "The least and the largest sigma, or timestep over 1000, at which VSD noises.", above=0, below=1
+    )
+    vsd_quadrants: bool = setting(False, "VSD on the four quadrants of the latent, each by itself (TVT).")
+    prior_rope: RopeSettings = setting(
+        RopeSettings(theta=10_000.0), "Positions that the frozen prior was trained with; VSD runs it at these."
+    )
+    regulariser_learning_rate: float = setting(2.5e-5, "Step size of the AdamW of VSD's regulariser.", low=0)
 
     def __post_init__(self) -> None:
-        check_sigma(self.sigma)
-        check_range("timestep", self.timestep, 0, 999)
-        check_range("drop_condition", self.drop_condition, 0, 1)
+        check(self)
         self._check_stage()
-        if not 0 < self.vsd_range[0] < self.vsd_range[1] < 1:
-            raise SettingError(f"vsd_range is two shares of the noise, 0 < low < high < 1, got {self.vsd_range}.")
-        for name, most in LARGEST.items():
-            check_range(name, getattr(self, name), 1, most)
-        for name in ("learning_rate", "clip"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise SettingError(f"{name} must be a finite number above 0, got {getattr(self, name)}.")
-        rates = ("gan_learning_rate", "regulariser_learning_rate")
-        for name in ("weight_decay", "guidance", "vsd_guidance", *rates):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise SettingError(f"{name} must be a finite number of at least 0, got {getattr(self, name)}.")
-        check_seed("The seed", self.seed)
-        check_choice("degradation", self.degradation, DEGRADATIONS)
-        check_choice("lap_highpass", self.lap_highpass, HIGHPASSES)
-        check_choice("lap_normalise", self.lap_normalise, NORMALISATIONS)
-        check_range("lpips_draw", self.lpips_draw, 0, LARGEST["lpips_window"])
-        if self.least_crop:
-            check_range("least_crop", self.least_crop, 8 * self.scale, self.crop)
-            if self.per_device != 1:
-                raise SettingError(
-                    f"least_crop gives pictures of several sizes: per_device is 1, got {self.per_device}."
-                )
-        for name, options in (
-            ("precision", ("bf16", "no")),
-            ("gan", ("bce", "hinge")),
-            ("critic", ("features", "patch")),
-        ):
-            if getattr(self, name) not in options:
-                raise SettingError(f"{name} is one of {', '.join(options)}, got {getattr(self, name)!r}.")
+        self._check_crops()
+        if self.vsd_range[0] >= self.vsd_range[1]:
+            raise SettingError(f"vsd_range must rise, got {self.vsd_range}. Give the smaller number first.")
+
+    def _check_crops(self) -> None:
         if self.crop % self.scale or self.crop // self.scale < 8:
-            raise SettingError(f"The crop is a multiple of the scale and at least 8 times it, got {self.crop} px.")
-        if not 0 <= self.fidelity <= 1:
-            raise SettingError(f"Fidelity must lie in [0, 1], got {self.fidelity}.")
+            raise SettingError(
+                f"crop must be a multiple of the scale ({self.scale}) and at least 8 times it, got {self.crop} px."
+            )
+        if not self.least_crop:
+            return
+        if not 8 * self.scale <= self.least_crop <= self.crop:
+            raise SettingError(
+                f"least_crop must lie from {8 * self.scale} px (8 times the scale) to the crop of {self.crop} px, got "
+                f"{self.least_crop}."
+            )
+        if self.per_device != 1:
+            raise SettingError(
+                f"least_crop gives pictures of several sizes: per_device must be 1, got {self.per_device}."
+            )
 
     def _check_stage(self) -> None:
-        check_choice("stage", self.stage, tuple(STAGES))
         foreign = [name for name, value in asdict(self.losses).items() if value and name not in STAGES[self.stage]]
         if foreign:
             raise SettingError(f"The stage {self.stage} has no loss {foreign[0]}: set --loss-{foreign[0]} to 0.")
@@ -188,125 +188,43 @@ class TrainSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, for JSON."""
-        return asdict(self)
+        return as_values(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainSettings":
-        """The inverse of `as_dict`."""
-        ropes = {name: RopeSettings(**values[name]) for name in ("rope", "prior_rope")}
-        rest = {"vsd_range": tuple(values["vsd_range"]), "losses": LossWeights(**values["losses"])}
-        return cls(**values | ropes | rest)
+    def from_dict(cls, values: Any) -> "TrainSettings":
+        """The inverse of `as_dict`; what is left out has its default. Raises SettingError by name."""
+        return from_values(cls, values)
 
 
-MAY_CHANGE = frozenset({"steps", "per_device", "checkpointing"})
+GROUPS = {
+    "the step": ("stage", "sigma", "timestep", "guidance"),
+    "optimizer": (
+        "rank", "alpha", "learning_rate", "weight_decay", "clip", "steps", "batch", "per_device", "precision",
+        "checkpointing", "seed",
+    ),
+    "pictures": ("crop", "least_crop", "scale", "degradation", "captions", "drop_condition"),
+    "losses": ("fidelity", "lap_highpass", "lap_normalise", "lpips_weights", "lpips_window", "lpips_draw"),
+    "GAN": ("critic", "features", "gan", "gan_learning_rate", "gan_adaptive"),
+    "VSD": (
+        "negative", "vsd_guidance", "vsd_range", "vsd_quadrants", "regulariser_learning_rate",
+    ),
+}  # fmt: skip
+"""The fields by what they are about, for the options and the table; the nested ones have places of their own."""
+
+NESTED = {"the step": ("rope", ""), "losses": ("losses", "loss-"), "VSD": ("prior_rope", "prior-")}
+"""The nested settings of a group: the field, and how its options begin."""
+
+
+MAY_CHANGE = frozenset(
+    {"steps", "per_device", "checkpointing", "learning_rate", "gan_learning_rate", "regulariser_learning_rate"}
+)
 """What a resumed run may change; anything else would be another training."""
 
 
-def changed(old: TrainSettings, new: TrainSettings) -> list[str]:
-    """`name: old -> new` of every setting that differs and may not."""
+def changed(old: TrainSettings, new: TrainSettings, among: Collection[str] | None = None) -> list[str]:
+    """`name: old -> new` of every setting that differs: of those in `among`, or of those that may not change."""
     before, after = old.as_dict(), new.as_dict()
-    return [f"{k}: {before[k]} -> {after[k]}" for k in before if k not in MAY_CHANGE and before[k] != after[k]]
-
-
-_ULTRAFLUX = RopeSettings(theta=10_000.0, scheme="resonance-yarn")
-_PAPER = TrainSettings(
-    crop=4096,
-    least_crop=1024,
-    losses=LossWeights(lpips=5.0, adversarial=0.5, wavelet=1.0, periodicity=1000.0),
-    prior_rope=_ULTRAFLUX,
-)
-
-_OSEDIFF = TrainSettings(
-    rank=4,
-    alpha=8,
-    learning_rate=5e-5,
-    weight_decay=1e-2,
-    steps=20_000,
-    crop=512,
-    degradation="osediff",
-    losses=LossWeights(mse=4.0, lpips=2.0, vsd=1.0, periodicity=0.0, refinement=0.0),
-    regulariser_learning_rate=5e-5,
-)
-
-_VAE_STAGE = TrainSettings(
-    stage="encoder",
-    learning_rate=5e-5,
-    weight_decay=1e-2,
-    steps=50_000,
-    crop=256,
-    scale=1,
-    degradation="none",
-    losses=LossWeights(mse=0.0, l1=2.0, lpips=1.0, periodicity=0.0, refinement=0.0),
-    critic="patch",
-    gan="hinge",
-    gan_adaptive=True,
-)
-
-PRESETS = {
-    # OP4KSR (arXiv 2605.13457): LoRA 64 on encoder and transformer, lr 2.5e-5, batch 16, 2,000 iterations, theta 100,
-    # L_AP as the paper writes it. The weights of its losses and its crop are not published. Two days on eight cards are
-    # 86 s for an iteration of 16, about what 3 to 4K crops take, and positions above a crop's tokens are never seen: so
-    # 4096 px, in a mix down to 1024. The loss weights are OMGSR's: MSE 2, LPIPS 5, GAN 0.5 and L_vae 5 on pictures in
-    # [-1, 1], where 2 of MSE is 8 of ours. L_AP of pictures in [0, 1] is 1e-7 to 1e-6, a lattice of 4/255 alone 1.5e-9.
-    "op4ksr-paper": _PAPER,
-    # What the slopes along a lattice ask for (docs/ablation.md): as the paper writes it, 1000 L_AP pulls at a lattice
-    # of 1/255 with 2e-6, MSE with 300e-6, L1 with 3300e-6. Without the mean of a 33-px box and over the variance, L_AP
-    # pulls with 18,000e-6 at weight 1; 0.3 of it is stronger than the other losses together from 1/255 on.
-    "op4ksr": replace(
-        _PAPER, losses=replace(_PAPER.losses, periodicity=0.3), lap_highpass="box", lap_normalise="variance"
-    ),
-    # OMGSR-F (arXiv 2508.08227): FLUX.1-dev, its own VAE at 8x, theta 10,000; crops of 1024 px.
-    "omgsr-f": replace(
-        _PAPER,
-        sigma=0.5051,
-        rope=RopeSettings(theta=10_000.0),
-        learning_rate=5e-5,
-        batch=8,
-        steps=6000,
-        crop=1024,
-        least_crop=0,
-        losses=LossWeights(lpips=5.0, adversarial=0.5, periodicity=0.0),
-        prior_rope=RopeSettings(theta=10_000.0),
-    ),
-    # OSEDiff (arXiv 2406.08177): LoRA 4 (alpha 8) on UNet and encoder, conv_in whole; on [-1, 1] MSE 1, LPIPS 2, VSD 1.
-    # The number of steps is not stated in what we read.
-    "osediff": _OSEDIFF,
-    # TVT (arXiv 2507.20291): the same at timestep 1, VSD on the quadrants of its 128x128 latent, t from 250 to 750.
-    "tvt": replace(_OSEDIFF, timestep=1, vsd_range=(0.25, 0.75), vsd_quadrants=True),
-    # TVT's VAE-D4 in two stages: pixel, LPIPS and adversarial loss with an adaptive weight (Esser et al. 2021, eq. 7),
-    # then pixel and LPIPS. Weights, rate, crop and batch are not stated in what we read; these are LDM's habits.
-    "tvt-decoder": replace(_VAE_STAGE, stage="decoder", losses=replace(_VAE_STAGE.losses, adversarial=0.5)),
-    "tvt-encoder": replace(_VAE_STAGE, gan_adaptive=False),
-    # F2IDiff-SR's prior: 700,000 steps of 120 pictures at 1e-4, the VAE frozen. Its crop is not stated.
-    "f2idiff-prior": TrainSettings(
-        stage="prior",
-        learning_rate=1e-4,
-        weight_decay=1e-2,
-        steps=700_000,
-        batch=120,
-        crop=256,
-        scale=1,
-        degradation="none",
-        losses=LossWeights(mse=0.0, periodicity=0.0, refinement=0.0, denoising=1.0),
-    ),
-    # F2IDiff-SR: OSEDiff's losses with DINOv2's features as the condition; 256-px crops, batch 6.
-    "f2idiff": replace(_OSEDIFF, crop=256, batch=6),
-    # Fine-tunes the embedded model on any machine, on what it is judged by: the picture after back-projection.
-    "embedded": TrainSettings(
-        rank=16,
-        alpha=16,
-        learning_rate=2e-4,
-        steps=500,
-        batch=4,
-        per_device=4,
-        crop=256,
-        degradation="embedded",
-        fidelity=0.8,
-        losses=LossWeights(mse=10.0, l1=1.0, wavelet=0.25, periodicity=0.1, refinement=0.02),
-        lap_highpass="box",
-        lap_normalise="variance",
-        prior_rope=RopeSettings(),
-        precision="no",
-        checkpointing=False,
-    ),
-}
+    names = before.keys() - MAY_CHANGE if among is None else among
+    return [
+        f"{name}: {before[name]} -> {after[name]}" for name in before if name in names and before[name] != after[name]
+    ]

@@ -13,7 +13,9 @@ from ..errors import WeightsError
 from ..files import at_home
 from ..paths import EMBEDDED
 from .adapters import Adapter, find_adapters, merge_adapter
-from .loading import header_shapes, load_prompt, load_transformer, load_vae, transformer_config, vae_layout
+from .configs import header_shapes, transformer_config, vae_layout
+from .loading import load_transformer, load_vae
+from .prompt_files import load_prompt
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from ..files import at_home
 from ..model.diffusion import PREDICTIONS, Prediction
 from ..model.vae import NoMiddle
 from .adapters import merge_adapter
+from .configs import strided_by, vae_config
 from .files import find_model, find_weights, load_strictly, read_json
-from .loading import load_tokens, strided_by, vae_config
+from .prompt_files import load_tokens
 from .unet_adapters import UNetAdapter, find_unet_adapter, replace_layers
 
 SD_VAE = {"scaling_factor": 0.18215, "shift_factor": 0.0, "norm_num_groups": 32}

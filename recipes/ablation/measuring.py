@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from op4ksr_core.evaluate.measures import gmsd
+from op4ksr_core.evaluate.measures import gmsd, psnr_of_colour
 from op4ksr_core.evaluate.niqe import niqe
 from op4ksr_core.lattice.autocorrelation import highpass
 from op4ksr_core.model.windows import in_windows
@@ -42,11 +42,6 @@ def lattice_db(x: Tensor, period: int = TOKEN) -> float:
             near = [(i, j) for i in (-3, -2, 2, 3) for j in (-3, -2, 2, 3)]
             around.append(torch.stack([power[(down + i) % height, (across + j) % width] for i, j in near]).mean())
     return float(10 * torch.log10(torch.stack(lattice).mean() / torch.stack(around).mean()))
-
-
-def psnr(made: Tensor, truth: Tensor) -> float:
-    """dB over all pictures at once."""
-    return float(-10 * torch.log10((made - truth).square().mean()))
 
 
 def naturalness(x: Tensor) -> float:
@@ -83,7 +78,7 @@ def measured(made: Tensor, truth: Tensor) -> dict[str, float]:
     distances = [gmsd(a.expand(-1, 3, -1, -1), b.expand(-1, 3, -1, -1)) for a, b in pairs]
     return {
         "lattice_db": lattice_db(made),
-        "psnr": psnr(made, truth),
+        "psnr": psnr_of_colour(made, truth),
         "gmsd": sum(distances) / len(distances),
         "niqe": naturalness(made),
         "texture": float(highpass(made).square().mean() / highpass(truth).square().mean()),
@@ -102,6 +97,6 @@ def train_and_judge(run: Path, name: str, seed: int) -> None:
     for size in SIZES:
         blurred, made, truth = restored(model, size)
         found[size] = measured(made, truth)
-        found[size]["psnr_windows"] = psnr(in_trained_windows(model, blurred), truth)
+        found[size]["psnr_windows"] = psnr_of_colour(in_trained_windows(model, blurred), truth)
     figures.write_text(json.dumps(found, indent=1) + "\n")
     print(name, seed, found, flush=True)

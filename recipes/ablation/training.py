@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from op4ksr_core.files import write_atomically
 from op4ksr_core.lattice.autocorrelation import Highpass, Normalise, autocorrelation_loss, highpass
 
 from .world import THETA_PRIOR, THETA_RFR, TRAINED, Model, encode, enlarged, pictures
@@ -110,9 +111,7 @@ def _train(model: Model, loss_of: Callable[[int], Tensor], steps: int, rate: flo
         if (step + 1) % 150 == 0:
             print(f"{path.stem} {step + 1}: loss {total / 150:.4f}, {time.time() - started:.0f} s", flush=True)
             total = 0.0
-    temporary = path.with_suffix(".part")
-    torch.save(model.state_dict(), temporary)
-    temporary.replace(path)
+    write_atomically(path, lambda file: torch.save(model.state_dict(), file))
 
 
 def trained(arm: Arm, path: Path) -> Model:

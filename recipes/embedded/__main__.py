@@ -8,16 +8,16 @@ Stages in order:
   together        the transformer and the decoder, on the picture
   pairs           crops with the teacher's pictures, kept
   crops           the same, restored by the stages before
-  detail          the detail network behind them, from a sharp teacher; with --teach 0 --energy 1 from the truth
+  detail          the detail network behind them, from a sharp teacher; with --teach 0 from the truth
   texture         a small GAN: --start the latter
-  blend           one detail network that adds what two add: --luma times --start's, --share times --with's
   export          the averaged weights as float16 safetensors, into --to
 --start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
 widen gives a network more channels: --start A --to B. scale makes its detail stronger: --start A --luma 1.75. And
 export-detail writes one: --start A --to B.
 
-`all` runs vae to blend in one process, from the bundled weights if they are unpacked, each with its share of
---minutes; after `bundled --keep-encoder` it begins with together.
+`all` runs vae to texture in one process, from the bundled weights if they are unpacked, each with its share of
+--minutes, and mixes and scales their detail networks into shipped.pt; after `bundled --keep-encoder` it begins with
+together.
 
 Every stage resumes from its checkpoint in --run, also after a kill; --minutes is its whole budget, of processor time on
 a CPU, of time on a GPU.
@@ -37,12 +37,12 @@ from . import autoencoder, crops, detail, export, transformer
 from .bank import Bank, HeldOut
 
 STAGES = (
-    "bundled", "vae", "transformer", "together", "pairs", "crops", "detail", "texture", "blend", "all", "average",
+    "bundled", "vae", "transformer", "together", "pairs", "crops", "detail", "texture", "all", "average",
     "scale", "widen",
     "export", "export-detail",
 )  # fmt: skip
 
-SHARES = {"vae": 20, "transformer": 10, "together": 64, "detail": 9, "strong": 13, "texture": 13, "blend": 10}
+SHARES = {"vae": 20, "transformer": 10, "together": 60, "detail": 60, "texture": 20}
 """Of the minutes of `all`: those of the stages that it runs."""
 
 MODELS: dict[str, Callable[..., None]] = {
@@ -54,8 +54,9 @@ MODELS: dict[str, Callable[..., None]] = {
 FIDELITIES = (0.0, 0.15, 0.3)
 """Of the crops that the detail network learns from: so it can stand behind any of them."""
 
-BLEND = {"detail": (1.75, 1.0), "texture": (0.5, 0.25)}
-"""How much the blended network is to add of what the two add, of brightness and of colour."""
+MIXED, LUMA = 0.15, 2.2
+"""Share of the textured network's weights, and how much stronger the detail of brightness is made: L1 makes it fainter
+than it is."""
 
 
 def main() -> None:
@@ -70,12 +71,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--teach", type=float, default=1.0, help="detail: how much of the target is the teacher's")
-    parser.add_argument("--energy", type=float, default=0.0, help="detail: weight of how strong it is around each px")
     parser.add_argument("--start", type=Path, help="weights to begin with, or to average, scale or export")
-    parser.add_argument("--with", type=Path, dest="other", help="average, blend: the other weights")
-    parser.add_argument("--share", type=float, default=0.5, help="average, blend: of the other weights")
+    parser.add_argument("--with", type=Path, dest="other", help="average: the other weights")
+    parser.add_argument("--share", type=float, default=0.5, help="average: of the other weights")
     parser.add_argument("--keep-encoder", action="store_true", help="bundled: for going on after its encoder")
-    parser.add_argument("--luma", type=float, default=1.75, help="scale, blend: factor of the (first) detail")
+    parser.add_argument("--luma", type=float, default=1.75, help="scale: factor of the detail")
     parser.add_argument("--chroma", type=float, default=1.0, help="scale: factor of the detail's colour")
     parser.add_argument("--count", type=int, help="pairs: how many crops")
     parser.add_argument("--seed", type=int, default=0, help="pairs: of the crops")
@@ -122,18 +122,15 @@ def train(args: Any, device: torch.device) -> None:
     else:
         source = crops.Kept.load(args.run / "crops.pt", device)
         figures = detail.figures_of(held_out, transformer.pipeline(args.run, device))
-        if args.stage == "blend":
-            parts = [(args.start, args.luma), (args.other, args.share)]
-            detail.train_blend(args.run, "blend", args.minutes, parts, source, figures, device, **changes)
-        elif args.stage == "detail":
-            changes |= {"teach": args.teach, "energy": args.energy}
+        if args.stage == "detail":
+            changes |= {"teach": args.teach}
             detail.train_faithful(args.run, "detail", args.minutes, args.start, source, figures, device, **changes)
         else:
             detail.train_textured(args.run, "texture", args.minutes, args.start, source, figures, device, **changes)
 
 
 def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
-    """From pictures to the detail networks; `strong` is what texture begins with."""
+    """From pictures to the detail network that is shipped."""
     run, device = args.run, bank.patches.device
     encoded = (run / "together_best.pt").exists()
     stages = [name for name in SHARES if not encoded or name not in ("vae", "transformer")]
@@ -150,13 +147,11 @@ def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
     pairs = crops.taught_pairs(bank, args.teacher, crops.COUNTS[device.type], args.seed)
     source = crops.restored_crops(pairs, transformer.pipeline(run, device, FIDELITIES))
     figures = detail.figures_of(held_out, transformer.pipeline(run, device))
-    detail.train_faithful(run, "detail", minutes["detail"], None, source, figures, device)
-    detail.train_faithful(run, "strong", minutes["strong"], None, source, figures, device, teach=0, energy=1)
-    detail.train_textured(run, "texture", minutes["texture"], run / "strong_best.pt", source, figures, device)
-    for name, factors in BLEND.items():
-        detail.scale(run / f"{name}_best.pt", run / f"{name}_scaled.pt", *factors)
-    parts = [(run / f"{name}_scaled.pt", 1.0) for name in BLEND]
-    detail.train_blend(run, "blend", minutes["blend"], parts, source, figures, device)
+    detail.train_faithful(run, "detail", minutes["detail"], begun("detail"), source, figures, device)
+    faithful, textured = run / "detail_best.pt", run / "texture_best.pt"
+    detail.train_textured(run, "texture", minutes["texture"], faithful, source, figures, device)
+    detail.average(faithful, textured, MIXED, run / "mixed.pt")
+    detail.scale(run / "mixed.pt", run / "shipped.pt", LUMA, 1.0)
 
 
 if __name__ == "__main__":

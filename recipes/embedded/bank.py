@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.train.degradation import Degradation, apply, draw
+from op4ksr_core.train.degradation.apply import apply
+from op4ksr_core.train.degradation.draw import draw
+from op4ksr_core.train.degradation.presets import Degradation
 
 from .pictures import CAMERA, LIGHT, Pictures, graphic, many, to_bytes
 

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from op4ksr_core.model.compensation import HighFrequencyCompensation, network_of
+from op4ksr_core.picture.luma import FULL_RANGE
 
 from .bank import HeldOut, enlarged
 from .crops import Restorer, Source
-from .figures import LUMA, detail_and_right, lattice, luma, psnr
+from .figures import detail_and_right, lattice, luma, psnr
 from .loop import Figures, Loop, read, write
 from .networks import half_where_fast
 from .teacher import low
@@ -165,24 +166,19 @@ def train_faithful(
     device: torch.device,
     rate: float | None = None,
     teach: float = 1.0,
-    energy: float = 0.0,
 ) -> None:
     """L1 to the teacher's picture (`teach` of it, the rest the truth); where that is clearly wrong (0.06 and more), the
-    truth's mean wins. `energy` weighs how strong the detail is around each px beside it, with L_AP as its guard: a
-    lattice would be the cheapest way to get there."""
+    truth's mean wins."""
     rate = rate or (3e-4 if start is None else 1e-4)  # from 1e-3 on it diverges
     module = new_network(start).to(device)
-    settings = {"width": module.head.out_channels, "blocks": len(module.body), "teach": teach, "energy": energy}
+    settings = {"width": module.head.out_channels, "blocks": len(module.body), "teach": teach}
     loop = Loop(name, run, module, minutes, rate, settings, muon=(4,))
 
     def loss(rng: random.Random, step: int) -> Tensor:
         batch = source(rng, CROPS[device.type])
         made, target = forward(loop.module, batch.lr, batch.picture), batch.hr.lerp(batch.target, teach)
         near = (made - target).abs().mean() + TRUTH * (made - batch.hr).square().mean()
-        near = near + COLOUR * colour_error(made, batch.hr) + SOFT_WEIGHT * soft_guard(made, batch.hr)
-        if energy:
-            near = near + energy * (strength(made) - strength(batch.hr)).abs().mean() + guard(made, batch.hr)
-        return near
+        return near + COLOUR * colour_error(made, batch.hr) + SOFT_WEIGHT * soft_guard(made, batch.hr)
 
     loop.train(loss, figures)
 
@@ -241,31 +237,6 @@ def train_textured(
     loop.train(loss, figures)
 
 
-def train_blend(
-    run: Path,
-    name: str,
-    minutes: float,
-    parts: list[tuple[Path, float]],
-    source: Source,
-    figures: Callable[[nn.Module], Figures],
-    device: torch.device,
-    rate: float = 3e-4,
-) -> None:
-    """L1 to the picture with the detail of several networks, each times its weight; begins as the first of them."""
-    networks = [(new_network(path).to(device).requires_grad_(False), weight) for path, weight in parts]
-    module = new_network(parts[0][0]).to(device)
-    settings = {"weights": [weight for _, weight in parts]}
-    loop = Loop(name, run, module, minutes, rate, settings, muon=(4,))
-
-    def loss(rng: random.Random, step: int) -> Tensor:
-        batch = source(rng, CROPS[device.type])
-        with torch.no_grad():
-            detail = sum(weight * (forward(part, batch.lr, batch.picture) - batch.picture) for part, weight in networks)
-        return (forward(loop.module, batch.lr, batch.picture) - batch.picture - detail).abs().mean()
-
-    loop.train(loss, figures)
-
-
 def widen(start: Path, to: Path, width: int = WIDTH) -> None:
     """A network of `width` channels that adds what a narrower one adds: its weights, and new channels that nothing
     reads yet."""
@@ -293,7 +264,7 @@ def scale(start: Path, to: Path, luma: float, chroma: float) -> None:
     constant for each of the 16 places, is taken out of the convolution's bias.
     """
     state = read(start)
-    weights = torch.tensor(LUMA)
+    weights = torch.tensor(FULL_RANGE)
     for name in ("tail.weight", "tail.bias"):
         rows = state[name].unflatten(0, (3, 16))
         brightness = torch.einsum("cp...,c->p...", rows, weights)[None]

@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from op4ksr_core.evaluate.sharpness import detail, right
-
-LUMA = (0.299, 0.587, 0.114)
+from op4ksr_core.picture.luma import FULL_RANGE
 
 
 def luma(x_bchw: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, H, W)."""
-    return torch.einsum("bchw,c->bhw", x_bchw.float(), x_bchw.new_tensor(LUMA).float())
+    return torch.einsum("bchw,c->bhw", x_bchw.float(), x_bchw.new_tensor(FULL_RANGE).float())
 
 
 def psnr(picture: Tensor, truth: Tensor) -> float:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from op4ksr_core.files import write_atomically
+
 from .muon import Muon
 
 EVERY_SECONDS = {"cpu": 180.0, "cuda": 20.0}
@@ -141,9 +143,7 @@ def average_into(average: nn.Module, module: nn.Module, decay: float) -> None:
 
 def write(path: Path, state: Any) -> None:
     """A kill at any moment leaves the old file or the new one."""
-    temporary = path.with_suffix(".part")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    write_atomically(path, lambda file: torch.save(state, file))
 
 
 def read(path: Path) -> Any:

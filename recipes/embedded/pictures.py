@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from op4ksr_core.picture.convert import as_tensor
-from op4ksr_core.train.degradation import Degradation, Stage, degrade
+from op4ksr_core.train.degradation.apply import degrade
+from op4ksr_core.train.degradation.presets import Degradation, Stage
 from recipes.pictures import PHOTOS, photo
 from recipes.scenes import render
 

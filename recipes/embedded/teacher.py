@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .figures import LUMA
+from op4ksr_core.picture.luma import FULL_RANGE
+
 from .networks import half_where_fast
 
 _HALF_TAG = 0x01306B47
@@ -134,7 +135,7 @@ def sharp_target(teacher: nn.Module, small: Tensor, truth: Tensor) -> Tensor:
     """
     made = teach(teacher, small)
     made = made + low(low(truth) - low(made)).clamp(-0.1, 0.1)
-    weights = made.new_tensor(LUMA)[None, :, None, None]
+    weights = made.new_tensor(FULL_RANGE)[None, :, None, None]
     sharp = truth + ((made - truth) * weights).sum(1, keepdim=True)
     texture = (((truth - low(truth)) * weights).sum(1, keepdim=True) ** 2).clamp(min=0)
     texture = F.avg_pool2d(texture, 15, 1, 7, count_include_pad=False).sqrt()

@@ -15,12 +15,12 @@ from PIL import Image
 
 from op4ksr_core.app.batch import BatchSettings, Job, plan_jobs, run_jobs
 from op4ksr_core.errors import OutputError, SettingError
-from op4ksr_core.geometry import Sizing
+from op4ksr_core.geometry import Scale
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import UpscaleSettings
 
-SETTINGS = BatchSettings(UpscaleSettings(), Sizing(scale=2))
+SETTINGS = BatchSettings(UpscaleSettings(), Scale(2))
 
 
 @pytest.fixture(scope="module")

@@ -179,11 +179,55 @@ def test_ways_to_run_change_next_to_nothing_and_the_summary_names_them(tmp_path,
 
 
 @pytest.mark.parametrize(("option", "choices"), [("attention", ATTENTIONS), ("vae-pass", ("auto", *PASSES))])
-def test_the_choices_are_the_cores(capsys, option, choices):
-    """The command line spells them out, so that its help needs no torch."""
+def test_a_wrong_word_is_answered_with_the_choices(capsys, option, choices):
     assert run("upscale", "x", f"--{option}", "none of them") == 2
-    listed = capsys.readouterr().err.split("choose from ")[1]
-    assert [word.strip(" '()\n") for word in listed.split(",")] == list(choices)
+    assert ", ".join(choices) in capsys.readouterr().err
+
+
+def settings_of(capsys, *options):
+    """What `--print-settings` prints under these options."""
+    assert run("upscale", "--print-settings", *options) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_printed_settings_are_read_back_and_options_override_them(tmp_path, capsys):
+    options = ["--preset", "ultraflux", "--posterior-seed", "7", "--window", "512", "--strength", "0.5"]
+    printed = settings_of(capsys, *options)
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps(printed))
+    assert settings_of(capsys, "--settings", file) == printed
+    changed = settings_of(capsys, "--settings", file, "--posterior-seed", "none", "--theta", "30")
+    assert changed == printed | {"posterior_seed": None, "rope": printed["rope"] | {"theta": 30.0}}
+
+
+def test_a_settings_file_may_be_partial(tmp_path, capsys):
+    (tmp_path / "s.json").write_text('{"sigma": 0.5}')
+    assert settings_of(capsys, "--settings", tmp_path / "s.json") == settings_of(capsys) | {"sigma": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('{"sigm": 7.25}', ["sigm", "7.25", "Did you mean sigma?"]),
+        ('{"rope": {"thetas": 7.25}}', ["thetas", "7.25", "Did you mean theta?"]),
+        ('{"sigma": 7.25}', ["sigma", "7.25", "at most 1"]),
+        ('{"colour": "wavlet"}', ["colour", "wavlet", "Did you mean wavelet?"]),
+        ('{"steps": "three"}', ["steps", "three", "whole number"]),
+        ("[7.25]", ["7.25"]),
+        ("{", ["JSON"]),
+    ],
+)
+def test_a_wrong_settings_file_is_an_error_with_key_value_and_remedy(tmp_path, capsys, text, named):
+    (tmp_path / "s.json").write_text(text)
+    assert run("upscale", "--print-settings", "--settings", tmp_path / "s.json") == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in [*named, "s.json"])
+
+
+def test_an_upscale_without_pictures_or_a_place_is_an_error(tmp_path, small, capsys):
+    assert run("upscale", "-o", tmp_path / "o") == 2
+    assert run("upscale", small) == 2
+    assert capsys.readouterr().err.count("-o, the output") == 2
 
 
 def test_a_kernel_that_this_machine_has_not_is_an_error(tmp_path, small, capsys):

@@ -13,7 +13,7 @@ from PIL import Image
 from places import DEMO, ROOT
 
 from op4ksr_core.app import cli
-from op4ksr_core.app.numbers import number, whole
+from op4ksr_core.app.argument_types import number, whole
 from op4ksr_core.files import json_text, printable
 
 WORDS = ["<script>alert(1)<", "a|b", "esc\x1b[31m", "bell\x07", "new\nline", "cr\rx", "\u202etxt", "q\"uote's", "=1+1"]

@@ -6,6 +6,7 @@ import torch
 
 from op4ksr_core.diagnostics import sweep
 from op4ksr_core.errors import SettingError
+from op4ksr_core.geometry import LongSide
 from op4ksr_core.lattice.spectrum import luma255
 from op4ksr_core.settings import PRESETS, RopeSettings
 
@@ -113,14 +114,14 @@ def test_variants_are_encoded_once_and_equal_single_calls(embedded, photo):
         replace(PRESETS["embedded"], sigma=s, rope=RopeSettings(t)) for t, s in sweep.settings_of([10, 10_000], [0.7])
     ]
     variants = list(
-        embedded.variants(x, settings, long_side=256, progress=lambda p, d, n: phases.append(p) if d == 0 else None)
+        embedded.variants(x, settings, LongSide(256), progress=lambda p, d, n: phases.append(p) if d == 0 else None)
     )
     assert phases == ["encode", "transform", "decode", "transform", "decode"]
     for one, variant in zip(settings, variants, strict=True):
-        assert torch.equal(variant.picture, embedded(x, long_side=256, settings=one))
+        assert torch.equal(variant.picture, embedded(x, LongSide(256), settings=one))
         assert variant.before.shape == variant.after.shape == (1, 64, 16, 16)
     assert not torch.equal(variants[0].after, variants[1].after)
-    [latents] = embedded.variants(x, settings[:1], long_side=256, decode=False)
+    [latents] = embedded.variants(x, settings[:1], LongSide(256), decode=False)
     assert torch.equal(latents.after, variants[0].after) and latents.picture.numel() == 0
 
 
@@ -134,7 +135,7 @@ def test_the_embedded_model_leaves_a_lattice_far_from_its_sigma(embedded, photo)
     """Trained at 0.3 alone, its raw drawing at 0.7 has the 32-px lattice of the paper: the instruments see it."""
     raw = replace(PRESETS["embedded"], fidelity=0.0, colour="none", compensation=0.0)
     settings = [replace(raw, sigma=sigma) for sigma in (0.3, 0.7)]
-    variants = list(embedded.variants(photo, settings, long_side=1024))
+    variants = list(embedded.variants(photo, settings, LongSide(1024)))
     frames = sweep.choose_frames(variants[0].picture[0])
     trials = [sweep.judge(100, v.settings.sigma, v.picture[0], frames) for v in variants]
     assert trials[0].score < 0.1 and trials[1].score > 0.5 and trials[1].period == 32

@@ -21,9 +21,9 @@ import comfy.sd  # noqa: E402
 import folder_paths  # noqa: E402
 import gguf  # noqa: E402
 import torch  # noqa: E402
-from op4ksr.nodes.adapters import transformer_targets, with_adapter  # noqa: E402
+from op4ksr.nodes.adapter_patches import transformer_targets, with_adapter  # noqa: E402
 from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
-from op4ksr.nodes.surgery import with_rope  # noqa: E402
+from op4ksr.nodes.rope_patch import with_rope  # noqa: E402
 from op4ksr.op4ksr_core.settings import RopeSettings, UpscaleSettings  # noqa: E402
 from op4ksr.op4ksr_core.weights.adapters import Adapter  # noqa: E402
 

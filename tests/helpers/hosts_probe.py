@@ -20,11 +20,11 @@ comfy.options.enable_args_parsing()
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from op4ksr.nodes.adapters import FeaturesConditioning, LoadUNetAdapter  # noqa: E402
-from op4ksr.nodes.all_in_one import upscaled  # noqa: E402
 from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
-from op4ksr.nodes.surgery import load_folder  # noqa: E402
+from op4ksr.nodes.native_models import load_folder  # noqa: E402
 from op4ksr.nodes.unets import load_sd_folder  # noqa: E402
-from op4ksr.op4ksr_core.geometry import Sizing  # noqa: E402
+from op4ksr.nodes.upscale_nodes import upscaled  # noqa: E402
+from op4ksr.op4ksr_core.geometry import Scale  # noqa: E402
 from op4ksr.op4ksr_core.settings import PRESETS  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
@@ -60,6 +60,6 @@ with torch.inference_mode():
             host = replace(host, conditioning=FeaturesConditioning.execute(seen).args[0])
         settings = replace(PRESETS[case["preset"]], posterior_seed=case["posterior_seed"])
         image = given[size].movedim(1, -1)
-        made = upscaled(host, image, None, None, Sizing(scale=4.0), settings, host.latent_factor, inspected=False)
+        made = upscaled(host, image, None, None, Scale(4.0), settings, host.latent_factor, inspected=False)
         found[case["name"]] = made.args[0].movedim(-1, 1).contiguous()
 save_file(found, base / "out.safetensors")

@@ -23,7 +23,7 @@ comfy.options.enable_args_parsing()
 
 import comfy.ops  # noqa: E402
 import torch  # noqa: E402
-from op4ksr.nodes import adapters, comfy_host, memory, surgery, vae_passes, versions  # noqa: E402
+from op4ksr.nodes import adapter_patches, comfy_host, f16, memory, native_models, vae_passes, versions  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.model.vae_passes import FRUGAL, STRIPS, WHOLE  # noqa: E402
 from op4ksr.op4ksr_core.settings import PASSES, UpscaleSettings  # noqa: E402
@@ -83,7 +83,7 @@ def with_stage(vae, stage):
 
 
 with torch.inference_mode():
-    model, vae = surgery.load_folder(Path(folder))
+    model, vae = native_models.load_folder(Path(folder))
     plain = both_ways(vae)
 
     for name, dtype in (("fp16", torch.float16), ("fp8", FP8)):
@@ -120,22 +120,22 @@ with torch.inference_mode():
     found["lowvram acts"] = worst(both_ways(with_stage(vae, baked)), plain)
 
     # Adapters on a VAE survive F16.
-    f8 = surgery.load_folder(Path(folder) / "f8")[1]
+    f8 = native_models.load_folder(Path(folder) / "f8")[1]
     f8.patcher.add_patches({"encoder.conv_out.weight": ("diff", (torch.ones(32, 64, 3, 3) * 0.05,))})
-    patched, bare = (surgery.to_f16(v, "centered") for v in (f8, surgery.load_folder(Path(folder) / "f8")[1]))
+    patched, bare = (f16.to_f16(v, "centered") for v in (f8, native_models.load_folder(Path(folder) / "f8")[1]))
     found["patches go along"] = relative(
         vae_passes.encode_whole(patched, given["x"]), vae_passes.encode_whole(bare, given["x"])
     )
     found["the F8 one is left alone"] = f8.downscale_ratio
 
     # What a streaming patcher keeps on a model and its layers, and cannot be copied, is left behind.
-    f8 = surgery.load_folder(Path(folder) / "f8")[1]
+    f8 = native_models.load_folder(Path(folder) / "f8")[1]
     f8.first_stage_model.dynamic_pins = {"lock": threading.Lock()}
     streamed = [f"_v{end}" for end in ("", "_weight", "_bias", "_block", "_signature")]
     streamed += ["_pin_state", "_comfy_graph", "_comfy_cross_step_state"]
     for name in streamed:
         setattr(f8.first_stage_model.encoder.conv_in, name, (threading.Lock(), 0))
-    copied = surgery.to_f16(f8, "centered").first_stage_model
+    copied = f16.to_f16(f8, "centered").first_stage_model
     found["bookkeeping copied"] = [n for n in ("dynamic_pins",) if hasattr(copied, n)]
     found["bookkeeping copied"] += [n for n in streamed if hasattr(copied.encoder.conv_in, n)]
     found["bookkeeping kept"] = hasattr(f8.first_stage_model.encoder.conv_in, "_v")
@@ -211,7 +211,7 @@ with torch.inference_mode():
     adapter = Adapter("the test", {"lora_alpha": 4}, lora)
     layer._parameters["weight"] = Packed(shape)
     found["adapter on packed weights"] = message(
-        adapters.with_adapter, model, adapters.transformer_targets(model), adapter, 1.0
+        adapter_patches.with_adapter, model, adapter_patches.transformer_targets(model), adapter, 1.0
     )
     try:
         from comfy.quant_ops import QuantizedTensor  # 0.33.0; two weights in a byte, here
@@ -220,7 +220,7 @@ with torch.inference_mode():
         assert packed.state_dict("w")["w"].shape != kept.shape == packed.shape
         layer._parameters["weight"] = packed
         found["adapter on NVFP4"] = message(
-            adapters.with_adapter, model, adapters.transformer_targets(model), adapter, 1.0
+            adapter_patches.with_adapter, model, adapter_patches.transformer_targets(model), adapter, 1.0
         )
     except ImportError:
         found["adapter on NVFP4"] = "this version has none"

@@ -24,12 +24,15 @@ from comfy.sd import VAE  # noqa: E402
 from comfy.supported_models import SD15  # noqa: E402
 from comfy.taesd.taesd import Decoder, Encoder  # noqa: E402
 from op4ksr.nodes import memory  # noqa: E402
-from op4ksr.nodes.adapters import transformer_targets  # noqa: E402
+from op4ksr.nodes.adapter_patches import transformer_targets  # noqa: E402
+from op4ksr.nodes.checks import check_vae  # noqa: E402
 from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
+from op4ksr.nodes.f16 import to_f16  # noqa: E402
 from op4ksr.nodes.load import doubted, round_trip_error  # noqa: E402
 from op4ksr.nodes.memory import preflight, vae_passes  # noqa: E402
-from op4ksr.nodes.surgery import PositionEmbedding, check_vae, load_embedded, load_folder, to_f16, with_rope  # noqa: E402
-from op4ksr.nodes.upscale import F16Encode, decode_latent  # noqa: E402
+from op4ksr.nodes.native_models import load_embedded, load_folder  # noqa: E402
+from op4ksr.nodes.rope_patch import PositionEmbedding, with_rope  # noqa: E402
+from op4ksr.nodes.step_nodes import F16Encode, decode_latent  # noqa: E402
 from op4ksr.nodes.vae_passes import decode_whole, encode_whole  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.settings import PASSES, RopeSettings, UpscaleSettings  # noqa: E402

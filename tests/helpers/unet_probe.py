@@ -22,7 +22,7 @@ from op4ksr.nodes.adapters import FeaturesConditioning, LoadUNetAdapter, availab
 from op4ksr.nodes.comfy_host import ComfyHost, plan_pictures  # noqa: E402
 from op4ksr.nodes.unets import load_sd_folder, unet_config  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
-from op4ksr.op4ksr_core.geometry import Sizing  # noqa: E402
+from op4ksr.op4ksr_core.geometry import Scale  # noqa: E402
 from op4ksr.op4ksr_core.pipeline.restoration import run  # noqa: E402
 from op4ksr.op4ksr_core.settings import UpscaleSettings  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -38,7 +38,7 @@ def picture(model, vae, folder, timestep, conditioning=None):
     tokens = load_file(base / folder / "prompt.safetensors")["prompt_embeds"]
     host = ComfyHost(model, conditioning or [[tokens, {}]], vae)
     small, settings = given["small"], UpscaleSettings(timestep=timestep, **quiet)
-    plan = plan_pictures(host, small, Sizing(scale=4), [settings], host.latent_factor)
+    plan = plan_pictures(host, small, Scale(4), [settings], host.latent_factor)
     return run(host, plan, small, lambda *_: None).rgb
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from builders import make_vae
 
+from benchmarks.vae_ranges import largest_outputs
 from op4ksr_core.errors import PrecisionError
 from op4ksr_core.model import vae as v
-from op4ksr_core.model.finite import check_finite, largest_outputs
+from op4ksr_core.model.finite import check_finite
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PASSES, Execution
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from benchmarks.sigma_readings import closed_form_sigma
 from op4ksr_core.errors import SettingError
 from op4ksr_core.model import flow
 
@@ -65,7 +66,7 @@ def test_bad_steps():
 def test_sigma_estimators_agree_on_one_pair(distance):
     z_hr = torch.randn(1, 16, 32, 32)
     z_lr = z_hr + distance * torch.randn_like(z_hr)
-    closed = flow.closed_form_sigma(z_hr, z_lr)
+    closed = closed_form_sigma(z_hr, z_lr)
     assert closed == pytest.approx(distance / (1 + distance), rel=0.03)
     assert flow.estimate_sigma([(z_hr, z_lr)]) == pytest.approx(closed, abs=1e-3)
 
@@ -74,7 +75,7 @@ def test_sigma_of_several_pairs_lies_between_theirs():
     z = torch.randn(1, 16, 32, 32)
     near, far = z + 0.2 * torch.randn_like(z), z + 0.6 * torch.randn_like(z)
     both = flow.estimate_sigma([(z, near), (z, far)])
-    assert flow.closed_form_sigma(z, near) - 1e-3 <= both <= flow.closed_form_sigma(z, far) + 1e-3
+    assert closed_form_sigma(z, near) - 1e-3 <= both <= closed_form_sigma(z, far) + 1e-3
 
 
 def test_sigma_needs_differing_pairs():

@@ -11,7 +11,9 @@ from op4ksr_core.model import flow
 from op4ksr_core.model.plain_flux import FluxTransformer
 from op4ksr_core.model.vae import decode, encode, finish_vae
 from op4ksr_core.paths import EMBEDDED
-from op4ksr_core.weights.loading import load_prompt, load_transformer, load_vae, transformer_config
+from op4ksr_core.weights.configs import transformer_config
+from op4ksr_core.weights.loading import load_transformer, load_vae
+from op4ksr_core.weights.prompt_files import load_prompt
 
 
 @pytest.mark.parametrize("guidance", [False, True])

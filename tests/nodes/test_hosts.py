@@ -132,10 +132,10 @@ def test_the_weights_amplify_a_difference(upscalers, pictures, family):
     """A sampled posterior, and other padding, change the picture far more than the hosts may differ."""
     upscaler, small = upscalers[family], pictures["37x53"]
     bare = replace(PRESETS[FAMILIES[family][-1]], colour="none", fidelity=0.0, posterior_seed=None)
-    made = upscaler(small, 4, settings=bare)
-    sampled = upscaler(small, 4, settings=replace(bare, posterior_seed=7))
+    made = upscaler(small, settings=bare)
+    sampled = upscaler(small, settings=replace(bare, posterior_seed=7))
     assert float(made.std()) > 0.1 and float((made - sampled).abs().mean()) > 1e-2
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(upscaler.host.__dict__, "multiple_px", 4 * upscaler.host.multiple_px)
-        padded = upscaler(small, 4, settings=bare)
+        padded = upscaler(small, settings=bare)
     assert float((made - padded).abs().max()) > 1e-2

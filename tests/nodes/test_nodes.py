@@ -10,6 +10,7 @@ from PIL import Image
 from places import DEMO
 from safetensors.torch import save_file
 
+from op4ksr_core.geometry import LongSide
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.convert import as_tensor
 from op4ksr_core.picture.read import read_picture
@@ -107,7 +108,7 @@ def step_by_step(long_side=1024, theta=0.0, rope=None, fidelity=FIDELITY, colour
 
 @pytest.fixture(scope="module")
 def headless(embedded, photo):
-    return embedded(photo, long_side=1024)
+    return embedded(photo, LongSide(1024))
 
 
 def _difference(server, graph, expected):
@@ -143,7 +144,7 @@ def test_adapters_act_as_headless(server, photo, single, tmp_path):
         save_adapters(loras / "both.safetensors", find_adapters(folder))
     settings = replace(PRESETS["embedded"], fidelity=0.0, compensation=0.0)
     expected = Upscaler.from_pretrained(EMBEDDED, adapters=[folder], adapter_scale=0.5, settings=settings)(
-        photo, long_side=512
+        photo, LongSide(512)
     )
     graph = step_by_step(long_side=512, fidelity=0.0)
     plain = _difference(server, graph, expected)
@@ -185,7 +186,7 @@ def on_stand_in(graph, **sampler):
 
 def test_a_sharded_diffusers_folder_equals_headless(server, stand_in, photo):
     settings = replace(PRESETS["ultraflux"], steps=2, sigma=0.4)
-    expected = Upscaler.from_pretrained(stand_in, settings=settings)(photo, long_side=512)
+    expected = Upscaler.from_pretrained(stand_in, settings=settings)(photo, LongSide(512))
     ultraflux = {"preset": "UltraFlux", "theta": 1e4, "scheme": "plain"}
     graph = on_stand_in(
         step_by_step(512, rope=ultraflux, fidelity=0.0), sigma_mid=0.4, steps=2, guidance=4.0, noise=1.0
@@ -213,8 +214,8 @@ def test_a_lone_transformer_goes_with_another_folders_vae(server, stand_in):
 def test_theta_acts_on_the_sampler_and_on_the_model_alike(server, stand_in, photo):
     settings = UpscaleSettings(fidelity=0.0, rope=RopeSettings(theta=100.0))
     upscaler = Upscaler.from_pretrained(stand_in, settings=settings)
-    changed = upscaler(photo, long_side=512)
-    flux = upscaler(photo, long_side=512, settings=replace(settings, rope=RopeSettings(theta=10_000.0)))
+    changed = upscaler(photo, LongSide(512))
+    flux = upscaler(photo, LongSide(512), settings=replace(settings, rope=RopeSettings(theta=10_000.0)))
     assert float((changed - flux).abs().max()) * 255 > 10
     bare = {"long_side": 512, "fidelity": 0.0, "colour": "none"}
     custom = {"preset": "custom", "theta": 100.0, "scheme": "plain"}
@@ -529,7 +530,7 @@ def test_the_sweep_as_in_the_core(server, embedded, photo):
         settings = replace(
             PRESETS["embedded"], sigma=sigma, rope=RopeSettings(theta), colour="none", fidelity=0.0, compensation=0
         )
-        picture = embedded(photo, long_side=1024, settings=settings)[0]
+        picture = embedded(photo, LongSide(1024), settings=settings)[0]
         frames = frames or sweep.choose_frames(picture)
         trials.append(sweep.judge(theta, sigma, picture, frames, trials[0] if trials else None, photo[0]))
     report = entry["outputs"]["report"]["text"][0].splitlines()

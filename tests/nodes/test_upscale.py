@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from places import DEMO
 
-from op4ksr_core.geometry import Size, Sizing
+from op4ksr_core.geometry import Megapixels, Size
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.convert import as_tensor
 from op4ksr_core.picture.read import read_picture
@@ -258,4 +258,4 @@ def test_pictures_of_different_sizes_in_one_list(server, embedded):
 
 
 def test_the_sizes_meant_by_a_mode_are_the_cores():
-    assert Sizing(megapixels=0.01).frame_of(Size(48, 64)).target == Size(87, 115)
+    assert Megapixels(0.01).frame(Size(48, 64)).target == Size(87, 115)

@@ -9,6 +9,7 @@ import torch
 from places import ROOT, SAMPLE
 from stand_ins import write_seedvr2, write_stand_ins
 
+from op4ksr_core.geometry import LongSide
 from op4ksr_core.picture.read import read_picture
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
@@ -95,7 +96,7 @@ def test_through_the_frontend_equals_headless(embedded, frontend, server, name, 
     assert frontend.load(ROOT / "workflows" / f"{name}.json") == []
     frontend.set_widgets({"long_side": long_side, "size": long_side})
     shown = saved(server, frontend.run())
-    expected = embedded(read_picture(SAMPLE).rgb, long_side=long_side)
+    expected = embedded(read_picture(SAMPLE).rgb, LongSide(long_side))
     assert shown.shape == expected.shape and max(shown.shape[-2:]) == long_side
     assert float((shown - expected).abs().max()) * 255 <= 2
 

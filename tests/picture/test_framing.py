@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from op4ksr_core.errors import ImageError
-from op4ksr_core.geometry import Size, frame
+from op4ksr_core.geometry import Box, Size
 from op4ksr_core.picture.alpha import enlarge_alpha
 from op4ksr_core.picture.framing import FEATHER, cut, restore_region, set_into
 from op4ksr_core.picture.resample import lanczos
@@ -10,9 +10,9 @@ from op4ksr_core.picture.resample import lanczos
 
 def test_cut_and_set_into():
     x = torch.rand(1, 3, 30, 40)
-    found = frame(Size(30, 40), Size(90, 90), "crop")
+    found = Box(Size(90, 90), "crop").frame(Size(30, 40))
     assert torch.equal(cut(x, found), x[..., 5:35]) and set_into(x, found) is x
-    padded = frame(Size(30, 40), Size(60, 60), "pad")
+    padded = Box(Size(60, 60), "pad").frame(Size(30, 40))
     large = set_into(torch.ones(1, 1, 45, 60), padded)
     assert large.shape[-2:] == (60, 60)
     assert large[0, 0].sum(1).tolist() == [0.0] * 7 + [60.0] * 45 + [0.0] * 8

@@ -99,7 +99,7 @@ def test_the_transformer_earns_its_place(embedded, realsr, monkeypatch):
                 rows = []
                 for lr_path, hr_path in realsr[::8]:
                     hr = read_picture(hr_path).rgb
-                    made = embedded(read_picture(lr_path).rgb, settings=settings, target=Size(*hr.shape[-2:]))
+                    made = embedded(read_picture(lr_path).rgb, Size(*hr.shape[-2:]), settings)
                     rows.append((detail(made, hr), right(made, hr)))
                 found.append([sum(column) / len(rows) for column in zip(*rows, strict=True)])
         (sharp, true), (blurred, less) = found

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from op4ksr_core.errors import ImageError, SettingError
-from op4ksr_core.geometry import Frame, Size, Sizing
+from op4ksr_core.geometry import Frame, Scale, Size
 from op4ksr_core.picture.resample import lanczos, resize
 from op4ksr_core.pipeline.memory import MemoryPlan
 from op4ksr_core.pipeline.restoration import Request, plan, run, transform_latent, variants
@@ -63,7 +63,7 @@ def quiet(*_):
 
 
 def planned(host, source, settings=(BARE,), scale=4.0, **changes):
-    return plan(host, Request(Sizing(scale=scale).frame_of(source), settings, **changes))
+    return plan(host, Request(Scale(scale).frame(source), settings, **changes))
 
 
 def test_sizes_and_memory_are_planned_once_and_the_core_pads():

@@ -9,7 +9,7 @@ from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, put_lora
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import SettingError, WeightsError
-from op4ksr_core.geometry import Size
+from op4ksr_core.geometry import Scale, Size
 from op4ksr_core.model import diffusion
 from op4ksr_core.picture.read import Picture
 from op4ksr_core.picture.resample import resize
@@ -62,15 +62,15 @@ def test_osediff_is_what_diffusers_and_peft_make_of_its_file(osediff, converted)
     small = torch.rand(1, 3, 16, 32, generator=torch.Generator().manual_seed(1))
     wanted = by_diffusers(unet, vae, prompt_of(folder), resize(small, Size(64, 128)), 999).clamp(0, 1)
     upscaler = Upscaler.from_pretrained(folder, adapters=[converted], settings=BARE, device="cpu")
-    assert float((upscaler(small, 4) - wanted).abs().max()) < 1e-3
+    assert float((upscaler(small) - wanted).abs().max()) < 1e-3
     plain = Upscaler.from_pretrained(folder, settings=BARE, device="cpu")
-    assert float((plain(small, 4) - wanted).abs().mean()) > 1e-2  # the adapter matters
+    assert float((plain(small) - wanted).abs().mean()) > 1e-2  # the adapter matters
 
 
 def test_sizes_off_the_units_multiples_are_padded(osediff, converted):
     upscaler = Upscaler.from_pretrained(osediff[0], adapters=[converted], device="cpu")
     assert upscaler.settings == PRESETS["osediff"]
-    assert upscaler(torch.rand(2, 3, 9, 31), 3).shape == (2, 3, 27, 93)
+    assert upscaler(torch.rand(2, 3, 9, 31), Scale(3)).shape == (2, 3, 27, 93)
     assert upscaler.host.multiple_px == 64
 
 
@@ -78,9 +78,9 @@ def test_tiles_with_an_overlap_give_the_size_and_differ_little(osediff, converte
     upscaler = Upscaler.from_pretrained(osediff[0], adapters=[converted], device="cpu")
     small = torch.rand(1, 3, 160, 32)
     settings = replace(upscaler.settings, window=256, window_overlap=64)
-    whole, tiled = upscaler(small, 4), upscaler(small, 4, settings=settings)
+    whole, tiled = upscaler(small), upscaler(small, settings=settings)
     assert tiled.shape == (1, 3, 640, 128) and float((tiled - whole).abs().mean()) < 0.1
-    assert not torch.equal(tiled, upscaler(small, 4, settings=replace(settings, window_overlap=128)))
+    assert not torch.equal(tiled, upscaler(small, settings=replace(settings, window_overlap=128)))
     with pytest.raises(SettingError, match="share less than their side of 256 px, got an overlap of 256"):
         replace(settings, window_overlap=256)
 
@@ -102,8 +102,8 @@ def test_what_a_unet_cannot_do_is_refused(osediff, tmp_path, capsys):
 def test_the_posterior_is_sampled_by_its_seed(osediff):
     upscaler = Upscaler.from_pretrained(osediff[0], device="cpu")
     small = torch.rand(1, 3, 16, 16)
-    first, again = upscaler(small, 4), upscaler(small, 4)
-    other = upscaler(small, 4, settings=replace(upscaler.settings, posterior_seed=1))
+    first, again = upscaler(small), upscaler(small)
+    other = upscaler(small, settings=replace(upscaler.settings, posterior_seed=1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -120,7 +120,7 @@ def test_tvt_runs_its_own_autoencoder_and_five_levels(tmp_path):
         wanted = vae.decoder(vae.post_quant_conv(x0 / 0.18215)) * 0.5 + 0.5
     upscaler = Upscaler.from_pretrained(folder, settings=replace(BARE, timestep=1), device="cpu")
     assert upscaler.latent_factor == 4 and upscaler.host.multiple_px == 64
-    assert float((upscaler(small, 4) - wanted.clamp(0, 1)).abs().max()) < 1e-4
+    assert float((upscaler(small) - wanted.clamp(0, 1)).abs().max()) < 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +139,8 @@ def test_f2idiff_is_conditioned_by_the_picture(tmp_path, dino):
     upscaler = Upscaler.from_pretrained(folder, features=dino, settings=replace(BARE, timestep=999), device="cpu")
     a, b = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)
     assert upscaler.host.features_of(resize(a, Size(64, 64))).shape == (1, 37 * 37 + 1, 24)
-    both = upscaler(torch.cat([a, b]), 4)
-    assert torch.allclose(both[:1], upscaler(a, 4), atol=1e-4) and torch.allclose(both[1:], upscaler(b, 4), atol=1e-4)
+    both = upscaler(torch.cat([a, b]))
+    assert torch.allclose(both[:1], upscaler(a), atol=1e-4) and torch.allclose(both[1:], upscaler(b), atol=1e-4)
 
 
 def test_the_command_line_takes_each_family(osediff, converted, dino, tmp_path, capsys):
@@ -180,7 +180,7 @@ def test_the_base_that_predicts_v_is_refused(tmp_path, converted):
     folder = write_sd_folder(tmp_path / "v", make_unet(), make_sd_vae(), prediction="v_prediction")
     upscaler = Upscaler.from_pretrained(folder, adapters=[converted], settings=BARE, device="cpu")
     with pytest.raises(WeightsError, match="predicts v, as stable-diffusion-2-1"):
-        upscaler(torch.rand(1, 3, 16, 16), 4)
+        upscaler(torch.rand(1, 3, 16, 16))
 
 
 def test_a_damaged_config_is_named(tmp_path, osediff, capsys):
@@ -196,4 +196,4 @@ def test_another_width_of_dino_or_prompt_is_refused(tmp_path, osediff, dino):
     folder = write_sd_folder(tmp_path / "sd", make_unet(cross_attention_dim=40), make_sd_vae())
     upscaler = Upscaler.from_pretrained(folder, features=dino, settings=BARE, device="cpu")
     with pytest.raises(WeightsError, match="tokens 24 wide; the UNet reads 40"):
-        upscaler(torch.rand(1, 3, 16, 16), 4)
+        upscaler(torch.rand(1, 3, 16, 16))

@@ -8,14 +8,14 @@ from model_files import write_model, write_omgsr_adapters, write_prompt
 from torch import nn
 
 from op4ksr_core.errors import Cancelled, ImageError, MemoryPlanError, SettingError, WeightsError
-from op4ksr_core.geometry import Size, Sizing
+from op4ksr_core.geometry import Scale, Size
 from op4ksr_core.model import flow
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.picture.resample import crop, lanczos, pad_reflect, resize
 from op4ksr_core.pipeline import memory
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings
-from op4ksr_core.weights.loading import load_prompt
+from op4ksr_core.weights.prompt_files import load_prompt
 
 BARE = UpscaleSettings(fidelity=0.0)
 
@@ -72,7 +72,7 @@ def plain_diffusers(folder, image, scale=4.0, settings=BARE):
 )
 def test_equals_the_method_on_plain_diffusers(folder, upscaler, size, scale):
     image = torch.rand(2, 3, *size)
-    ours = upscaler(image, scale)
+    ours = upscaler(image, Scale(scale))
     assert ours.shape[-2:] == tuple(max(1, int(side * scale + 0.5)) for side in size)
     torch.testing.assert_close(ours, plain_diffusers(folder, image, scale), rtol=0, atol=2e-4)
 
@@ -80,7 +80,7 @@ def test_equals_the_method_on_plain_diffusers(folder, upscaler, size, scale):
 @pytest.mark.parametrize(("size", "scale"), [((1, 1), 4), ((7, 1), 3), ((40, 3), 1.7), ((1, 200), 4)])
 def test_a_side_below_8_px_is_enlarged_by_lanczos(upscaler, size, scale):
     image = torch.rand(1, 3, *size)
-    ours = upscaler(image, scale)
+    ours = upscaler(image, Scale(scale))
     torch.testing.assert_close(ours, lanczos(image, Size(*ours.shape[-2:])).clamp(0, 1))
     assert upscaler.host.vae.module is None and upscaler.host.transformer.module is None, "a model was loaded"
 
@@ -235,7 +235,7 @@ def test_cancel_within_a_block_and_go_on(upscaler, phase):
 
 
 def four_times(height, width):
-    return Sizing(scale=4).frame_of(Size(height, width))
+    return Scale(4).frame(Size(height, width))
 
 
 def _available(monkeypatch, available):
@@ -327,3 +327,8 @@ def test_cuda_agrees_with_the_cpu(folder):
     half = Upscaler.from_pretrained(folder, settings=BARE, device="cuda")
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half(image), cpu, rtol=0, atol=0.1)
+
+
+def test_a_target_that_is_none_is_an_error(embedded):
+    with pytest.raises(SettingError, match="got '4x'"):
+        embedded(torch.rand(1, 3, 8, 8), "4x")

@@ -29,7 +29,7 @@ def test_a_lattice_is_measured_and_texture_without_one_is_not():
     x = pictures(4, 128, 2)
     cell = torch.randn(TOKEN, TOKEN, generator=torch.Generator().manual_seed(0)).repeat(16, 16)
     assert abs(measuring.lattice_db(x)) < 3 and measuring.lattice_db(x + 0.02 * cell) > 15
-    assert measuring.psnr(x + 0.1, x) == pytest.approx(20, abs=0.01)
+    assert measuring.psnr_of_colour(x + 0.1, x) == pytest.approx(20, abs=0.01)
 
 
 def test_the_texture_loss_asks_for_energy_wherever_it_lies():

@@ -14,9 +14,10 @@ from op4ksr_core.geometry import Size
 from op4ksr_core.model.compensation import HighFrequencyCompensation
 from op4ksr_core.model.flow import image_ids
 from op4ksr_core.model.rope import RotaryEmbedding
+from op4ksr_core.picture.luma import FULL_RANGE
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.settings import RopeSettings
-from recipes.embedded import crops, detail, export, figures, loop, networks, norms, transformer
+from recipes.embedded import detail, export, figures, loop, networks, norms, transformer
 from recipes.embedded.muon import Muon, orthogonal
 from recipes.embedded.teacher import Graph, sharp_target
 
@@ -256,29 +257,13 @@ def test_a_new_network_is_about_nothing_and_average_lies_between(tmp_path):
         torch.testing.assert_close(value, torch.full_like(value, 0.3))
 
 
-def test_a_blend_of_a_network_with_half_of_itself_grows_stronger(tmp_path):
-    torch.manual_seed(0)
-    torch.save(detail.new_network().state_dict(), tmp_path / "a.pt")
-    lr, picture = torch.rand(8, 3, 12, 12), torch.rand(8, 3, 48, 48)
-    batch, seen = crops.Batch(lr, picture, picture, picture), []
-
-    def figures(module):
-        with torch.no_grad():
-            seen.append(float((detail.forward(module, lr, picture) - picture).abs().mean()))
-        return {"score": float(len(seen))}
-
-    parts = [(tmp_path / "a.pt", 1.0), (tmp_path / "a.pt", 0.5)]
-    detail.train_blend(tmp_path, "blend", 0.05, parts, lambda rng, count: batch, figures, torch.device("cpu"))
-    assert 1.1 < seen[-1] / seen[0] < 1.6
-
-
 def test_scaling_makes_brightness_stronger_and_leaves_flat_pictures_alone(tmp_path):
     network = detail.new_network()
     torch.save(network.state_dict(), tmp_path / "a.pt")
     detail.scale(tmp_path / "a.pt", tmp_path / "b.pt", 2.0, 1.0)
     scaled = detail.new_network(tmp_path / "b.pt")
     lr, picture = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64)
-    weights = torch.tensor(figures.LUMA)[None, :, None, None]
+    weights = torch.tensor(FULL_RANGE)[None, :, None, None]
     with torch.no_grad():
         before, after = network(lr, picture), scaled(lr, picture)
     luma, luma_after = (x.mul(weights).sum(1, keepdim=True) for x in (before, after))

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.train.degradation import apply, draw
+from op4ksr_core.train.degradation.apply import apply
+from op4ksr_core.train.degradation.draw import draw
 from recipes.embedded.bank import Bank, blobs, degraded_alike, recoloured
 from recipes.embedded.pictures import HELD_OUT, LEFT_OUT, LIGHT, Pictures, kind_of, many
 from recipes.pictures import PHOTOS, photo

@@ -10,20 +10,10 @@ import torch
 from PIL import Image
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.train.degradation import (
-    DEGRADATIONS,
-    EMBEDDED,
-    KERNELS,
-    OMGSR,
-    REAL_ESRGAN,
-    Step,
-    apply,
-    blur,
-    degrade,
-    draw,
-    jpeg,
-    sinc,
-)
+from op4ksr_core.train.degradation.apply import apply, blur, degrade
+from op4ksr_core.train.degradation.draw import Step, draw, sinc
+from op4ksr_core.train.degradation.jpeg import jpeg
+from op4ksr_core.train.degradation.presets import DEGRADATIONS, EMBEDDED, KERNELS, OMGSR, REAL_ESRGAN
 from recipes.scenes import render
 
 COUNT, SIDE = 3000, 256

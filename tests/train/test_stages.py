@@ -17,10 +17,12 @@ from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints
+from op4ksr_core.train.gan import adaptive_weight
 from op4ksr_core.train.losses.adversarial import PatchCritic
-from op4ksr_core.train.settings import PRESETS, LossWeights
-from op4ksr_core.train.stages import Prior, VaeStage
-from op4ksr_core.train.trainer import Trainer
+from op4ksr_core.train.presets import PRESETS
+from op4ksr_core.train.settings import LossWeights
+from op4ksr_core.train.strategies.prior import PriorStrategy
+from op4ksr_core.train.strategies.vae import VaeStrategy
 from op4ksr_core.weights.unet_sources import UNetSources, load_sd_vae, prediction_of
 
 
@@ -79,7 +81,7 @@ def test_a_vae_made_in_two_stages_is_what_tvt_runs(made, tmp_path):
     whole = checkpoints(second)[-1] / "vae"
     with pytest.raises(WeightsError):
         load_sd_vae(half)
-    vae, d4 = load_sd_vae(whole), VaeStage.load(vae_sources(made, half), settings_of("tvt-encoder")).vae
+    vae, d4 = load_sd_vae(whole), VaeStrategy.load(vae_sources(made, half), settings_of("tvt-encoder")).vae
     assert downscale_factor(vae) == 4 and list(vae.config.block_out_channels) == [32, 32, 32]
     for name, value in d4.decoder.state_dict().items():
         torch.testing.assert_close(vae.decoder.state_dict()[name], value)
@@ -89,23 +91,17 @@ def test_a_vae_made_in_two_stages_is_what_tvt_runs(made, tmp_path):
 
 
 def test_the_decoder_stage_sees_latents_of_the_8x_encoder(made):
-    model = VaeStage.load(vae_sources(made), settings_of("tvt-decoder"))
-    z, _, picture = model(torch.rand(1, 3, 64, 64), Size(64, 64))
-    assert z.shape == (1, 4, 16, 16) and picture.shape == (1, 3, 64, 64)
+    model = VaeStrategy.load(vae_sources(made), settings_of("tvt-decoder"))
+    made_of = model(torch.rand(1, 3, 64, 64), Size(64, 64))
+    assert made_of.z.shape == (1, 4, 16, 16) and made_of.picture.shape == (1, 3, 64, 64)
     names = model.trainable()
     assert names and all(name.startswith(("vae.decoder.", "vae.post_quant_conv.")) for name in names)
 
 
-def test_the_adaptive_weight_makes_both_losses_pull_alike(made, tmp_path):
-    settings = settings_of("tvt-decoder")
-    trainer = Trainer(settings, vae_sources(made), [made / "photos"], tmp_path / "run", cpu=True)
-    try:
-        last = trainer.model.last_layer
-        losses = {"l1": (3 * last).sum(), "adversarial": (0.01 * last).sum()}
-        weight = trainer._adaptive(losses, {"l1": 2.0, "adversarial": 0.5})
-        assert float(weight) == pytest.approx(600, rel=0.01) and not weight.requires_grad
-    finally:
-        trainer.close()
+def test_the_adaptive_weight_makes_both_losses_pull_alike(made):
+    last = VaeStrategy.load(vae_sources(made), settings_of("tvt-decoder")).last_layer
+    weight = adaptive_weight(2 * (3 * last).sum(), (0.01 * last).sum(), last)
+    assert float(weight) == pytest.approx(600, rel=0.01) and not weight.requires_grad
 
 
 def test_the_prior_is_what_f2idiff_starts_from(made, tmp_path):
@@ -121,7 +117,7 @@ def test_the_prior_is_what_f2idiff_starts_from(made, tmp_path):
 def test_a_share_of_the_conditions_is_dropped(made, tmp_path):
     seen = []
     for share in (0.0, 1.0):
-        model = Prior.load(prior_sources(made), settings_of("f2idiff-prior", drop_condition=share))
+        model = PriorStrategy.load(prior_sources(made), settings_of("f2idiff-prior", drop_condition=share))
         model.transformer.register_forward_pre_hook(
             lambda _, args, kwargs: seen.append(kwargs["encoder_hidden_states"]), with_kwargs=True
         )
@@ -151,9 +147,9 @@ def test_what_does_not_fit_a_stage_is_refused(made, tmp_path):
         replace(PRESETS["osediff"], gan_adaptive=True)
     with pytest.raises(WeightsError, match="compresses 4x; the decoder stage starts from an 8x VAE"):
         write_sd_folder(tmp_path / "d4", make_unet(), make_d4())
-        VaeStage.load(UNetSources.find(tmp_path / "d4", conditioned=False), settings_of("tvt-decoder"))
+        VaeStrategy.load(UNetSources.find(tmp_path / "d4", conditioned=False), settings_of("tvt-decoder"))
     with pytest.raises(WeightsError, match="starts from a checkpoint of the decoder stage"):
-        VaeStage.load(vae_sources(made), settings_of("tvt-encoder"))
+        VaeStrategy.load(vae_sources(made), settings_of("tvt-encoder"))
     train(settings_of("tvt-decoder", steps=1), vae_sources(made), made, tmp_path / "half")
     half = checkpoints(tmp_path / "half")[-1] / "vae"
     state = load_file(half / "diffusion_pytorch_model.safetensors")
@@ -161,13 +157,13 @@ def test_what_does_not_fit_a_stage_is_refused(made, tmp_path):
         kept = {key: value for key, value in state.items() if key != lost}
         save_file(kept, half / "diffusion_pytorch_model.safetensors")
         with pytest.raises(WeightsError, match=f"1 missing: {lost}"):
-            VaeStage.load(vae_sources(made, half), settings_of("tvt-encoder"))
+            VaeStrategy.load(vae_sources(made, half), settings_of("tvt-encoder"))
     shutil.copytree(made / "described", tmp_path / "pickled")
     (tmp_path / "pickled" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"weights")
     with pytest.raises(WeightsError, match="is a pickle"):
-        Prior.load(UNetSources.find(tmp_path / "pickled", features=made / "dino"), settings_of("f2idiff-prior"))
+        PriorStrategy.load(UNetSources.find(tmp_path / "pickled", features=made / "dino"), settings_of("f2idiff-prior"))
     with pytest.raises(WeightsError, match="name its transformers folder with --dino"):
-        Prior.load(UNetSources.find(made / "sd", conditioned=False), settings_of("f2idiff-prior"))
+        PriorStrategy.load(UNetSources.find(made / "sd", conditioned=False), settings_of("f2idiff-prior"))
 
 
 def test_the_command_needs_no_prompt_for_a_vae(made, tmp_path, capsys):

@@ -8,8 +8,8 @@ import torch
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.train.memory import kept_for_backward, largest_crop, meta_model, plan_training
-from op4ksr_core.train.onestep import OneStep
-from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.train.presets import PRESETS
+from op4ksr_core.train.strategies.flow import FlowStrategy
 from op4ksr_core.weights.sources import Sources
 
 SETTINGS = replace(PRESETS["embedded"], per_device=1, crop=128)
@@ -17,7 +17,7 @@ SETTINGS = replace(PRESETS["embedded"], per_device=1, crop=128)
 
 @pytest.fixture(scope="module")
 def real():
-    return OneStep.load(Sources.find(EMBEDDED), SETTINGS)
+    return FlowStrategy.load(Sources.find(EMBEDDED), SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_what_is_counted_is_what_autograd_keeps(real):
 
 
 def test_checkpointing_really_keeps_less(real):
-    sparing = OneStep.load(Sources.find(EMBEDDED), replace(SETTINGS, checkpointing=True))
+    sparing = FlowStrategy.load(Sources.find(EMBEDDED), replace(SETTINGS, checkpointing=True))
     assert really_kept(sparing) < 0.3 * really_kept(real)
 
 

@@ -16,9 +16,10 @@ from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
 from op4ksr_core.train.checkpoint import checkpoints
-from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.train.presets import PRESETS
+from op4ksr_core.train.strategies.protocol import Restored
+from op4ksr_core.train.strategies.unet import UNetStrategy
 from op4ksr_core.train.trainer import Trainer
-from op4ksr_core.train.unet_step import UNetOneStep
 from op4ksr_core.weights.unet_sources import UNetSources
 
 
@@ -86,10 +87,10 @@ def test_what_was_trained_is_what_the_upscaler_runs(made, tmp_path):
     trainer = Trainer(again, sources_of("osediff", made), [made / "photos"], tmp_path / "run", cpu=True)
     try:
         with torch.no_grad():
-            wanted = trainer.model(small, Size(64, 64))[2].clamp(0, 1)
+            wanted = trainer.learner.model(small, Size(64, 64))[2].clamp(0, 1)
     finally:
         trainer.close()
-    assert float((upscaler(small, 4) - wanted).abs().max()) < 1e-3
+    assert float((upscaler(small) - wanted).abs().max()) < 1e-3
 
 
 def test_captions_condition_each_picture(made, tmp_path, photo):
@@ -105,26 +106,27 @@ def test_captions_condition_each_picture(made, tmp_path, photo):
         own = [(int(round(float(trainer.data[n]["prompt"].mean()))), trainer.data._path(n).stem) for n in range(2)]
         assert sorted(own) == [(0, "0"), (1, "1")]
         trainer.run()
-        assert trainer.model.condition.shape == (2, 7, 24)
+        batch = next(iter(trainer.loader))
+        assert trainer.learner.model(*trainer.learner.model.inputs(batch)).condition.shape == (2, 7, 24)
     finally:
         trainer.close()
 
 
 def test_the_prior_has_its_own_first_layer_back(made):
-    model = UNetOneStep.load(sources_of("osediff", made), settings_of("osediff", made))
+    model = UNetStrategy.load(sources_of("osediff", made), settings_of("osediff", made))
     first = model.transformer.conv_in.base_layer.weight
     with torch.no_grad():
         first += 1
-    with model.wearing(None):
+    with model.distillation.active(None):
         assert torch.equal(first, model.first_layer["weight"]) and not first.requires_grad
     assert torch.allclose(first, model.first_layer["weight"] + 1) and first.requires_grad
 
 
 def test_vsd_quadrants_are_the_mean_of_the_four(made):
-    model = UNetOneStep.load(sources_of("osediff", made), settings_of("osediff", made, vsd_quadrants=True))
-    model.condition = model.prompt
+    model = UNetStrategy.load(sources_of("osediff", made), settings_of("osediff", made, vsd_quadrants=True))
     z = torch.randn(1, 4, 16, 16, requires_grad=True)
-    loss = model.distillation_loss(z, torch.tensor([3]))
+    restored = Restored(z, z, torch.rand(1, 3, 64, 64), model.prompt)
+    loss = model.distillation.loss(restored, torch.tensor([3]))
     loss.backward()
     assert float(loss.detach()) > 0 and all(
         float(z.grad[..., i : i + 8, j : j + 8].abs().sum()) > 0 for i in (0, 8) for j in (0, 8)
@@ -140,8 +142,3 @@ def test_the_command_trains_a_unet(made, tmp_path, capsys):
     words[3] = str(tmp_path / "other")
     assert cli.main(words) == 2 and "crop is a multiple of 64 px" in capsys.readouterr().err
     assert cli.main([*words[:-2], "--plan", "24"]) == 0 and "none for Stable Diffusion" in capsys.readouterr().out
-
-
-def test_ranges_of_vsd_are_checked():
-    with pytest.raises(SettingError, match="vsd_range is two shares"):
-        replace(PRESETS["osediff"], vsd_range=(0.9, 0.1))

@@ -10,7 +10,7 @@ from model_files import write_model, write_omgsr_adapters
 from safetensors.torch import load_file, save_file
 
 from op4ksr_core.errors import Op4ksrError, WeightsError
-from op4ksr_core.weights import loading
+from op4ksr_core.weights import loading, prompt_files
 from op4ksr_core.weights.adapters import find_adapters
 from op4ksr_core.weights.files import find_weights
 
@@ -65,7 +65,7 @@ def test_values_that_are_no_numbers(adapters, tmp_path):
         tmp_path / "p.safetensors",
     )
     with pytest.raises(WeightsError, match="prompt_embeds holds values that are not finite"):
-        loading.load_prompt(tmp_path / "p.safetensors")
+        prompt_files.load_prompt(tmp_path / "p.safetensors")
 
 
 @pytest.mark.parametrize(

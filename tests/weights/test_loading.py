@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from op4ksr_core.errors import SettingError, WeightsError
 from op4ksr_core.model.vae import decode, encode, finish_vae, is_f16
-from op4ksr_core.weights import adapters, loading
+from op4ksr_core.weights import adapters, configs, loading, prompt_files
 from op4ksr_core.weights import key_layouts as layouts
 
 
@@ -53,10 +53,10 @@ def test_a_single_file(tmp_path, transformer, layout):
 
 
 def test_the_shapes_tell_the_config(transformer):
-    config = loading.transformer_config({k: tuple(v.shape) for k, v in transformer.state_dict().items()})
+    config = configs.transformer_config({k: tuple(v.shape) for k, v in transformer.state_dict().items()})
     assert all(transformer.config[k] == v for k, v in config.items())
     plain = make_transformer(guidance_embeds=False, num_attention_heads=2)
-    config = loading.transformer_config({k: tuple(v.shape) for k, v in plain.state_dict().items()})
+    config = configs.transformer_config({k: tuple(v.shape) for k, v in plain.state_dict().items()})
     assert all(plain.config[k] == v for k, v in config.items())
 
 
@@ -161,11 +161,11 @@ def test_vae_single_file(tmp_path, layout):
 
 
 def test_prompt_file(tmp_path):
-    sequence, pooled = loading.load_prompt(write_prompt(tmp_path / "prompt.safetensors"))
+    sequence, pooled = prompt_files.load_prompt(write_prompt(tmp_path / "prompt.safetensors"))
     assert sequence.shape == (1, 5, 24) and pooled.shape == (1, 20)
     save_file({"t5": torch.zeros(1, 2, 3)}, tmp_path / "wrong.safetensors")
     with pytest.raises(WeightsError, match="prompt_embeds"):
-        loading.load_prompt(tmp_path / "wrong.safetensors")
+        prompt_files.load_prompt(tmp_path / "wrong.safetensors")
 
 
 def test_adapters_equal_peft(tmp_path):

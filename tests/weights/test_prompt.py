@@ -6,8 +6,8 @@ import torch
 from op4ksr_core.app import cli
 from op4ksr_core.errors import WeightsError
 from op4ksr_core.settings import POSITIVE_PROMPT
-from op4ksr_core.weights.loading import load_prompt, load_tokens
 from op4ksr_core.weights.prompt import embed_prompt
+from op4ksr_core.weights.prompt_files import load_prompt, load_tokens
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from op4ksr_core.app import cli
 from op4ksr_core.errors import WeightsError
 from op4ksr_core.weights import key_layouts, lora_keys
 from op4ksr_core.weights.adapters import Adapter, checked_adapter, find_adapters, merge_adapter
+from op4ksr_core.weights.configs import header_shapes
 from op4ksr_core.weights.files import find_model
-from op4ksr_core.weights.loading import header_shapes, load_transformer
+from op4ksr_core.weights.loading import load_transformer
 
 BFL_MODULES = (
     "double_blocks.0.img_attn.qkv", "double_blocks.0.txt_mlp.2", "single_blocks.0.linear1",

@@ -11,9 +11,9 @@ from unet_models import UNET
 
 from op4ksr_core.errors import Op4ksrError, WeightsError
 from op4ksr_core.train.checkpoint import load_checkpoint
-from op4ksr_core.train.settings import PRESETS
+from op4ksr_core.train.presets import PRESETS
 from op4ksr_core.weights.adapters import checked_adapter
-from op4ksr_core.weights.loading import strided_by, vae_config
+from op4ksr_core.weights.configs import strided_by, vae_config
 from op4ksr_core.weights.unet_sources import UNetSources
 
 pytestmark = pytest.mark.slow

@@ -1,6 +1,6 @@
 """L_vae, OMGSR's latent representation refinement (arXiv 2508.08227)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...picture.precision import at_least_single
@@ -14,14 +14,3 @@ def latent_refinement_loss(z_lr: Tensor, z_hr: Tensor, noise: Tensor, sigma: flo
     """
     state = (1 - sigma) * z_hr.detach() + sigma * noise
     return F.mse_loss(at_least_single(z_lr), at_least_single(state))
-
-
-class LatentRefinementLoss(nn.Module):
-    """`latent_refinement_loss` at one sigma."""
-
-    def __init__(self, sigma: float):
-        super().__init__()
-        self.sigma = sigma
-
-    def forward(self, z_lr: Tensor, z_hr: Tensor, noise: Tensor) -> Tensor:
-        return latent_refinement_loss(z_lr, z_hr, noise, self.sigma)

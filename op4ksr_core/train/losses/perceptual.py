@@ -7,23 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import SettingError
 from ...picture.precision import at_least_single
+from ...picture.tiles import even_starts
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 """(B, 3, h, w) and the same in [-1, 1] -> a distance per picture, any shape that begins with B."""
-
-
-def window_starts(length: int, window: int, overlap: int) -> list[int]:
-    """Where windows begin so that all of `length` is covered; the last one ends at the border. Raises SettingError."""
-    if window < 1 or not 0 <= overlap < window:
-        raise SettingError(
-            f"Windows overlap by less than their side, got a window of {window} and overlap {overlap} px."
-        )
-    if length <= window:
-        return [0]
-    count = -(-(length - overlap) // (window - overlap))
-    return [round(n * (length - window) / (count - 1)) for n in range(count)]
 
 
 def windowed_distance(
@@ -42,7 +30,7 @@ def windowed_distance(
     """
     a, b = (at_least_single(x) * 2 - 1 for x in (prediction_bchw, target_bchw.detach()))
     height, width = a.shape[-2:]
-    places = [(t, x) for t in window_starts(height, window, overlap) for x in window_starts(width, window, overlap)]
+    places = [(t, x) for t in even_starts(height, window, overlap) for x in even_starts(width, window, overlap)]
     if 0 < draw < len(places):
         places = random.Random(seed).sample(places, draw)
     parts = []

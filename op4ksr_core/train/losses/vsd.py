@@ -4,17 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...model.flow import clean_latent
 from ...picture.precision import at_least_single
 
 
 def guided(conditional: Tensor, unconditional: Tensor, scale: float = 7.5) -> Tensor:
     """Classifier-free guidance: unconditional + scale * (conditional - unconditional)."""
     return unconditional + scale * (conditional - unconditional)
-
-
-def clean_latent(z_sigma: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
-    """The flow's estimate of z_HR: z_sigma - sigma * v; sigma is (B,)."""
-    return z_sigma - sigma.view(-1, 1, 1, 1) * velocity
 
 
 def vsd_loss(z: Tensor, clean_fixed: Tensor, clean_updated: Tensor) -> Tensor:

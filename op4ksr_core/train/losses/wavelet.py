@@ -2,7 +2,7 @@
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ...picture.precision import at_least_single
@@ -24,14 +24,3 @@ def wavelet_loss(prediction_bchw: Tensor, target_bchw: Tensor, levels: int = 2, 
         (low_p, high_p), (low_t, high_t) = haar(low_p), haar(low_t)
         total = total + F.huber_loss(high_p, high_t, delta=delta) / delta * 0.5**level
     return total
-
-
-class WaveletLoss(nn.Module):
-    """`wavelet_loss` with its settings."""
-
-    def __init__(self, levels: int = 2, delta: float = 0.02):
-        super().__init__()
-        self.levels, self.delta = levels, delta
-
-    def forward(self, prediction_bchw: Tensor, target_bchw: Tensor) -> Tensor:
-        return wavelet_loss(prediction_bchw, target_bchw, self.levels, self.delta)

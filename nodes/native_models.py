@@ -1,22 +1,20 @@
-"""Surgery on ComfyUI's MODEL and VAE. Nothing here touches the object that came in."""
+"""Files of diffusers' layout as ComfyUI's own MODEL and VAE, also of widths that its detection does not know."""
 
-import copy
 from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_management
-import comfy.model_sampling
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor, nn
 
-from ..op4ksr_core.errors import ImageError, SettingError, WeightsError
-from ..op4ksr_core.model.rope import RotaryEmbedding
-from ..op4ksr_core.model.vae import NoMiddle, sub_pixel_head
+from ..op4ksr_core.errors import WeightsError
+from ..op4ksr_core.model.vae import NoMiddle
 from ..op4ksr_core.paths import EMBEDDED
 from ..op4ksr_core.settings import RopeSettings
+from ..op4ksr_core.weights.configs import FLUX_VAE, strided_by, transformer_config, vae_config
 from ..op4ksr_core.weights.files import find_weights
 from ..op4ksr_core.weights.key_layouts import (
     is_bfl_transformer,
@@ -26,131 +24,9 @@ from ..op4ksr_core.weights.key_layouts import (
     vae_to_diffusers,
     vae_to_ldm,
 )
-from ..op4ksr_core.weights.loading import FLUX_VAE, strided_by, transformer_config, vae_config
 from . import versions
-from .memory import vae_bytes
-
-
-class PositionEmbedding(nn.Module):
-    """ComfyUI's FLUX position embedder with the core's RoPE: ids (B, N, 3) -> (B, 1, N, D/2, 2, 2), float32."""
-
-    def __init__(self, settings: RopeSettings, axes_dim: list[int]):
-        super().__init__()
-        self.rotary = RotaryEmbedding(settings, axes_dim)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        cos, sin = (part[:, ::2] for part in self.rotary(ids[0]))
-        matrices = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
-        return matrices[None, None].expand(ids.shape[0], -1, -1, -1, -1, -1)
-
-
-def rope_of(model: ModelPatcher) -> tuple[RopeSettings, list[int]]:
-    """How this MODEL places its tokens, and the channels of each axis. Raises SettingError if it is not a FLUX one."""
-    try:
-        embedder = model.get_model_object("diffusion_model.pe_embedder")
-        if isinstance(embedder, PositionEmbedding):
-            return embedder.rotary.settings, list(embedder.rotary.axes_dim)
-        return RopeSettings(float(embedder.theta)), list(embedder.axes_dim)
-    except AttributeError as error:
-        raise SettingError(f"RoPE theta works on FLUX models; this MODEL is {type(model.model).__name__}.") from error
-
-
-def with_rope(model: ModelPatcher, settings: RopeSettings) -> ModelPatcher:
-    """A clone whose tokens are placed by `settings`. Raises SettingError if the MODEL is not a FLUX transformer."""
-    _, axes = rope_of(model)
-    patched = model.clone()
-    patched.add_object_patch("diffusion_model.pe_embedder", PositionEmbedding(settings, axes))
-    return patched
-
-
-def is_unet(model: ModelPatcher) -> bool:
-    """Whether the MODEL is a diffusion UNet that predicts noise or v, which takes its step at a timestep of 1000."""
-    sampling, config = model.get_model_object("model_sampling"), model.model.model_config.unet_config
-    return isinstance(sampling, comfy.model_sampling.EPS) and hasattr(sampling, "sigmas") and "channel_mult" in config
-
-
-def check_flow(model: ModelPatcher) -> None:
-    """Raises SettingError unless the MODEL predicts a flow's velocity."""
-    sampling = model.get_model_object("model_sampling")
-    if not isinstance(sampling, comfy.model_sampling.CONST):
-        raise SettingError(
-            f"The mid-timestep step needs a flow model (FLUX); this MODEL is {type(model.model).__name__} "
-            f"with {type(sampling).__name__}."
-        )
-
-
-def check_vae(vae: VAE, factor: int | None = None) -> None:
-    """Raises SettingError unless this is a picture autoencoder of FLUX's kind, compressing `factor` times if given."""
-    vae.throw_exception_if_invalid()
-    stage = vae.first_stage_model
-    if not (hasattr(stage, "encoder") and hasattr(stage.encoder, "down") and isinstance(vae.downscale_ratio, int)):
-        raise SettingError(f"This node needs a FLUX VAE; this one is {type(stage).__name__}.")
-    if factor is not None and vae.downscale_ratio != factor:
-        remedy = {
-            16: "For UltraFlux and OP4KSR put the F16 VAE node before it; for OMGSR choose its preset, "
-            "or vae_factor 8.",
-            8: "Choose another preset than omgsr, osediff and f2idiff, or vae_factor 16.",
-        }.get(factor, "TVT wants its own VAE-D4, from Load diffusers folder; or choose another preset or vae_factor.")
-        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times; {factor} is wanted. {remedy}")
-
-
-def check_latent(model: ModelPatcher, samples: Tensor) -> None:
-    """Raises ImageError where the latent has not the MODEL's channels."""
-    wanted = model.model.latent_format.latent_channels
-    if samples.ndim != 4 or samples.shape[1] != wanted or 0 in samples.shape:
-        raise ImageError(
-            f"The LATENT is {list(samples.shape)}; this MODEL wants (batch, {wanted}, height, width), none of them 0. "
-            "Encode with the VAE that belongs to the MODEL."
-        )
-
-
-def check_conditioning(model: ModelPatcher, conditioning: list) -> None:
-    """Raises SettingError where a text embedding has not the width that the MODEL reads."""
-    config = model.model.model_config.unet_config
-    for sequence, extra in conditioning:
-        pooled = extra.get("pooled_output")
-        found = (sequence.shape[-1], None if pooled is None else pooled.shape[-1])
-        width = config.get("context_in_dim") or config.get("context_dim") or found[0]
-        wanted = (width, config.get("vec_in_dim", found[1]))
-        if found != wanted:
-            raise SettingError(
-                f"The CONDITIONING has widths {found[0]} and {found[1]} (sequence, pooled); this MODEL reads "
-                f"{wanted[0]} and {wanted[1]}. Use the text encoders, or the fixed prompt, that belong to the MODEL."
-            )
-
-
-def transformer_blocks(model: ModelPatcher) -> list[nn.Module]:
-    """The blocks of the MODEL's transformer, whatever its kind: what progress counts and cancelling waits for."""
-    children = model.get_model_object("diffusion_model").children()
-    return [block for child in children if isinstance(child, nn.ModuleList) for block in child]
-
-
-def to_f16(vae: VAE, head: str) -> VAE:
-    """A copy of a FLUX-shaped VAE at 16x: strided conv_in, sub-pixel head, ratios and memory estimates to match.
-
-    Patches (adapters) go along.
-    """
-    check_vae(vae)
-    if vae.downscale_ratio != 8:
-        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times already; F16 is made from an F8 VAE.")
-    stage = versions.own_copy(vae.patcher)
-    stage.encoder.conv_in.stride = (2, 2)
-    stage.decoder.conv_out = sub_pixel_head(stage.decoder.conv_out, head)
-    out = copy.copy(vae)
-    out.first_stage_model = stage
-    out.patcher = versions.new_patcher(stage, vae.patcher)
-    out.patcher.patches = {key: list(patches) for key, patches in vae.patcher.patches.items()}
-    out.patcher.patches_uuid = vae.patcher.patches_uuid
-    factor = out.downscale_ratio = out.upscale_ratio = 2 * vae.downscale_ratio
-    _tell_memory(out, factor)
-    return out
-
-
-def _tell_memory(vae: VAE, factor: int) -> None:
-    """ComfyUI's estimates count an attention in slices and twice the copies; ours are what one whole pass holds."""
-    stage = vae.first_stage_model
-    vae.memory_used_encode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3], dtype, factor, False)
-    vae.memory_used_decode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3] * factor**2, dtype, factor, True)
+from .f16 import tell_memory, to_f16
+from .rope_patch import with_rope
 
 
 def load_embedded() -> tuple[ModelPatcher, list, VAE]:
@@ -275,7 +151,7 @@ def _small_autoencoder(state: dict[str, Tensor], config: dict) -> VAE:
             half.mid.block_1 = half.mid.block_2 = half.mid.attn_1 = NoMiddle()
     vae.latent_channels = latent
     vae.downscale_ratio = vae.upscale_ratio = 2 ** (len(widths) - 1)
-    _tell_memory(vae, vae.downscale_ratio)
+    tell_memory(vae, vae.downscale_ratio)
     return vae
 
 

@@ -5,10 +5,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
-from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, plan_target, target_size
+from ..op4ksr_core.geometry import LATENT_FACTOR, LongSide, Scale, Size, SizePlan, plan_target
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.pipeline.restoration import compensate_picture, decode_picture, encode_picture, transform_latent
 from ..op4ksr_core.settings import ColourFix, RopeSettings, UpscaleSettings, check_range
+from .checks import check_vae
 from .comfy_host import ComfyHost, MidTimestep
 from .convert import to_bchw, to_image
 from .inputs import (
@@ -30,7 +31,6 @@ from .inputs import (
 from .memory import preflight, transformer_phase, vae_phase
 from .progress import make_report
 from .schema import node_schema
-from .surgery import check_vae
 
 
 def rope_for(theta: float) -> RopeSettings | None:
@@ -112,8 +112,8 @@ class F16Encode(io.ComfyNode):
         check_vae(vae, int(vae_factor))
         lr = to_bchw(image).clamp(0, 1)
         source = Size(*lr.shape[-2:])
-        target = target_size(source, None if long_side else scale, long_side or None)
-        plan = plan_target(source, target, host.multiple_px, host.latent_factor)
+        target = LongSide(long_side) if long_side else Scale(scale)
+        plan = plan_target(source, target.frame(source).target, host.multiple_px, host.latent_factor)
         preflight(str(plan), vae.device, {"encode": vae_phase(vae, plan.padded.pixels, decoder=False)})
         samples = encode_picture(host, lr, plan, UpscaleSettings(), make_report())
         return io.NodeOutput({"samples": samples, "op4ksr_plan": plan, "op4ksr_reference": lr})

@@ -11,11 +11,11 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
-from ..op4ksr_core.geometry import Size, Sizing
+from ..op4ksr_core.geometry import FITS, LATENT_FACTOR, Box, Fit, LongSide, Megapixels, Scale, ShortSide, Size, Target
 from ..op4ksr_core.lattice.inspector import inspect_made, worst
 from ..op4ksr_core.lattice.report import in_a_few_words, mesh_map
 from ..op4ksr_core.picture.framing import set_into
-from ..op4ksr_core.pipeline.framed import Framed
+from ..op4ksr_core.pipeline.composite import Framed
 from ..op4ksr_core.pipeline.memory import GB
 from ..op4ksr_core.pipeline.restoration import Plan, run
 from ..op4ksr_core.settings import (
@@ -28,6 +28,7 @@ from ..op4ksr_core.settings import (
     find_preset,
     with_strength,
 )
+from .checks import is_unet
 from .comfy_host import ComfyHost, plan_pictures
 from .convert import to_bchw, to_image
 from .inputs import (
@@ -49,8 +50,7 @@ from .masks import alpha_of, is_placeholder, region_of
 from .memory import collecting
 from .progress import Phases
 from .schema import node_schema
-from .surgery import is_unet
-from .upscale import rope_for
+from .step_nodes import rope_for
 from .versions import tell_node
 
 log = logging.getLogger("op4ksr")
@@ -85,14 +85,14 @@ def upscaled(
     image: Tensor,
     mask: Tensor | None,
     region: Tensor | None,
-    sizing: Sizing,
+    target: Target,
     settings: UpscaleSettings,
-    factor: int,
+    latent_factor: int,
     inspected: bool = True,
 ) -> io.NodeOutput:
     """IMAGE and what goes with it -> the four outputs, with a line under the node before and after."""
     pictures = to_bchw(image).clamp(0, 1)
-    plan = plan_pictures(host, pictures, sizing, [settings], factor)
+    plan = plan_pictures(host, pictures, target, [settings], latent_factor)
     alpha, region = alpha_of(image, mask), region_of(image, region)
     phases = Phases(() if settings.compensation else ("compensate",))
     device, started = comfy.model_management.get_torch_device(), time.perf_counter()
@@ -144,10 +144,10 @@ def _check(made: Framed) -> tuple[str, Tensor]:
     return f"{in_a_few_words(one)} ({basis})", set_into(maps[:, None], made.frame)[:, 0]
 
 
-SIZE_MODES = ("long side", "short side", "scale", "megapixels", "fit", "crop", "pad")
+SIZE_MODES = ("long side", "short side", "scale", "megapixels", *FITS)
 
 
-def sizing_of(mode: str, size: float, width: int, height: int, like: Tensor | None) -> Sizing:
+def target_of(mode: str, size: float, width: int, height: int, like: Tensor | None) -> Target:
     """What the node's size inputs ask for; another picture's size goes before the numbers. Raises SettingError."""
     if mode not in SIZE_MODES:
         raise SettingError(f"size_mode must be one of {', '.join(SIZE_MODES)}, got {mode!r}.")
@@ -158,20 +158,20 @@ def sizing_of(mode: str, size: float, width: int, height: int, like: Tensor | No
         if mode == "scale":
             raise SettingError("size_like gives a size in px: choose another size_mode than scale, or disconnect it.")
         size = {"long side": max(height, width), "short side": min(height, width)}.get(mode, height * width / 1e6)
-    if mode in ("fit", "crop", "pad"):
+    if mode in FITS:
         if width < 1 or height < 1:
             raise SettingError(
                 f"size_mode {mode} wants width and height (advanced settings), got {width}x{height}. "
                 "Or connect a picture to size_like."
             )
-        return Sizing(exact=Size(height, width), fit=mode)
+        return Box(Size(height, width), cast(Fit, mode))
     if mode == "scale":
-        return Sizing(scale=size)
+        return Scale(size)
     if mode == "megapixels":
-        return Sizing(megapixels=size)
+        return Megapixels(size)
     if size != round(size):
         raise SettingError(f"A {mode} is a whole number of px, got {size:g}.")
-    return Sizing(long_side=round(size)) if mode == "long side" else Sizing(short_side=round(size))
+    return LongSide(round(size)) if mode == "long side" else ShortSide(round(size))
 
 
 def usual_preset(model, vae) -> str:
@@ -310,10 +310,10 @@ class UpscaleTo4K(io.ComfyNode):
             settings = replace(settings, colour=cast(ColourFix, colour))
         if preset == "embedded" and model is not None:
             settings = replace(settings, rope=None)  # as the connected MODEL has it
-        sizing = sizing_of(size_mode, size, width, height, size_like)
+        target = target_of(size_mode, size, width, height, size_like)
         host = ComfyHost.find(model, conditioning, vae)
-        factor = PRESET_FACTORS.get(preset, 16)
-        return upscaled(host, image, mask, strength_mask, sizing, settings, factor, lattice_check)
+        latent_factor = PRESET_FACTORS.get(preset, LATENT_FACTOR)
+        return upscaled(host, image, mask, strength_mask, target, settings, latent_factor, lattice_check)
 
 
 class UpscaleAllSettings(io.ComfyNode):
@@ -380,5 +380,5 @@ class UpscaleAllSettings(io.ComfyNode):
         host = ComfyHost.find(model, conditioning, vae)
         settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, None, colour, fidelity, compensation)
         settings = replace(settings, rope=rope_for(theta), window=window)
-        sizing = Sizing(long_side=long_side) if long_side else Sizing(scale=scale)
-        return upscaled(host, image, mask, strength_mask, sizing, settings, int(vae_factor))
+        target = LongSide(long_side) if long_side else Scale(scale)
+        return upscaled(host, image, mask, strength_mask, target, settings, int(vae_factor))

@@ -1,0 +1,41 @@
+"""A FLUX VAE at 16x, and how much memory a VAE takes."""
+
+import copy
+
+from comfy.sd import VAE
+
+from ..op4ksr_core.errors import SettingError
+from ..op4ksr_core.model.vae import sub_pixel_head
+from . import versions
+from .checks import check_vae
+from .memory import vae_bytes
+
+
+def to_f16(vae: VAE, head: str) -> VAE:
+    """A copy of a FLUX-shaped VAE at 16x: strided conv_in, sub-pixel head, ratios and memory estimates to match.
+
+    Patches (adapters) go along.
+    """
+    check_vae(vae)
+    if vae.downscale_ratio != 8:
+        raise SettingError(f"This VAE compresses {vae.downscale_ratio} times already; F16 is made from an F8 VAE.")
+    stage = versions.own_copy(vae.patcher)
+    stage.encoder.conv_in.stride = (2, 2)
+    stage.decoder.conv_out = sub_pixel_head(stage.decoder.conv_out, head)
+    out = copy.copy(vae)
+    out.first_stage_model = stage
+    out.patcher = versions.new_patcher(stage, vae.patcher)
+    out.patcher.patches = {key: list(patches) for key, patches in vae.patcher.patches.items()}
+    out.patcher.patches_uuid = vae.patcher.patches_uuid
+    out.downscale_ratio = out.upscale_ratio = 2 * vae.downscale_ratio
+    tell_memory(out, out.downscale_ratio)
+    return out
+
+
+def tell_memory(vae: VAE, latent_factor: int) -> None:
+    """ComfyUI's estimates count an attention in slices and twice the copies; ours are what one whole pass holds."""
+    stage = vae.first_stage_model
+    vae.memory_used_encode = lambda s, dtype: s[0] * vae_bytes(stage, s[2] * s[3], dtype, latent_factor, False)
+    vae.memory_used_decode = lambda s, dtype: (
+        s[0] * vae_bytes(stage, s[2] * s[3] * latent_factor**2, dtype, latent_factor, True)
+    )

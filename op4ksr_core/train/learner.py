@@ -1,0 +1,175 @@
+"""What learns in a training: the family's step, the losses' networks and every optimizer."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..weights.sources import Sources
+from ..weights.unet_sources import UNetSources
+from .gan import Gan, adaptive_weight
+from .learned import Learned
+from .losses.perceptual import PerceptualLoss
+from .networks import load_lpips
+from .processes import first_not_finite
+from .regulariser import Regulariser
+from .settings import TrainSettings
+from .sharding import average_gradients, clip_gradients, shard
+from .strategies.choose import load_strategy
+from .strategies.protocol import Batch, TrainingStrategy
+
+
+class NotFinite(Exception):
+    """A loss or the gradient is NaN or infinite: (what, its value)."""
+
+    def __init__(self, what: str, value: float):
+        super().__init__(f"{what} is {value}")
+
+
+class Learner:
+    """Gradients and optimizer steps of one training, new or from a checkpoint's `state`.
+
+    Raises SettingError and WeightsError where the settings do not fit the model or a loss lacks its network.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        sources: Sources | UNetSources,
+        accelerator: Any,
+        sharded: bool = False,
+        state: dict[str, Any] | None = None,
+    ):
+        self.settings = settings
+        self.accelerator = accelerator
+        self.sharded = sharded
+        self.perceptual = _load_perceptual(settings, accelerator.device) if settings.losses.lpips else None
+        self.gan = Gan(settings, accelerator, state) if settings.losses.adversarial else None
+        strategy: Any = load_strategy(sources, settings, sharded)
+        if sharded:
+            shard(strategy.shardable, accelerator.device)
+        self.learned = Learned(strategy.trainable(), settings, settings.learning_rate)
+        self.regulariser = None
+        if strategy.distillation is not None:
+            self.regulariser = Regulariser(strategy.distillation, settings, accelerator)
+        if state:
+            self._restore(state)
+        self.model = self._on_device(strategy)
+        self.learned.optimizer = accelerator.prepare(self.learned.optimizer)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.learned.restore(state["trainable"], state["optimizer"])
+        if self.regulariser is not None:
+            self.regulariser.learned.restore(state["regulariser"], state["regulariser_optimizer"])
+
+    def _on_device(self, strategy: Any) -> Any:
+        """The strategy, wrapped for several processes where it is whole in each."""
+        if self.sharded:
+            return strategy.to(self.accelerator.device)
+        if self.regulariser is not None:
+            # Its gradients come from passes of their own: they are averaged there, not by the wrapper.
+            ours = list(self.regulariser.learned.parameters)
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(strategy, ours)
+        return self.accelerator.prepare(strategy)
+
+    @property
+    def strategy(self) -> TrainingStrategy:
+        """The family's strategy, unwrapped."""
+        return self.accelerator.unwrap_model(self.model)
+
+    def size(self) -> int:
+        """How many numbers are learned and go into a checkpoint, the critic's left out."""
+        second = self.regulariser.learned.values() if self.regulariser is not None else []
+        return sum(p.numel() for p in [*self.learned.values(), *second])
+
+    def advance(self, batch: Batch) -> dict[str, Tensor]:
+        """Gradients of one micro-batch, and an optimizer step where they are complete. Losses by name, detached.
+
+        Raises NotFinite, in all processes alike.
+        """
+        accelerator = self.accelerator
+        models = [self.model] + ([self.gan.critic] if self.gan is not None else [])
+        with accelerator.accumulate(*models):
+            with accelerator.autocast():
+                outputs = self.model(*self.strategy.inputs(batch))
+            losses, shown = self._losses(batch, outputs)
+            total = self._total(losses)
+            found = first_not_finite(accelerator, losses)
+            if found:
+                raise NotFinite(*found)
+            accelerator.backward(total)
+            norm = self._clip() if accelerator.sync_gradients else None
+            self.learned.optimizer.step()
+            self.learned.optimizer.zero_grad()
+            if self.gan is not None and shown is not None:
+                losses["critic"] = self.gan.critic_step(shown.detach(), batch)
+            if self.regulariser is not None:
+                losses["regulariser"] = self.regulariser.step(outputs, batch["seed"])
+        logged = {name: value.detach().float() for name, value in losses.items()} | {"total": total.detach()}
+        return logged | ({"gradient": torch.as_tensor(norm)} if norm is not None else {})
+
+    def _losses(self, batch: Batch, outputs: Any) -> tuple[dict[str, Tensor], Tensor | None]:
+        """(losses by name, unweighted; the picture that they see, if there is one)."""
+        losses, shown = self.strategy.losses(batch, outputs)
+        if self.perceptual is not None and shown is not None:
+            losses["lpips"] = self.perceptual(shown, batch["hr"], int(batch["seed"][0]))
+        if self.gan is not None and shown is not None:
+            losses["adversarial"] = self.gan.generator_loss(shown, batch["seed"])
+        if self.regulariser is not None:
+            with self.accelerator.autocast():
+                losses["vsd"] = self.regulariser.distillation.loss(outputs, batch["seed"])
+        return losses, shown
+
+    def _total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The weighted sum."""
+        weights: dict[str, Any] = asdict(self.settings.losses)
+        parts = {name: weights[name] * value.float() for name, value in losses.items()}
+        last = self.strategy.last_layer
+        if self.settings.gan_adaptive and "adversarial" in losses and last is not None:
+            others = torch.stack([part for name, part in parts.items() if name != "adversarial"]).sum()
+            weight = weights["adversarial"] * adaptive_weight(others, losses["adversarial"], last)
+            parts["adversarial"] = weight * losses["adversarial"].float()
+        return torch.stack(list(parts.values())).sum()
+
+    def _clip(self) -> float:
+        """Scales the complete gradient; returns the norm it had. Raises NotFinite."""
+        own = self.learned.values()
+        if self.sharded:
+            average_gradients(own, lambda x: self.accelerator.reduce(x, "mean"))
+        norm = clip_gradients(own, self.settings.clip)
+        if not math.isfinite(norm):
+            raise NotFinite("the gradient", norm)
+        return norm
+
+    @torch.no_grad()
+    def restore_sample(self, sample: dict[str, Tensor | int]) -> tuple[Tensor, Tensor, Tensor] | None:
+        """(LR enlarged by repeating px, restored, HR), (3, H, W) on the CPU, of one sample of the dataset.
+
+        None where the stage makes no pictures.
+        """
+        strategy: Any = self.strategy
+        batch = {name: torch.as_tensor(value)[None].to(self.accelerator.device) for name, value in sample.items()}
+        with self.accelerator.autocast():
+            outputs = strategy(*strategy.inputs(batch))
+        shown = strategy.losses(batch, outputs)[1]
+        if shown is None:
+            return None
+        restored = shown[0].clamp(0, 1).cpu()
+        lr = nn.functional.interpolate(batch["lr"], size=restored.shape[-2:])[0].cpu()
+        return lr, restored, batch["hr"][0].cpu()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs for resuming. Sharded: to be called in all processes at once."""
+        state: dict[str, Any] = {"regulariser": {}, "regulariser_optimizer": {}}
+        state["trainable"], state["optimizer"] = self.learned.state()
+        if self.regulariser is not None:
+            state["regulariser"], state["regulariser_optimizer"] = self.regulariser.learned.state()
+        return state | (self.gan.state() if self.gan is not None else {})
+
+
+def _load_perceptual(settings: TrainSettings, device: torch.device) -> PerceptualLoss:
+    network = load_lpips(settings.lpips_weights)
+    return PerceptualLoss(network, settings.lpips_window, draw=settings.lpips_draw).to(device)

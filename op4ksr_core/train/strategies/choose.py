@@ -1,0 +1,38 @@
+"""Which strategy a model and a stage get."""
+
+from ...errors import SettingError
+from ...weights.sources import Sources
+from ...weights.unet_sources import UNetSources
+from ..settings import TrainSettings
+from .flow import FlowStrategy
+from .prior import PriorStrategy
+from .protocol import TrainingStrategy
+from .unet import UNetStrategy
+from .vae import VaeStrategy
+
+
+def load_strategy(sources: Sources | UNetSources, settings: TrainSettings, sharded: bool = False) -> TrainingStrategy:
+    """The family's strategy with its weights. Raises WeightsError, and SettingError where the settings do not fit."""
+    strategy = _load(sources, settings)
+    for name, side in (("crop", settings.crop), ("least_crop", settings.least_crop)):
+        if side % strategy.multiple:
+            raise SettingError(f"The {name} is a multiple of {strategy.multiple} px for this model, got {side}.")
+    if settings.captions and not strategy.takes_captions:
+        raise SettingError("captions are for Stable Diffusion UNets; a FLUX transformer has one fixed prompt.")
+    if sharded and strategy.shardable is None:
+        raise SettingError("--shard shares out FLUX transformers; a Stable Diffusion UNet trains whole.")
+    return strategy
+
+
+def _load(sources: Sources | UNetSources, settings: TrainSettings) -> TrainingStrategy:
+    if isinstance(sources, Sources):
+        if settings.stage != "adapters":
+            raise SettingError(
+                f"The stage {settings.stage} is Stable Diffusion's: name its diffusers folder (--model)."
+            )
+        return FlowStrategy.load(sources, settings)
+    if settings.stage == "adapters":
+        return UNetStrategy.load(sources, settings)
+    if settings.stage == "prior":
+        return PriorStrategy.load(sources, settings)
+    return VaeStrategy.load(sources, settings)

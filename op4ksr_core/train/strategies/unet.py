@@ -1,0 +1,231 @@
+"""OSEDiff's, TVT's and F2IDiff-SR's step: LoRA on the VAE's encoder and on the UNet."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...geometry import Size
+from ...model import diffusion
+from ...model.vae import decode, downscale_factor, encode
+from ...picture.resample import resize
+from ...weights.prompt_files import load_tokens
+from ...weights.unet_adapters import BASE, UNetAdapter, save_unet_adapter
+from ...weights.unet_sources import UNetSources
+from ..losses.vsd import guided, vsd_loss
+from ..precision import frozen_dtype
+from ..settings import TrainSettings
+from ..sharding import whole
+from .lora import REGULARISER, SINGLE, active_lora, add_lora, read_lora, regulariser_weights, trainable_weights
+from .negative import negative_file
+from .protocol import Batch, Restored
+from .restoration import picture_losses, refinement_loss
+
+UNET_TARGETS = (
+    "to_k to_q to_v to_out.0 conv conv1 conv2 conv_in conv_shortcut conv_out proj_out proj_in ff.net.2 ff.net.0.proj"
+).split()
+VAE_TARGETS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_k to_q to_v to_out.0".split()
+"""OSEDiff's LoRA targets (arXiv 2406.08177); the encoder's come with quant_conv."""
+
+
+class UNetStrategy(nn.Module):
+    """LR picture -> restored picture by one step of a UNet, with gradients.
+
+    Trainable are LoRA weights on UNet, encoder and quant_conv, and the UNet's conv_in whole, all float32. `extractor`
+    is DINOv2 where the picture itself conditions the UNet; VSD then knows no guidance, for it has no other condition.
+    """
+
+    prompt: Tensor | None
+    negative: Tensor | None
+    bars: Tensor
+
+    takes_captions = True
+    shardable = None
+    last_layer = None
+
+    def __init__(
+        self,
+        unet: Any,
+        vae: Any,
+        condition: Tensor | None,
+        settings: TrainSettings,
+        negative: Tensor | None = None,
+        prediction: diffusion.Prediction = "epsilon",
+        extractor: Any = None,
+    ):
+        super().__init__()
+        self.settings = settings
+        self.prediction = prediction
+        self.extractor = extractor
+        self.hr_encoder = copy.deepcopy(vae.encoder).requires_grad_(False)
+        self.transformer = unet
+        self.vae = vae
+        self.multiple = downscale_factor(vae) * 2 ** (len(unet.config.block_out_channels) - 1)
+        """What the UNet's coarsest level takes."""
+        self.requires_grad_(False)
+        self.configs = {
+            "unet": add_lora(unet, UNET_TARGETS, settings),
+            "vae": add_lora(vae, _vae_targets(vae), settings),
+        }
+        self.distillation = None
+        if settings.losses.vsd:
+            add_lora(unet, UNET_TARGETS, settings, REGULARISER)
+            self.distillation = UNetDistillation(self)
+        first = unet.conv_in.base_layer
+        for parameter in first.parameters():
+            parameter.requires_grad_(True)
+            parameter.data = parameter.data.float()
+        self.first_layer = {name: p.detach().clone() for name, p in first.named_parameters()}
+        """The UNet's conv_in as it was."""
+        if settings.checkpointing:
+            unet.enable_gradient_checkpointing()
+            vae.enable_gradient_checkpointing()
+        self.register_buffer("prompt", condition, persistent=False)
+        self.register_buffer("negative", negative, persistent=False)
+        self.register_buffer("bars", diffusion.alpha_bars().float(), persistent=False)
+
+    @classmethod
+    def load(cls, sources: UNetSources, settings: TrainSettings) -> "UNetStrategy":
+        """From a diffusers folder. Raises WeightsError."""
+        torch.manual_seed(settings.seed)
+        negative = None
+        if settings.losses.vsd and sources.features is None:
+            negative = load_tokens(negative_file(settings))
+        extractor = sources.load_features() if sources.features is not None else None
+        unet = sources.load_transformer(frozen_dtype(settings))
+        vae = sources.load_vae(torch.float32)
+        return cls(unet, vae, sources.load_condition(), settings, negative, sources.prediction, extractor)
+
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """A picture's own tokens come third, where the batch has them."""
+        captions = (batch["prompt"],) if "prompt" in batch else ()
+        return batch["lr"], Size(*batch["hr"].shape[-2:]), *captions
+
+    def forward(self, lr: Tensor, size: Size, prompt: Tensor | None = None) -> Restored:
+        """`prompt` (B, L, D): each picture's own tokens, in place of the fixed ones."""
+        large = resize(lr, size)
+        condition = self._condition_of(large) if prompt is None else prompt
+        z_lr = encode(self.vae, large.to(self.vae.dtype)).float()
+        at = torch.full((len(z_lr),), self.settings.timestep, device=z_lr.device)
+        z = self.clean(z_lr, at, condition)
+        return Restored(z_lr, z, decode(self.vae, z.to(self.vae.dtype)).float(), condition)
+
+    def _condition_of(self, large: Tensor) -> Tensor:
+        if self.extractor is not None:
+            return diffusion.picture_tokens(self.extractor, large)
+        assert self.prompt is not None
+        return self.prompt
+
+    def clean(self, z: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
+        """The UNet's estimate of the clean latent; timesteps are (B,)."""
+        predicted = diffusion.unet_prediction(self.transformer, z, timesteps, condition)
+        return diffusion.clean(z, predicted, self.bars_at(timesteps), self.prediction)
+
+    def bars_at(self, timesteps: Tensor) -> Tensor:
+        """abar of timesteps (B,), shaped to broadcast over latents."""
+        return self.bars[timesteps].view(-1, 1, 1, 1)
+
+    def losses(self, batch: Batch, outputs: Restored) -> tuple[dict[str, Tensor], Tensor]:
+        found, shown = picture_losses(self.settings, batch, outputs.picture)
+        if self.settings.losses.refinement:
+            found["refinement"] = refinement_loss(self.settings, batch, outputs.z_lr, self.vae, self.hr_encoder)
+        return found, shown
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        return trainable_weights(self)
+
+    def export(self) -> Callable[[Path], None]:
+        """`adapters.safetensors` in the form that *Load OSEDiff or TVT adapter* and `--adapter` read."""
+        adapter = self.unet_adapter()
+        return lambda folder: save_unet_adapter(folder / SINGLE, adapter)
+
+    def unet_adapter(self) -> UNetAdapter:
+        """What was learned."""
+        parts = {"unet": self.transformer, "vae": self.vae}
+        lora = {name: read_lora(network, self.configs[name]) for name, network in parts.items()}
+        first = {f"conv_in.{name}": whole(p) for name, p in self.transformer.conv_in.base_layer.named_parameters()}
+        return UNetAdapter("this training", self._family(), BASE, lora, {"unet": first, "vae": {}})
+
+    def _family(self) -> str:
+        if self.settings.vsd_quadrants:
+            return "tvt"
+        return "f2idiff" if self.extractor is not None else "osediff"
+
+
+class UNetDistillation:
+    """VSD on clean latents at a random timestep, for the strategy whose UNet has the second LoRA."""
+
+    def __init__(self, strategy: UNetStrategy):
+        self.strategy = strategy
+        self.settings = strategy.settings
+
+    def weights(self) -> dict[str, nn.Parameter]:
+        return regulariser_weights(self.strategy)
+
+    @contextmanager
+    def active(self, adapter: str | None) -> Iterator[None]:
+        """The prior gets its own conv_in back, which the step trains whole."""
+        unet = self.strategy.transformer
+        first = unet.conv_in.base_layer
+        learned = {name: p.data for name, p in first.named_parameters()}
+        for name, parameter in first.named_parameters():
+            parameter.data = self.strategy.first_layer[name].to(parameter.device)
+            parameter.requires_grad_(False)  # what the regulariser learns is not its own
+        try:
+            with active_lora(unet, adapter):
+                yield
+        finally:
+            for name, parameter in first.named_parameters():
+                parameter.data = learned[name]
+                parameter.requires_grad_(True)
+
+    def loss(self, restored: Restored, seeds: Tensor) -> Tensor:
+        """The prior, guided where there is a negative prompt, against the regulariser; TVT's on quadrants."""
+        step = self.strategy
+        z, condition = restored.z, _condition(restored)
+        if self.settings.vsd_quadrants:
+            z, condition, seeds = _quadrants(z, condition, seeds)
+        state, at, _ = diffusion.noised_at_random(z.detach(), seeds, 2, step.bars, self.settings.vsd_range)
+        with torch.no_grad():
+            with self.active(None):
+                fixed = step.clean(state, at, condition)
+                if step.negative is not None:
+                    fixed = guided(fixed, step.clean(state, at, step.negative), self.settings.vsd_guidance)
+            with self.active(REGULARISER):
+                updated = step.clean(state, at, condition)
+        return vsd_loss(z, fixed, updated)
+
+    def regulariser_loss(self, restored: Restored, seeds: Tensor) -> Tensor:
+        """The noise of the restored latents, or their v."""
+        step = self.strategy
+        z = restored.z.detach()
+        state, at, noise = diffusion.noised_at_random(z, seeds, 4, step.bars, (0.001, 0.999))
+        predicted = diffusion.unet_prediction(step.transformer, state, at, _condition(restored))
+        return F.mse_loss(predicted, diffusion.target(z, noise, step.bars_at(at), step.prediction))
+
+
+def _condition(restored: Restored) -> Tensor:
+    assert restored.condition is not None
+    return restored.condition
+
+
+def _quadrants(z: Tensor, condition: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each quadrant of the latents a sample by itself, with a seed of its own."""
+    z = rearrange(z, "b c (i h) (j w) -> (b i j) c h w", i=2, j=2)
+    seeds = (4 * seeds[:, None] + torch.arange(4, device=seeds.device)).flatten()
+    if len(condition) > 1:
+        condition = condition.repeat_interleave(4, 0)
+    return z, condition, seeds
+
+
+def _vae_targets(vae: nn.Module) -> list[str]:
+    """Names of the encoder's layers that get a LoRA, and quant_conv."""
+    layers = [name for name, module in vae.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    inside = [name for name in layers if name.startswith("encoder.") and name.endswith(tuple(VAE_TARGETS))]
+    return [*inside, "quant_conv"]
