@@ -1,6 +1,6 @@
 """Trains the denoiser for noisy and compressed pictures, on photographs reduced to half, where JPEG's traces are gone.
 
-    python -m recipes.denoiser --photos FOLDER [FOLDER ...] --run RUN --minutes 15 --to FILE
+python -m recipes.denoiser --photos FOLDER [FOLDER ...] --run RUN --minutes 15 --to FILE
 """
 
 import argparse
@@ -60,6 +60,11 @@ def compressed(x: Tensor, quality: int, subsampling: int) -> Tensor:
     return as_tensor(Image.open(memory).convert("RGB"))
 
 
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Mean over the pictures, in dB, at most 70 of each."""
+    return float(-10 * (a - b).square().mean((1, 2, 3)).clamp_min(1e-7).log10().mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, nargs="+", required=True)
@@ -83,8 +88,8 @@ def main() -> None:
     def figures(network: nn.Module) -> Figures:
         with torch.no_grad():
             made = torch.cat([x + network(x) for x in checked[0].split(16)]).clamp(0, 1)
-        before, after = (10 * (x - checked[1]).square().mean((1, 2, 3)).clamp_min(1e-7).log10() for x in (checked[0], made))
-        return {"before": -before.mean().item(), "after": -after.mean().item(), "score": -after.mean().item()}
+        before, after = (psnr(x, checked[1]) for x in (checked[0], made))
+        return {"before": before, "after": after, "score": after}
 
     loop = Loop("denoiser", args.run, Denoiser().to(memory_format=torch.channels_last), args.minutes, 1e-3, {})
 

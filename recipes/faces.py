@@ -1,8 +1,8 @@
 """Packs the face detector's weights out of the facenet-pytorch wheel (MIT licence): its own layout, float16.
 
-    pip download --no-deps facenet-pytorch==2.6.0
-    unzip facenet_pytorch-2.6.0-py3-none-any.whl 'facenet_pytorch/data/*'
-    python -m recipes.faces facenet_pytorch/data
+pip download --no-deps facenet-pytorch==2.6.0
+unzip facenet_pytorch-2.6.0-py3-none-any.whl 'facenet_pytorch/data/*'
+python -m recipes.faces facenet_pytorch/data
 """
 
 import re

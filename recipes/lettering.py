@@ -1,6 +1,6 @@
 """Trains the network that finds lettering, from drawn text and from photographs that CRAFT has labelled.
 
-    python -m recipes.lettering --photos FOLDER --labels FOLDER --fonts /usr/share/fonts --run RUN --minutes 12 --to FILE
+    python -m recipes.lettering --photos FOLDER --labels FOLDER --fonts /usr/share/fonts --run RUN --to FILE
 
 Labels: a grey PNG of each photograph's name, CRAFT's region and affinity scores (Baek et al., arXiv 1904.01941, the
 public weights of easyocr), of any size. Photographs named in recipes/embedded/held_out.txt are left out of the training
@@ -30,7 +30,12 @@ TEXT = 0.35
 """CRAFT's score from which a place is text."""
 DRAWN = 0.4
 """Share of the crops that get drawn text."""
-WRITINGS = (string.ascii_letters + string.digits, "的一是不了人我在有他这中大来上国", "あいうえおかきくけこアイウエオ日本", ".,:%$&")
+WRITINGS = (
+    string.ascii_letters + string.digits,
+    "的一是不了人我在有他这中大来上国",
+    "あいうえおかきくけこアイウエオ日本",
+    ".,:%$&",
+)
 
 
 class Labelled:
@@ -44,7 +49,9 @@ class Labelled:
             if (labels / f"{f.stem}.png").exists()
         ]
         self.fonts = sorted(str(f) for f in fonts.rglob("*.tt[fc]"))
-        self.with_text = [n for n, (_, label) in enumerate(self.pairs) if (np.asarray(label) > 255 * TEXT).mean() > 0.003]
+        self.with_text = [
+            n for n, (_, label) in enumerate(self.pairs) if (np.asarray(label) > 255 * TEXT).mean() > 0.003
+        ]
 
     def crop(self, rng: random.Random) -> tuple[Image.Image, Image.Image]:
         """A part of a photograph at SIDE px and its label, half of them of one that has text."""
@@ -121,7 +128,11 @@ def main() -> None:
         text = checked[1] > 0.5
         both = (found & text).sum().item()
         recall, precision = both / text.sum().item(), both / max(1, found.sum().item())
-        return {"recall": recall, "precision": precision, "score": 2 * recall * precision / max(1e-6, recall + precision)}
+        return {
+            "recall": recall,
+            "precision": precision,
+            "score": 2 * recall * precision / max(1e-6, recall + precision),
+        }
 
     loop = Loop("lettering", args.run, Lettering().to(memory_format=torch.channels_last), args.minutes, 2e-3, {})
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..geometry import Size, padded_side
 from ..paths import LETTERING
 from ..picture.checks import check_image
 from ..picture.resample import pad_reflect
-from ..geometry import Size, padded_side
 
 CELL = 4
 """px of the picture a place of the network's output has a side."""

@@ -1,18 +1,13 @@
 """Where faces and lettering are, as one mask: there the model is to act less."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import SettingError
-from ..lattice.spectrum import box
+from ..declared import check_choice
+from ..settings import PROTECTS, Protect
 from .faces import find_faces
 from .lettering import find_lettering
-
-Protect = Literal["nothing", "lettering", "faces", "both"]
-PROTECTS: tuple[Protect, ...] = ("nothing", "lettering", "faces", "both")
 
 KEPT = 0.6
 """How much of what the model adds is left out where something is protected."""
@@ -27,8 +22,7 @@ def protected_mask(images: Tensor, protect: Protect) -> Tensor:
 
     Raises SettingError, ImageError.
     """
-    if protect not in PROTECTS:
-        raise SettingError(f"protect is one of {', '.join(PROTECTS)}, got {protect!r}.")
+    check_choice("protect", protect, PROTECTS)
     masks = [_mask_of(image.float().cpu(), protect) for image in images]
     return torch.stack(masks)[:, None].to(images.device)
 
@@ -61,5 +55,5 @@ def face_mask(boxes: Tensor, shape: torch.Size) -> Tensor:
 def lettering_mask(likely: Tensor) -> Tensor:
     """Probabilities (H, W) -> places of text, 4 px wider, with soft edges of 4 px."""
     places = (likely > _LIKELY).float()[None, None]
-    wider = F.max_pool2d(places, 9, 1, 4)[0, 0]
-    return box(wider, 9).clamp(0, 1) if min(wider.shape) > 9 else wider
+    wider = F.max_pool2d(places, 9, 1, 4)
+    return F.avg_pool2d(wider, 9, 1, 4, count_include_pad=False)[0, 0]

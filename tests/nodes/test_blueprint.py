@@ -47,4 +47,6 @@ def test_its_knobs_are_there_beside_other_nodes(newest_frontend):
     page.mouse.click(1100, 800)
     knobs = page.evaluate("() => app.graph._nodes.at(-1).widgets.map((w) => [w.name, w.value])")
     preset = PRESETS["embedded"]
-    assert knobs == [[n, v] for n, v in zip(KNOBS, [4096, preset.sigma, preset.fidelity, preset.compensation], strict=True)]
+    assert knobs == [
+        [n, v] for n, v in zip(KNOBS, [4096, preset.sigma, preset.fidelity, preset.compensation], strict=True)
+    ]
