@@ -1,6 +1,6 @@
 """What protect finds in photographs: a sheet to look at, and the share of each picture that it covers.
 
-    PYTHONPATH=. python benchmarks/protect.py FOLDER [--names recipes/embedded/held_out.txt] -o sheet.jpg
+PYTHONPATH=. python benchmarks/protect.py FOLDER [--names recipes/embedded/held_out.txt] -o sheet.jpg
 """
 
 import argparse
