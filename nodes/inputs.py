@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..op4ksr_core.declared import find_setting
-from ..op4ksr_core.settings import COLOUR_FIXES, PRESETS, UpscaleSettings
+from ..op4ksr_core.settings import COLOUR_FIXES, PRESETS, PROTECTS, UpscaleSettings
 
 
 def advanced(given: io.Input) -> io.Input:
@@ -65,6 +65,14 @@ COLOUR = io.Combo.Input(
     default=EMBEDDED.colour,
     tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), lab (its chroma "
     "under the result's lightness), none.",
+)
+DENOISE = setting_input("denoise", optional=True)
+PROTECT = io.Combo.Input(
+    "protect",
+    options=list(PROTECTS),
+    default=EMBEDDED.protect,
+    optional=True,
+    tooltip=find_setting(UpscaleSettings, "protect").help,
 )
 THETA = io.Float.Input(
     "theta",

@@ -24,6 +24,7 @@ from ..op4ksr_core.settings import (
     PRESET_FACTORS,
     PRESETS,
     ColourFix,
+    Protect,
     UpscaleSettings,
     find_preset,
     with_strength,
@@ -34,10 +35,12 @@ from .convert import to_bchw, to_image
 from .inputs import (
     COLOUR,
     COMPENSATION,
+    DENOISE,
     FACTOR,
     FIDELITY,
     GUIDANCE,
     NOISE,
+    PROTECT,
     SCALE,
     SEED,
     SIGMA,
@@ -77,6 +80,7 @@ OUTPUTS = [
         tooltip="Size, time, memory, and whether the model added a lattice, or texture in soft areas.",
     ),
     io.Mask.Output(display_name="texture map", tooltip="Where the model drew texture into soft areas, full at 8/255."),
+    io.Mask.Output(display_name="protected", tooltip="What protect found, of the input's size; 0 elsewhere."),
 ]
 
 
@@ -90,7 +94,7 @@ def upscaled(
     latent_factor: int,
     inspected: bool = True,
 ) -> io.NodeOutput:
-    """IMAGE and what goes with it -> the four outputs, with a line under the node before and after."""
+    """IMAGE and what goes with it -> the outputs, with a line under the node before and after."""
     pictures = to_bchw(image).clamp(0, 1)
     plan = plan_pictures(host, pictures, target, [settings], latent_factor)
     alpha, region = alpha_of(image, mask), region_of(image, region)
@@ -112,12 +116,13 @@ def upscaled(
     log.info("OP4KSR %s", report)
     tell_node(report)
     large, before = to_image(made.rgb), to_image(made.before)
+    protected = made.lr.new_zeros(made.lr[:, 0].shape) if made.protected is None else made.protected[:, 0]
     if made.alpha is None:
-        return io.NodeOutput(large, large.new_zeros(large.shape[:3]), before, report, drawn)
+        return io.NodeOutput(large, large.new_zeros(large.shape[:3]), before, report, drawn, protected.cpu())
     transparent = made.alpha.to(large)
     if image.shape[-1] == 4 and (mask is None or is_placeholder(mask, image)):
         large = torch.cat([large, transparent.movedim(1, -1)], -1)
-    return io.NodeOutput(large, 1 - transparent[:, 0], before, report, drawn)
+    return io.NodeOutput(large, 1 - transparent[:, 0], before, report, drawn, protected.cpu())
 
 
 def _size_and_time(made: Framed, plan: Plan, seconds: float, device: torch.device) -> str:
@@ -266,6 +271,8 @@ class UpscaleTo4K(io.ComfyNode):
                 STRENGTH_MASK,
                 io.Image.Input("size_like", optional=True, tooltip="Takes the wanted size from this picture."),
                 *MODELS,
+                PROTECT,
+                DENOISE,
             ],
             outputs=OUTPUTS,
         )
@@ -299,13 +306,15 @@ class UpscaleTo4K(io.ComfyNode):
         model=None,
         vae=None,
         conditioning=None,
+        protect: str = "nothing",
+        denoise: float = 0.0,
     ) -> io.NodeOutput:
         if preset == "auto":
             preset = usual_preset(model, vae)
         settings = with_strength(find_preset(preset), strength)
         if model is None and preset != "embedded":
             raise SettingError(needs_weights(preset))
-        settings = replace(settings, seed=seed, window=window)
+        settings = replace(settings, seed=seed, window=window, protect=cast(Protect, protect), denoise=denoise)
         if colour != "as the preset":
             settings = replace(settings, colour=cast(ColourFix, colour))
         if preset == "embedded" and model is not None:
@@ -350,6 +359,8 @@ class UpscaleAllSettings(io.ComfyNode):
                 COMPENSATION,
                 STRENGTH_MASK,
                 WINDOW,
+                PROTECT,
+                DENOISE,
             ],
             outputs=OUTPUTS,
         )
@@ -376,9 +387,13 @@ class UpscaleAllSettings(io.ComfyNode):
         compensation=0.0,  # of graphs from before it was there
         strength_mask=None,
         window: int = 0,
+        protect: str = "nothing",
+        denoise: float = 0.0,
     ) -> io.NodeOutput:
         host = ComfyHost.find(model, conditioning, vae)
         settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, None, colour, fidelity, compensation)
-        settings = replace(settings, rope=rope_for(theta), window=window)
+        settings = replace(
+            settings, rope=rope_for(theta), window=window, protect=cast(Protect, protect), denoise=denoise
+        )
         target = LongSide(long_side) if long_side else Scale(scale)
         return upscaled(host, image, mask, strength_mask, target, settings, int(vae_factor))

@@ -19,6 +19,7 @@ Scheme = Literal["plain", "yarn", "resonance-yarn"]
 ColourFix = Literal["none", "wavelet", "adain", "lab"]
 WindowWeights = Literal["linear", "gaussian"]
 Head = Literal["centered", "partitioned"]
+Protect = Literal["nothing", "lettering", "faces", "both"]
 VaePass = Literal["whole", "strips", "frugal"]
 Attention = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3", "fa4"]
 
@@ -26,6 +27,7 @@ SCHEMES: tuple[str, ...] = get_args(Scheme)
 COLOUR_FIXES: tuple[str, ...] = get_args(ColourFix)
 WINDOW_WEIGHTS: tuple[str, ...] = get_args(WindowWeights)
 HEADS: tuple[str, ...] = get_args(Head)
+PROTECTS: tuple[str, ...] = get_args(Protect)
 PASSES: tuple[str, ...] = get_args(VaePass)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
@@ -162,6 +164,18 @@ class UpscaleSettings:
 
     window_weights: WindowWeights = setting(
         "linear", "How windows are mixed where they overlap: by a linear ramp, or by OSEDiff's Gaussian."
+    )
+
+    denoise: float = setting(
+        0.0,
+        "Takes noise and JPEG traces out of the input first. 0 keeps its grain, 1 takes all that it finds.",
+        low=0,
+        high=1,
+        step=0.05,
+    )
+
+    protect: Protect = setting(
+        "nothing", "Acts less on lettering, faces or both, which are found by themselves: there 40 % of it is left."
     )
 
     def __post_init__(self) -> None:

@@ -17,7 +17,8 @@ from ..picture.resample import lanczos
 class Framed:
     """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos.
 
-    lr: the part of the LR picture (B, 3, h, w) that was enlarged; notes: sentences for the user.
+    lr: the part of the LR picture (B, 3, h, w) that was enlarged; notes: sentences for the user; protected: where the
+    model acted less, (B, 1, h, w) in [0, 1], None where nothing was to be protected.
     """
 
     rgb: Tensor
@@ -25,6 +26,7 @@ class Framed:
     lr: Tensor
     frame: Frame
     notes: tuple[str, ...] = ()
+    protected: Tensor | None = None
 
     @property
     def enlarged(self) -> Tensor:

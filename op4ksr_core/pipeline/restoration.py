@@ -5,7 +5,7 @@ the same pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -13,11 +13,14 @@ from torch import Tensor
 
 from ..errors import ImageError, SettingError
 from ..geometry import Frame, Size, SizePlan, padded_side, plan_target
+from ..model.denoise import denoise
 from ..model.windows import in_windows
 from ..picture.colour import finish
+from ..picture.framing import restore_region
 from ..picture.resample import crop, lanczos, pad_reflect, resize
 from ..progress import Progress
 from ..settings import UpscaleSettings
+from ..subjects.protect import protected_mask, strength_map
 from .composite import Framed, restore_framed
 from .memory import MemoryPlan
 
@@ -84,6 +87,8 @@ could be restored, and the networks' padding would outweigh it."""
 SLIGHT = 4096**2
 """px of the result: up to this, what Lanczos alone enlarges needs no memory plan. A strip of 1 px by millions does."""
 
+OVERRULED = "The strength mask goes before protect, which was left out."
+
 Show = Callable[[Tensor], None]
 """Is given pictures (B, 3, any size) about [0, 1] on the way: after the encoder, the transformer and the decoder."""
 
@@ -119,7 +124,9 @@ class Plan:
 class Variant:
     """A picture (B, 3, H, W) and what it came from: settings, latent (B, C, h, w) before and after the transformer.
 
-    plain: the picture before compensation, which can hide what the model draws. Latents are empty where no model ran.
+    plain: the picture before compensation, which can hide what the model draws. protected: where the model acted less,
+    (B, 1, h, w) of the LR picture's size in [0, 1]; None where nothing was to be protected. Latents are empty where no
+    model ran.
     """
 
     settings: UpscaleSettings
@@ -127,6 +134,7 @@ class Variant:
     after: Tensor
     picture: Tensor
     plain: Tensor
+    protected: Tensor | None = None
 
 
 def check_settings(settings: UpscaleSettings) -> UpscaleSettings:
@@ -141,8 +149,8 @@ def check_settings(settings: UpscaleSettings) -> UpscaleSettings:
 def plan(host: Host, request: Request) -> Plan:
     """Sizes, padding and memory of a request, before its pixels are needed.
 
-    Raises SettingError where the host cannot honour a setting, or where several settings differ in posterior_seed,
-    which the encoder uses; MemoryPlanError where the picture does not fit.
+    Raises SettingError where the host cannot honour a setting, or where several settings differ in posterior_seed or
+    denoise, which come before the transformer; MemoryPlanError where the picture does not fit.
     """
     for one in request.settings:
         host.check(one)
@@ -150,6 +158,11 @@ def plan(host: Host, request: Request) -> Plan:
     if len(seeds) != 1:
         raise SettingError(
             f"Variants of one picture are encoded once: give settings with the same posterior seed, got {seeds}."
+        )
+    amounts = {one.denoise for one in request.settings}
+    if len(amounts) != 1:
+        raise SettingError(
+            f"Variants of one picture are encoded once: give settings with the same denoise, got {amounts}."
         )
     frame = request.frame
     size = plan_target(frame.used, frame.target, host.multiple_px, host.latent_factor)
@@ -168,17 +181,28 @@ def run(
     show: Show | None = None,
 ) -> Framed:
     """Pictures (B, 3, h, w) in [0, 1] of the plan's source size -> large ones, with alpha and region as
-    `restore_framed` takes them.
+    `restore_framed` takes them. With a region of one's own, nothing is protected by itself, and a note says so.
 
     Raises ImageError where a shape does not fit, SettingError where the plan holds several settings.
     """
     if len(plan.settings) != 1:
         raise SettingError(f"One picture has one result; this plan has {len(plan.settings)} settings. Use variants.")
 
-    def restored(lr: Tensor) -> Tensor:
-        return next(variants(host, plan, lr, report, show=show)).picture
+    [settings] = plan.settings
+    overruled = region is not None and settings.protect != "nothing"
+    if overruled:
+        plan = replace(plan, settings=(replace(settings, protect="nothing"),))
+    protected: Tensor | None = None
 
-    return restore_framed(rgb, plan.frame, restored, alpha, region)
+    def restored(lr: Tensor) -> Tensor:
+        nonlocal protected
+        one = next(variants(host, plan, lr, report, show=show))
+        protected = one.protected
+        return one.picture
+
+    framed = restore_framed(rgb, plan.frame, restored, alpha, region)
+    notes = (*framed.notes, OVERRULED) if overruled else framed.notes
+    return replace(framed, protected=protected, notes=notes)
 
 
 def variants(
@@ -193,7 +217,8 @@ def variants(
     float32, pictures in [0, 1] and on the device of `lr`.
 
     Without `decode` the latents are all that is made, and pictures are empty. Pictures with a side below SMALLEST px
-    are enlarged by Lanczos. Raises ImageError where the picture has another size than the plan.
+    are enlarged by Lanczos. Noise is taken out first, and what is protected is blended with the LR picture by Lanczos.
+    Raises ImageError where the picture has another size than the plan.
     """
     size = Size(*lr.shape[-2:])
     if size != plan.size.source:
@@ -202,7 +227,7 @@ def variants(
         yield from _enlarged_alone(plan, lr)
         return
     host.prepare(plan.memory)
-    home, lr = lr.device, lr.to(host.device, torch.float32)
+    home, lr = lr.device, denoise(lr.to(host.device, torch.float32), plan.settings[0].denoise)
     before = encode_picture(host, lr, plan.size, plan.settings[0], report)
     if show:
         show(lr)
@@ -216,8 +241,12 @@ def variants(
         picture = decode_picture(host, after, lr, plan.size, one, report)
         if show:
             show(picture)
-        compensated = compensate_picture(host, picture, lr, one.compensation, report)
-        yield Variant(one, before, after, compensated.to(home), picture.to(home))
+        made = compensate_picture(host, picture, lr, one.compensation, report)
+        protected = None
+        if one.protect != "nothing":
+            protected = protected_mask(lr, one.protect)
+            made = restore_region(made, lr, strength_map(protected))
+        yield Variant(one, before, after, made.to(home), picture.to(home), protected)
 
 
 def is_too_small(source: Size) -> bool:

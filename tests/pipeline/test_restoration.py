@@ -9,9 +9,11 @@ from torch.nn import functional as F
 
 from op4ksr_core.errors import ImageError, SettingError
 from op4ksr_core.geometry import Frame, Scale, Size
+from op4ksr_core.paths import ASSETS
+from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import lanczos, resize
 from op4ksr_core.pipeline.memory import MemoryPlan
-from op4ksr_core.pipeline.restoration import Request, plan, run, transform_latent, variants
+from op4ksr_core.pipeline.restoration import OVERRULED, Request, plan, run, transform_latent, variants
 from op4ksr_core.settings import UpscaleSettings
 
 BARE = UpscaleSettings(fidelity=0.0, rope=None)
@@ -139,3 +141,45 @@ def test_a_strip_of_millions_of_px_needs_a_memory_plan():
     """Lanczos alone would take gigabytes for it."""
     host = NullHost()
     assert planned(host, Size(3_000_000, 1)).memory == MEMORY and host.calls == {"plan_memory": 1}
+
+
+def restored(rgb, region=None, **changes):
+    host, frame = NullHost(), Scale(2).frame(Size(*rgb.shape[-2:]))
+    planned = plan(host, Request(frame, [replace(BARE, **changes)]))
+    return run(host, planned, rgb, lambda *_: None, region=region)
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    """(1, 3, 160, 160): a face about (80, 70)."""
+    return read_picture(ASSETS / "demo" / "astronaut.png").rgb[..., 40:200, 145:305].contiguous()
+
+
+def test_a_protected_face_is_changed_less_and_the_rest_as_ever(portrait):
+    plain, kept = restored(portrait), restored(portrait, protect="faces")
+    assert plain.protected is None and kept.protected.shape == (1, 1, 160, 160)
+    assert kept.protected[0, 0, 70, 80] == 1 and kept.protected[0, 0, 5, 5] == 0
+    face, corner = (..., slice(130, 150), slice(150, 170)), (..., slice(0, 20), slice(0, 20))
+    small = lanczos(portrait, Size(320, 320)).clamp(0, 1)
+    torch.testing.assert_close(kept.rgb[face], small[face].lerp(plain.rgb[face], 0.4), atol=1e-4, rtol=0)
+    assert torch.equal(kept.rgb[corner], plain.rgb[corner])
+
+
+def test_a_mask_of_ones_own_goes_before_protect(portrait):
+    region = torch.ones(1, 1, 10, 10)
+    both, alone = restored(portrait, region, protect="faces"), restored(portrait, region)
+    assert torch.equal(both.rgb, alone.rgb) and both.protected is None
+    assert OVERRULED in both.notes and OVERRULED not in alone.notes
+
+
+def test_noise_is_taken_out_before_the_encoder(portrait):
+    noisy = (portrait + 0.08 * torch.randn(portrait.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    clean = restored(portrait).rgb
+    errors = [float((restored(noisy, denoise=amount).rgb - clean).square().mean()) for amount in (0.0, 0.5, 1.0)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_variants_are_denoised_once():
+    settings = [replace(BARE, denoise=amount) for amount in (0.0, 0.5)]
+    with pytest.raises(SettingError, match="0.5"):
+        plan(NullHost(), Request(Scale(2).frame(Size(64, 64)), settings))

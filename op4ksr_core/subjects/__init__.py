@@ -1,0 +1,1 @@
+"""Faces and lettering in a picture: what artists want kept as it is."""
