@@ -21,6 +21,7 @@ from ..model.vae import is_f16
 from ..weights.sources import Sources
 from . import lora_keys
 from .adapters import Adapter, find_adapters, save_adapter_folders, save_adapters
+from .ce_unet import make_ce_unet
 from .files import find_weights, save_diffusers
 from .unet_adapters import from_pickle, plain_metadata, save_unet_adapter, vae_of_checkpoint
 from .unet_sources import SD_VAE
@@ -66,6 +67,18 @@ def convert_pickle(source: str | Path, to: str | Path) -> str:
     with _whole(to) as part:
         save_unet_adapter(part, adapter)
     return plain_metadata(adapter)
+
+
+def write_ce_unet(source: str | Path, to: str | Path) -> None:
+    """Writes TVT's CE-UNet, made from a UNet's folder or the model folder it lies in, as a diffusers folder.
+
+    Whole or not at all. Raises WeightsError, OutputError where `to` is there already.
+    """
+    folder = at_home(source)
+    inner = folder / "unet"
+    unet = make_ce_unet(inner if inner.is_dir() else folder)
+    with _whole(at_home(to)) as part:
+        unet.save_pretrained(part)
 
 
 @contextmanager

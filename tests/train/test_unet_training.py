@@ -118,8 +118,8 @@ def test_the_prior_has_its_own_first_layer_back(made):
     with torch.no_grad():
         first += 1
     with model.distillation.active(None):
-        assert torch.equal(first, model.first_layer["weight"]) and not first.requires_grad
-    assert torch.allclose(first, model.first_layer["weight"] + 1) and first.requires_grad
+        assert torch.equal(first, model.whole_before["conv_in.weight"]) and not first.requires_grad
+    assert torch.allclose(first, model.whole_before["conv_in.weight"] + 1) and first.requires_grad
 
 
 def test_vsd_quadrants_are_the_mean_of_the_four(made):

@@ -59,10 +59,9 @@ class FlowStrategy(nn.Module):
         """Picture px per latent px."""
         self.channels = int(vae.config.latent_channels)
         self.requires_grad_(False)
-        self.configs = {
-            "transformer": add_lora(transformer, TRANSFORMER_TARGETS, settings),
-            "vae": add_lora(vae.encoder, ENCODER_TARGETS, settings),
-        }
+        self.configs = {"transformer": add_lora(transformer, TRANSFORMER_TARGETS, settings)}
+        if settings.encoder_lora:
+            self.configs["vae"] = add_lora(vae.encoder, ENCODER_TARGETS, settings)
         self.distillation = None
         if settings.losses.vsd:
             add_lora(transformer, TRANSFORMER_TARGETS, settings, REGULARISER)
@@ -131,7 +130,7 @@ class FlowStrategy(nn.Module):
     def adapters(self) -> dict[str, Adapter]:
         """What was learned, as `adapters.find_adapters` gives it. Sharded: to be called in all processes at once."""
         parts = {"transformer": self.transformer, "vae": self.vae.encoder}
-        return {name: read_lora(network, self.configs[name]) for name, network in parts.items()}
+        return {name: read_lora(parts[name], config) for name, config in self.configs.items()}
 
 
 class FlowDistillation:
