@@ -48,6 +48,6 @@ def _check_length(files: WeightFiles, sequence: Tensor) -> None:
     said = files.metadata().get(TOKENS)
     if said is not None and said != str(sequence.shape[1]):
         raise WeightsError(
-            f"{files.origin} says that its prompt has {said} tokens, but holds {sequence.shape[1]}. It was cut or padded "
-            "afterwards: make it again with `op4ksr embed-prompt --tokens`."
+            f"{files.origin} says that its prompt has {said} tokens, but holds {sequence.shape[1]}. It was cut or "
+            "padded afterwards: make it again with `op4ksr embed-prompt --tokens`."
         )

@@ -156,7 +156,9 @@ def test_vsd_distils_from_a_unet_of_its_own(tmp_path):
     """TVT's code: the frozen and the regularised network are Stable Diffusion's UNet, on 64x64 quadrants."""
     settings = replace(settings_of("tvt"), losses=PRESETS["tvt"].losses)
     prior = make_unet()
-    model = UNetStrategy(make_tvt_unet(), make_d4(), torch.randn(1, 7, 24), settings, torch.randn(1, 7, 24), prior=prior)
+    model = UNetStrategy(
+        make_tvt_unet(), make_d4(), torch.randn(1, 7, 24), settings, torch.randn(1, 7, 24), prior=prior
+    )
     z = torch.randn(1, 4, 16, 16, requires_grad=True)
     restored = model(torch.rand(1, 3, 16, 16), Size(64, 64))._replace(z=z)
     assert model.distillation.unet is prior

@@ -117,10 +117,8 @@ def _draw_blur(dice: _Dice, stage: Stage) -> Step:
     v, u = torch.meshgrid(axis.float(), axis.float(), indexing="ij")
     a, b = u * math.cos(angle) + v * math.sin(angle), v * math.cos(angle) - u * math.sin(angle)
     distance = (a / sx) ** 2 + (b / sy) ** 2
-    if name.startswith("plateau"):
-        kernel = 1 / (1 + distance**beta)
-    else:
-        kernel = torch.exp(-0.5 * distance**beta)
+    power = distance**beta
+    kernel = 1 / (1 + power) if name.startswith("plateau") else torch.exp(-0.5 * power)
     return Step("blur", name, max(sx, sy), kernel=kernel / kernel.sum(), beta=beta)
 
 

@@ -13,9 +13,10 @@ class Stage:
     """One pass. Ranges are (low, high); sigma in px, noise in 1/255, JPEG in quality 1 to 100.
 
     kernel: sides of the kernels in px. kernel_odds: of KERNELS, in that order. generalised, plateau: ranges of the
-    exponent beta of those, which hold 1; half of the draws lie below 1. sinc: probability of a sinc filter in a kernel's place. resize: the smallest and the largest
-    factor. resize_odds: of larger, smaller, and equal; None draws one factor from all of `resize`. gaussian, poisson:
-    one of the two, equally often. grey: probability that noise is the same in all channels.
+    exponent beta of those, which hold 1; half of the draws lie below 1. sinc: probability of a sinc filter in a
+    kernel's place. resize: the smallest and the largest factor. resize_odds: of larger, smaller, and equal; None draws
+    one factor from all of `resize`. gaussian, poisson: one of the two, equally often. grey: probability that noise is
+    the same in all channels.
     """
 
     blur_sigma: Range = (0.2, 3.0)

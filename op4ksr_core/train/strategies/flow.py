@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...geometry import Size
+from ...geometry import LATENT_FACTOR, Size
 from ...model import flow
 from ...model.rope import RotaryEmbedding
 from ...model.vae import decode, downscale_factor, encode
@@ -18,6 +18,7 @@ from ...picture.resample import resize
 from ...weights.adapters import Adapter, save_adapter_folders, save_adapters
 from ...weights.prompt_files import load_prompt
 from ...weights.sources import Sources
+from ...weights.trained_for import TrainedFor
 from ..losses.vsd import VSDLoss
 from ..precision import frozen_dtype
 from ..settings import ENCODER_TARGETS, TRANSFORMER_TARGETS, TrainSettings
@@ -119,13 +120,20 @@ class FlowStrategy(nn.Module):
 
     def export(self) -> Callable[[Path], None]:
         """The two PEFT folders, and `adapters.safetensors` with both."""
-        adapters = self.adapters()
+        adapters, said = self.adapters(), self.trained_for().as_metadata()
 
         def write(folder: Path) -> None:
-            save_adapter_folders(folder, adapters)
-            save_adapters(folder / SINGLE, adapters)
+            save_adapter_folders(folder, adapters, said)
+            save_adapters(folder / SINGLE, adapters, said)
 
         return write
+
+    def trained_for(self) -> TrainedFor:
+        """What inference must share with this training."""
+        preset = "op4ksr" if self.factor == LATENT_FACTOR else "omgsr"
+        return TrainedFor(
+            preset, self.factor, self.settings.sigma, self.settings.rope, prompt_tokens=self.prompt.shape[1]
+        )
 
     def adapters(self) -> dict[str, Adapter]:
         """What was learned, as `adapters.find_adapters` gives it. Sharded: to be called in all processes at once."""

@@ -19,6 +19,7 @@ from ...model import diffusion
 from ...model.vae import decode, downscale_factor, encode
 from ...picture.resample import resize
 from ...weights.prompt_files import load_tokens
+from ...weights.trained_for import TrainedFor
 from ...weights.unet_adapters import BASE, UNetAdapter, save_unet_adapter
 from ...weights.unet_sources import UNetSources, load_unet
 from ..losses.vsd import guided, vsd_loss
@@ -74,7 +75,9 @@ class UNetStrategy(nn.Module):
         self.hr_encoder = copy.deepcopy(vae.encoder).requires_grad_(False)
         self.transformer = unet
         self.vae = vae
-        self.multiple = downscale_factor(vae) * 2 ** (len(unet.config.block_out_channels) - 1)
+        self.factor = downscale_factor(vae)
+        """Picture px per latent px; asked before the encoder has a LoRA."""
+        self.multiple = self.factor * 2 ** (len(unet.config.block_out_channels) - 1)
         """What the UNet's coarsest level takes."""
         self.requires_grad_(False)
         self.configs = {"unet": add_lora(unet, UNET_TARGETS, settings)}
@@ -154,8 +157,13 @@ class UNetStrategy(nn.Module):
 
     def export(self) -> Callable[[Path], None]:
         """`adapters.safetensors` in the form that *Load OSEDiff or TVT adapter* and `--adapter` read."""
-        adapter = self.unet_adapter()
-        return lambda folder: save_unet_adapter(folder / SINGLE, adapter)
+        adapter, said = self.unet_adapter(), self.trained_for().as_metadata()
+        return lambda folder: save_unet_adapter(folder / SINGLE, adapter, said)
+
+    def trained_for(self) -> TrainedFor:
+        """What inference must share with this training."""
+        tokens = None if self.prompt is None or self.settings.captions else self.prompt.shape[1]
+        return TrainedFor(self._family(), self.factor, timestep=self.settings.timestep, prompt_tokens=tokens)
 
     def unet_adapter(self) -> UNetAdapter:
         """What was learned."""
