@@ -14,6 +14,7 @@ _PAPER = TrainSettings(
 )
 
 _OSEDIFF = TrainSettings(
+    sample_posterior=True,
     rank=4,
     alpha=8,
     learning_rate=5e-5,

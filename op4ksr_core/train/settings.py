@@ -73,6 +73,9 @@ class TrainSettings:
     rope: RopeSettings = setting(RopeSettings(), "Positions of the trained transformer.")
     guidance: float = setting(1.0, "Distilled guidance of FLUX-dev models.", low=0)
 
+    sample_posterior: bool = setting(
+        False, "A UNet's training samples the encoder's posterior, as its inference does; else its mode. OSEDiff: on."
+    )
     rank: int = setting(64, "Rank of the LoRA.", low=1, high=4096)
     alpha: int = setting(
         64, "Scale of the LoRA, over its rank. Follows --rank where it is not given.", low=1, high=65_536
@@ -206,9 +209,10 @@ class TrainSettings:
 
 
 GROUPS = {
-    "the step": ("stage", "sigma", "timestep", "guidance"),
+    "the step": ("stage", "sigma", "timestep", "guidance", "sample_posterior"),
     "optimizer": (
-        "rank", "alpha", "encoder_lora", "whole_layers", "learning_rate", "weight_decay", "clip", "steps", "batch", "per_device", "precision",
+        "rank", "alpha", "encoder_lora", "whole_layers",
+        "learning_rate", "weight_decay", "clip", "steps", "batch", "per_device", "precision",
         "checkpointing", "seed",
     ),
     "pictures": ("crop", "least_crop", "scale", "degradation", "captions", "drop_condition"),

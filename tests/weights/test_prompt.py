@@ -140,3 +140,12 @@ def test_a_unets_tokens_are_checked_too(tmp_path):
         load_tokens(path)
     save_file({"prompt_embeds": torch.randn(1, 7, 24)}, path)
     assert load_tokens(path).shape == (1, 7, 24)
+
+
+def test_the_negative_prompt_ships_as_text(encoders, tmp_path):
+    """OSEDiff's README trains with it: 22 terms, the last over-smooth."""
+    path = tmp_path / "negative.safetensors"
+    assert cli.main(["embed-prompt", str(encoders), "-o", str(path), "--negative", "--tokens", "64"]) == 0
+    with safe_open(path, "pt") as file:
+        terms = file.metadata()["prompt"].split(", ")
+    assert len(terms) == 22 and terms[0] == "painting" and terms[-1] == "over-smooth"

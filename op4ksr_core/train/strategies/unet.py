@@ -118,15 +118,16 @@ class UNetStrategy(nn.Module):
         return cls(unet, vae, sources.load_condition(), settings, negative, sources.prediction, extractor, prior)
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
-        """A picture's own tokens come third, where the batch has them."""
-        captions = (batch["prompt"],) if "prompt" in batch else ()
-        return batch["lr"], Size(*batch["hr"].shape[-2:]), *captions
+        """A picture's own tokens come third where the batch has them, then the seed of the posterior's sample."""
+        seed = int(batch["seed"][0]) if self.settings.sample_posterior else None
+        return batch["lr"], Size(*batch["hr"].shape[-2:]), batch.get("prompt"), seed
 
-    def forward(self, lr: Tensor, size: Size, prompt: Tensor | None = None) -> Restored:
-        """`prompt` (B, L, D): each picture's own tokens, in place of the fixed ones."""
+    def forward(self, lr: Tensor, size: Size, prompt: Tensor | None = None, seed: int | None = None) -> Restored:
+        """`prompt` (B, L, D): each picture's own tokens, in place of the fixed ones. `seed` samples the encoder's
+        posterior; without it, its mode."""
         large = resize(lr, size)
         condition = self._condition_of(large) if prompt is None else prompt
-        z_lr = encode(self.vae, large.to(self.vae.dtype)).float()
+        z_lr = encode(self.vae, large.to(self.vae.dtype), seed).float()
         at = torch.full((len(z_lr),), self.settings.timestep, device=z_lr.device)
         z = self.clean(z_lr, at, condition)
         return Restored(z_lr, z, decode(self.vae, z.to(self.vae.dtype)).float(), condition)
