@@ -35,8 +35,12 @@ class TrainedFor:
 
     def applied_to(self, settings: UpscaleSettings) -> UpscaleSettings:
         """The settings with what the training says."""
-        said = {"sigma": self.sigma, "rope": self.rope, "timestep": self.timestep}
-        return replace(settings, **{name: value for name, value in said.items() if value is not None})
+        return replace(
+            settings,
+            sigma=settings.sigma if self.sigma is None else self.sigma,
+            rope=settings.rope if self.rope is None else self.rope,
+            timestep=settings.timestep if self.timestep is None else self.timestep,
+        )
 
     def as_metadata(self) -> dict[str, str]:
         """For a safetensors file."""
