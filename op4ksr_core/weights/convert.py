@@ -7,7 +7,7 @@ encoder's part is in it too, as `lora_vae_encoder_...`, which stock loaders leav
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,13 @@ def convert(source: str | Path, to: str | Path, form: str) -> None:
     if form != "folder" and to.suffix != ".safetensors":
         raise SettingError(f"The form {form} is one file: give it a name that ends in .safetensors, not {to.name}.")
     adapters, said = find_adapters(source), read_trained_for(source)
-    write = {"folder": save_adapter_folders, "file": save_adapters, "kohya": _write_kohya}[form]
+    writers: dict[str, Callable[[Path, dict[str, Adapter], dict[str, str]], None]] = {
+        "folder": save_adapter_folders,
+        "file": save_adapters,
+        "kohya": _write_kohya,
+    }
     with _whole(to) as part:
-        write(part, adapters, said.as_metadata() if said else {})
+        writers[form](part, adapters, said.as_metadata() if said else {})
 
 
 PICKLES = (".pkl", ".ckpt", ".pt", ".pth", ".bin")

@@ -265,7 +265,7 @@ def _vae_targets(vae: nn.Module) -> list[str]:
 def _whole_layers(unet: nn.Module, names: str) -> dict[str, nn.Parameter]:
     """The UNet's own parameters, no LoRA, in the layers and blocks of these names. Raises SettingError."""
     own = {key.replace(".base_layer.", "."): p for key, p in unet.named_parameters() if ".lora_" not in key}
-    found = {}
+    found: dict[str, nn.Parameter] = {}
     for name in names.split():
         inside = {key: p for key, p in own.items() if key.startswith(f"{name}.")}
         if not inside:
