@@ -20,6 +20,7 @@ from .adapter_patches import (
     with_unet_adapter,
 )
 from .load import newest
+from .native_models import attach_trained_for
 from .schema import node_schema
 from .unets import unet_targets
 
@@ -80,6 +81,7 @@ class LoadAdapters(io.ComfyNode):
         if "transformer" in found:
             part = found["transformer"]
             model = with_adapter(model, transformer_targets(model), part, model_strength)
+            attach_trained_for(model, adapter_path(adapter))
         if "vae" in found:
             part, vae = found["vae"], copy.copy(vae)
             vae.patcher = with_adapter(vae.patcher, encoder_targets(vae, part), part, vae_strength)
@@ -136,6 +138,7 @@ class LoadUNetAdapter(io.ComfyNode):
         found = find_unet_adapter(adapter_path(adapter))
         check_base(model, found)
         patched = with_unet_adapter(model, unet_targets(model), "unet", found, strength)
+        attach_trained_for(patched, adapter_path(adapter))
         if "vae" in found.lora:
             vae = copy.copy(vae)
             vae.patcher = with_unet_adapter(vae.patcher, unet_vae_targets(vae, found), "vae", found, strength)

@@ -6,6 +6,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
+from ..op4ksr_core.weights.usual_settings import Facts
 
 
 def is_unet(model: ModelPatcher) -> bool:
@@ -65,3 +66,22 @@ def check_conditioning(model: ModelPatcher, conditioning: list) -> None:
                 f"The CONDITIONING has widths {found[0]} and {found[1]} (sequence, pooled); this MODEL reads "
                 f"{wanted[0]} and {wanted[1]}. Use the text encoders, or the fixed prompt, that belong to the MODEL."
             )
+
+
+TRAINED_FOR = "op4ksr_trained_for"
+"""The MODEL's attachment that says what its adapter was trained for."""
+
+
+def facts_of(model: ModelPatcher | None, vae: VAE | None, conditioning: list | None) -> Facts:
+    """What the connected models say about the settings that go with them."""
+    if model is None:
+        return Facts(bundled=True)
+    config = model.model.model_config.unet_config
+    said = model.attachments.get(TRAINED_FOR)
+    return Facts(
+        unet_levels=len(config["channel_mult"]) if is_unet(model) else None,
+        latent_factor=Facts.latent_factor if vae is None else vae.downscale_ratio,
+        adapted=said is not None or bool(model.patches),
+        trained_for=said,
+        prompt_tokens=conditioning[0][0].shape[1] if conditioning else None,
+    )

@@ -128,6 +128,9 @@ class ComfyHost:
     def condition_on(self, enlarged: Tensor) -> None:
         """The condition is the CONDITIONING that is connected."""
 
+    def look_at(self, top: int, left: int, size: Size) -> None:
+        """The condition is the same for all parts."""
+
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         return encode_whole(self.vae, padded, report, settings.posterior_seed)
 

@@ -24,7 +24,9 @@ from ..op4ksr_core.weights.key_layouts import (
     vae_to_diffusers,
     vae_to_ldm,
 )
+from ..op4ksr_core.weights.trained_for import TrainedFor, read_trained_for
 from . import versions
+from .checks import TRAINED_FOR
 from .f16 import tell_memory, to_f16
 from .rope_patch import with_rope
 
@@ -34,6 +36,7 @@ def load_embedded() -> tuple[ModelPatcher, list, VAE]:
     prompt = find_weights(EMBEDDED / "prompt.safetensors").tensors()
     conditioning = [[prompt["prompt_embeds"], {"pooled_output": prompt["pooled_prompt_embeds"], "guidance": 1.0}]]
     model, vae = load_folder(EMBEDDED)
+    model.set_attachments(TRAINED_FOR, TrainedFor(sigma=0.3, rope=RopeSettings(theta=100.0)))
     return with_rope(model, RopeSettings(theta=100.0)), conditioning, vae
 
 
@@ -67,7 +70,15 @@ def load_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPatche
     if given_vae is not None or files is None:
         return model, given_vae
     vae = autoencoder(files.tensors(), numbers)
+    attach_trained_for(model, folder)
     return model, to_f16(vae, "centered") if strided_by(vae_settings) else vae
+
+
+def attach_trained_for(model: ModelPatcher, path: Path) -> None:
+    """Lets the MODEL carry what an adapter, or a folder with merged adapters, says of its training."""
+    said = read_trained_for(path)
+    if said is not None:
+        model.set_attachments(TRAINED_FOR, said)
 
 
 def _small_flux(state: dict[str, Tensor], config: dict, numbers: dict) -> ModelPatcher:

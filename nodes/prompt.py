@@ -11,7 +11,7 @@ from torch import Tensor
 from ..op4ksr_core.errors import SettingError, WeightsError
 from ..op4ksr_core.files import at_home, write_atomically
 from ..op4ksr_core.weights.files import find_weights
-from ..op4ksr_core.weights.prompt_files import load_prompt, load_tokens
+from ..op4ksr_core.weights.prompt_files import TOKENS, load_prompt, load_tokens
 from .schema import node_schema
 
 
@@ -51,7 +51,7 @@ class SavePrompt(io.ComfyNode):
             filename_prefix, folder_paths.get_output_directory()
         )
         tensors = {"prompt_embeds": sequence.float().contiguous(), "pooled_prompt_embeds": pooled.float().contiguous()}
-        data = save(tensors)
+        data = save(tensors, metadata={TOKENS: str(sequence.shape[1])})
         write_atomically(Path(folder) / f"{name}_{counter:05}_.safetensors", lambda file: file.write(data))
         return io.NodeOutput()
 

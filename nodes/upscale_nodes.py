@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -28,8 +29,10 @@ from ..op4ksr_core.settings import (
     UpscaleSettings,
     find_preset,
     with_strength,
+    with_window,
 )
-from .checks import is_unet
+from ..op4ksr_core.weights.usual_settings import choose, contradictions
+from .checks import facts_of
 from .comfy_host import ComfyHost, plan_pictures
 from .convert import to_bchw, to_image
 from .inputs import (
@@ -93,8 +96,10 @@ def upscaled(
     settings: UpscaleSettings,
     latent_factor: int,
     inspected: bool = True,
+    notes: Sequence[str] = (),
 ) -> io.NodeOutput:
-    """IMAGE and what goes with it -> the outputs, with a line under the node before and after."""
+    """IMAGE and what goes with it -> the outputs, with a line under the node before and after; `notes` are
+    sentences for the report."""
     pictures = to_bchw(image).clamp(0, 1)
     plan = plan_pictures(host, pictures, target, [settings], latent_factor)
     alpha, region = alpha_of(image, mask), region_of(image, region)
@@ -112,7 +117,7 @@ def upscaled(
     if inspected:
         words, drawn = _check(made)
         parts[0] += f", {words}"
-    report = "\n".join([*parts, *made.notes, *fallbacks])
+    report = "\n".join([*parts, *notes, *made.notes, *fallbacks])
     log.info("OP4KSR %s", report)
     tell_node(report)
     large, before = to_image(made.rgb), to_image(made.before)
@@ -179,15 +184,6 @@ def target_of(mode: str, size: float, width: int, height: int, like: Tensor | No
     return LongSide(round(size)) if mode == "long side" else ShortSide(round(size))
 
 
-def usual_preset(model, vae) -> str:
-    """What goes with the models that are connected."""
-    if model is None:
-        return "embedded"
-    if is_unet(model):
-        return "tvt" if vae is not None and vae.downscale_ratio == PRESET_FACTORS["tvt"] else "osediff"
-    return "op4ksr"
-
-
 NOT_CONNECTED = object()
 
 
@@ -211,9 +207,9 @@ class UpscaleTo4K(io.ComfyNode):
                     "preset",
                     options=["auto", *PRESETS],
                     default="auto",
-                    tooltip="Settings of the method. auto: embedded, or op4ksr where a MODEL is connected, or osediff "
-                    "or tvt where it is a Stable Diffusion UNet. ultraflux: bare UltraFlux weights. omgsr: OMGSR-F "
-                    "with FLUX's own VAE. f2idiff: conditioned by the picture's features.",
+                    tooltip="Settings of the method. auto: what the adapter says it was trained for; else by the "
+                    "MODEL and its VAE, and the report says why. Without a MODEL: embedded. ultraflux: bare UltraFlux "
+                    "weights. omgsr: OMGSR-F with FLUX's own VAE. f2idiff: conditioned by the picture's features.",
                 ),
                 io.Combo.Input(
                     "size_mode",
@@ -309,12 +305,19 @@ class UpscaleTo4K(io.ComfyNode):
         protect: str = "nothing",
         denoise: float = 0.0,
     ) -> io.NodeOutput:
+        facts, notes = facts_of(model, vae, conditioning), []
         if preset == "auto":
-            preset = usual_preset(model, vae)
-        settings = with_strength(find_preset(preset), strength)
+            choice = choose(facts)
+            preset, settings = choice.preset, choice.settings
+            notes.append(choice.reason)
+        else:
+            settings = find_preset(preset)
+        notes += contradictions(facts, settings)
+        settings = with_strength(settings, strength)
         if model is None and preset != "embedded":
             raise SettingError(needs_weights(preset))
-        settings = replace(settings, seed=seed, window=window, protect=cast(Protect, protect), denoise=denoise)
+        settings = with_window(replace(settings, seed=seed), window)
+        settings = replace(settings, protect=cast(Protect, protect), denoise=denoise)
         if colour != "as the preset":
             settings = replace(settings, colour=cast(ColourFix, colour))
         if preset == "embedded" and model is not None:
@@ -322,7 +325,7 @@ class UpscaleTo4K(io.ComfyNode):
         target = target_of(size_mode, size, width, height, size_like)
         host = ComfyHost.find(model, conditioning, vae)
         latent_factor = PRESET_FACTORS.get(preset, LATENT_FACTOR)
-        return upscaled(host, image, mask, strength_mask, target, settings, latent_factor, lattice_check)
+        return upscaled(host, image, mask, strength_mask, target, settings, latent_factor, lattice_check, notes)
 
 
 class UpscaleAllSettings(io.ComfyNode):

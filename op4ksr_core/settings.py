@@ -41,6 +41,13 @@ MAX_SEED = 2**64 - 1
 POSITIVE_PROMPT = "A high-resolution, 8K, ultra-realistic image with sharp focus, vibrant colors, and natural lighting."
 """The fixed prompt (S3Diff, arXiv 2409.17058)."""
 
+NEGATIVE_PROMPT = (
+    "painting, oil painting, illustration, drawing, art, sketch, cartoon, CG Style, 3D render, unreal engine, "
+    "blurring, dirty, messy, worst quality, low quality, frames, watermark, signature, jpeg artifacts, deformed, "
+    "lowres, over-smooth"
+)
+"""What VSD guides away from (OSEDiff, arXiv 2406.08177; its README's training command)."""
+
 
 def check_seed(what: str, value: int) -> int:
     """Returns the seed if torch's generators take it, else raises SettingError."""
@@ -220,7 +227,13 @@ class Execution:
 
 
 _SD = UpscaleSettings(
-    timestep=999, posterior_seed=0, colour="adain", fidelity=0.0, rope=None, window_weights="gaussian"
+    timestep=999,
+    posterior_seed=0,
+    colour="adain",
+    fidelity=0.0,
+    rope=None,
+    window_overlap=256,
+    window_weights="gaussian",
 )
 
 PRESETS: dict[str, UpscaleSettings] = {
@@ -242,12 +255,14 @@ PRESETS: dict[str, UpscaleSettings] = {
     ),
     # OMGSR-F (arXiv 2508.08227): FLUX.1-dev at its trained sizes with the F8 VAE.
     "omgsr": UpscaleSettings(sigma=0.5051, colour="wavelet", fidelity=0.0, rope=RopeSettings(theta=10_000.0)),
-    # OSEDiff (arXiv 2406.08177): Stable Diffusion 2.1-base at its last timestep, the posterior sampled, AdaIN.
+    # OSEDiff (arXiv 2406.08177): Stable Diffusion 2.1-base at its last timestep, the posterior sampled, AdaIN. Windows,
+    # where they are asked for, share 32 latent px in its code: 256 px here, 128 px under TVT's 4x VAE.
     "osediff": _SD,
     # TVT (arXiv 2507.20291): its VAE-D4 and CE-UNet at timestep 1.
-    "tvt": replace(_SD, timestep=1),
-    # F2IDiff-SR: OSEDiff's plan with DINOv2's features in the prompt's place. The paper does not state its timestep.
-    "f2idiff": _SD,
+    "tvt": replace(_SD, timestep=1, window_overlap=128),
+    # F2IDiff-SR: OSEDiff's plan with DINOv2's features of each patch in the prompt's place, so in windows of the 256 px
+    # that it trains on. The paper does not state its timestep.
+    "f2idiff": replace(_SD, window=256, window_overlap=0),
 }
 """Settings by name; each means the same on the command line, in Python and in a graph."""
 
@@ -266,6 +281,13 @@ def with_strength(settings: UpscaleSettings, strength: float) -> UpscaleSettings
     check_range("Strength", strength, 0, MAX_STRENGTH)
     kept = settings.fidelity * (2 - strength) if strength > 1 else 1 - strength * (1 - settings.fidelity)
     return replace(settings, fidelity=kept, compensation=min(MAX_COMPENSATION, strength * settings.compensation))
+
+
+def with_window(settings: UpscaleSettings, window: int) -> UpscaleSettings:
+    """The settings in windows of another side, in px; 0 is the whole picture. Windows no larger than what the settings
+    let them share overlap by half."""
+    overlap = settings.window_overlap if window > settings.window_overlap else 0
+    return replace(settings, window=window, window_overlap=overlap)
 
 
 def find_preset(name: str) -> UpscaleSettings:

@@ -4,7 +4,7 @@ import argparse
 
 from ..errors import SettingError
 from ..files import at_home
-from ..settings import POSITIVE_PROMPT
+from ..settings import NEGATIVE_PROMPT, POSITIVE_PROMPT
 from ..weights.prompt import embed_captions, embed_prompt
 from .argument_types import whole
 from .console import say
@@ -18,7 +18,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="for each NAME.txt below FOLDER write NAME.prompt.safetensors beside it (Stable Diffusion's text encoder)",
     )
-    parser.add_argument("--text", help="prompt (default: the fixed one of the method)")
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--text", help="prompt (default: the fixed one of the method)")
+    text.add_argument("--negative", action="store_true", help="OSEDiff's negative prompt, for `train --negative FILE`")
     parser.add_argument("--tokens", type=whole(1, 4096), default=512, help="T5 tokens (default 512)")
 
 
@@ -29,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.output:
         raise SettingError("Name the file to write with -o, or a folder of captions with --captions.")
-    text = POSITIVE_PROMPT if arguments.text is None else arguments.text
+    usual = NEGATIVE_PROMPT if arguments.negative else POSITIVE_PROMPT
+    text = usual if arguments.text is None else arguments.text
     say(str(embed_prompt(arguments.folder, arguments.output, text, arguments.tokens)))
     return 0

@@ -22,9 +22,12 @@ from ..settings import (
     UpscaleSettings,
     find_preset,
     with_strength,
+    with_window,
 )
+from ..weights.model_facts import facts_of
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
+from ..weights.usual_settings import Facts, choose, contradictions
 from .argument_types import WORKERS, number, whole
 
 log = logging.getLogger("op4ksr")
@@ -125,15 +128,39 @@ def add_measures(parser: argparse.ArgumentParser) -> None:
 
 
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
-    """The preset, the settings file over it, and over both every option that was given. Raises SettingError."""
-    settings = find_preset(arguments.preset if arguments.preset is not None else _usual_preset(arguments.model))
+    """The preset, the settings file over it, and over both every option that was given. Raises SettingError.
+
+    Without --preset it is the models' own, and the log says why; what an adapter was not trained for is a warning.
+    """
+    settings, facts = _start(arguments)
     if arguments.settings is not None:
         settings = read_settings(arguments.settings, settings)
     rope = given_options(arguments, RopeSettings)
     if rope:
         settings = replace(settings, rope=replace(settings.rope or RopeSettings(), **rope))
-    settings = replace(settings, **given_options(arguments, UpscaleSettings))
+    given = given_options(arguments, UpscaleSettings)
+    if "window" in given and "window_overlap" not in given:
+        settings = with_window(settings, given["window"])
+    settings = replace(settings, **given)
+    for sentence in contradictions(facts, settings):
+        log.warning("%s", sentence)
     return settings if arguments.strength is None else with_strength(settings, arguments.strength)
+
+
+def _start(arguments: argparse.Namespace) -> tuple[UpscaleSettings, Facts]:
+    """The settings to start from, and what is known of the models where they or an adapter tell."""
+    preset = None if arguments.preset is None else find_preset(arguments.preset)
+    if preset is not None and not arguments.adapter:
+        return preset, Facts()
+    parts = (arguments.transformer, arguments.vae, arguments.dino, *arguments.adapter)
+    if arguments.model == "embedded" and not any(parts):
+        return find_preset("embedded"), Facts(bundled=True)
+    facts = facts_of(find_sources(arguments))
+    if preset is not None:
+        return preset, facts
+    choice = choose(facts)
+    log.warning("%s", choice.reason)  # a notice that is seen without --verbose
+    return choice.settings, facts
 
 
 def read_settings(path: str, base: UpscaleSettings) -> UpscaleSettings:
@@ -146,12 +173,6 @@ def read_settings(path: str, base: UpscaleSettings) -> UpscaleSettings:
         return from_values(UpscaleSettings, values, base)
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from error
-
-
-def _usual_preset(model: str) -> str:
-    if model == "embedded":
-        return "embedded"
-    return "osediff" if is_unet_folder(model) else "op4ksr"
 
 
 def find_device(name: str | None) -> torch.device | None:

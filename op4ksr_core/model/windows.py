@@ -1,6 +1,7 @@
 """The transformer on windows of the latent, for models that know one size only (OMGSR, arXiv 2508.08227)."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,8 +9,22 @@ from torch import Tensor
 from ..picture.tiles import stepped_starts
 
 
+class Place(NamedTuple):
+    """Where a window lies in its latent, in latent px."""
+
+    top: int
+    left: int
+
+
 def in_windows(
     z_bchw: Tensor, side: int, work: Callable[[Tensor], Tensor], overlap: int = 0, weights: str = "linear"
+) -> Tensor:
+    """As `in_placed_windows`, for work that does not ask where a window lies."""
+    return in_placed_windows(z_bchw, side, lambda part, place: work(part), overlap, weights)
+
+
+def in_placed_windows(
+    z_bchw: Tensor, side: int, work: Callable[[Tensor, Place], Tensor], overlap: int = 0, weights: str = "linear"
 ) -> Tensor:
     """`work` on windows of `side` x `side` latent px, and their weighted mean; each shares `overlap` px with the next,
     half a window if 0.
@@ -22,13 +37,13 @@ def in_windows(
     height, width = z_bchw.shape[-2:]
     rows, columns = starts(height, side, overlap), starts(width, side, overlap)
     if len(rows) == len(columns) == 1:
-        return work(z_bchw)
+        return work(z_bchw, Place(0, 0))
     total = torch.zeros_like(z_bchw)
     shares = z_bchw.new_zeros(1, 1, height, width)
     for top in rows:
         for left in columns:
             at = (..., slice(top, min(height, top + side)), slice(left, min(width, left + side)))
-            part = work(z_bchw[at].contiguous())
+            part = work(z_bchw[at].contiguous(), Place(top, left))
             weight = profile(part.shape[-2], z_bchw)[:, None] * profile(part.shape[-1], z_bchw)
             total[at] += weight * part
             shares[at] += weight

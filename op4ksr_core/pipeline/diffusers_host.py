@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
-from ..geometry import SizePlan
+from ..geometry import Size, SizePlan
 from ..model import flow
 from ..model.attention import attention_kernel
 from ..model.finite import check_finite
@@ -78,6 +78,9 @@ class DiffusersHost:
 
     def condition_on(self, enlarged: Tensor) -> None:
         """The condition is a fixed prompt."""
+
+    def look_at(self, top: int, left: int, size: Size) -> None:
+        """The condition is the same for all parts."""
 
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         return self.vae_runner.encode(padded, settings.posterior_seed, self.residency, report)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import ImageError, SettingError
 from ..geometry import Frame, Size, SizePlan, padded_side, plan_target
 from ..model.denoise import denoise
-from ..model.windows import in_windows
+from ..model.windows import Place, in_placed_windows
 from ..picture.colour import finish
 from ..picture.framing import restore_region
 from ..picture.resample import crop, lanczos, pad_reflect, resize
@@ -59,6 +59,11 @@ class Host(Protocol):
     def condition_on(self, enlarged: Tensor) -> None:
         """Sees the enlarged picture before it is padded. For models whose condition is the picture itself; the others
         do nothing."""
+        ...
+
+    def look_at(self, top: int, left: int, size: Size) -> None:
+        """The next `transform` is of this part of the picture, in px of the padded one; called before each. For models
+        whose condition is the picture itself; the others do nothing."""
         ...
 
     def encode(self, padded: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
@@ -283,14 +288,18 @@ def transform_latent(host: Host, z: Tensor, settings: UpscaleSettings, report: P
 
 
 def _transform_padded(host: Host, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
-    def work(part: Tensor) -> Tensor:
+    factor = host.latent_factor
+
+    def work(part: Tensor, place: Place) -> Tensor:
+        size = Size(part.shape[-2] * factor, part.shape[-1] * factor)
+        host.look_at(place.top * factor, place.left * factor, size)
         return host.transform(part, settings, report)
 
     if not settings.window:
-        return work(z)
-    side = settings.window // host.multiple_px * (host.multiple_px // host.latent_factor)
-    overlap = settings.window_overlap // host.latent_factor
-    return in_windows(z, side, work, overlap, settings.window_weights)
+        return work(z, Place(0, 0))
+    side = settings.window // host.multiple_px * (host.multiple_px // factor)
+    overlap = settings.window_overlap // factor
+    return in_placed_windows(z, side, work, overlap, settings.window_weights)
 
 
 def decode_picture(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SettingError, WeightsError
-from ..geometry import SizePlan
+from ..geometry import Size, SizePlan
 from ..model import diffusion
 from ..model.attention import attention_kernel
 from ..model.finite import check_finite
@@ -33,7 +33,11 @@ class UNetHost:
         if execution.fp8 or execution.compiled:
             raise SettingError("fp8 and torch.compile are for FLUX transformers; leave --fp8 and --compile out.")
         self.sources, self.device, self.dtype, self.execution = sources, device, dtype, execution
-        self.condition = sources.load_condition()
+        self.prompt = sources.load_condition()
+        self.enlarged: Tensor | None = None
+        """The picture that DINOv2 looks at; None where a prompt conditions."""
+        self.part: tuple[slice, slice] = (slice(None), slice(None))
+        """Rows and columns of it that the next step is of."""
         sources.check()
         self.unet_dtype = dtype
         if dtype == torch.bfloat16:
@@ -90,7 +94,17 @@ class UNetHost:
     def condition_on(self, enlarged: Tensor) -> None:
         """F2IDiff-SR's condition is what DINOv2 sees in the enlarged picture; the others have a prompt."""
         if self.sources.features is not None:
-            self.condition = self.features_of(enlarged)
+            self.enlarged = enlarged
+
+    def look_at(self, top: int, left: int, size: Size) -> None:
+        """In windows DINOv2 sees each window's own picture, as it saw crops in training."""
+        self.part = (slice(top, top + size.height), slice(left, left + size.width))
+
+    def _condition(self) -> Tensor:
+        if self.prompt is not None:
+            return self.prompt
+        assert self.enlarged is not None
+        return self.features_of(self.enlarged[(..., *self.part)])
 
     @cached_property
     def _extractor(self) -> Any:
@@ -105,8 +119,7 @@ class UNetHost:
 
     def transform(self, z: Tensor, settings: UpscaleSettings, report: Progress) -> Tensor:
         self.check(settings)
-        assert self.condition is not None
-        condition = self.condition
+        condition = self._condition()
         with self.transformer.use(self.residency) as unet:
             at = torch.full((len(z),), settings.timestep, device=z.device)
             blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]

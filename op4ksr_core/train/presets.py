@@ -14,6 +14,7 @@ _PAPER = TrainSettings(
 )
 
 _OSEDIFF = TrainSettings(
+    sample_posterior=True,
     rank=4,
     alpha=8,
     learning_rate=5e-5,
@@ -25,11 +26,14 @@ _OSEDIFF = TrainSettings(
     regulariser_learning_rate=5e-5,
 )
 
+_TVT_WHOLE = "down_blocks.0 up_blocks.3.upsamplers up_blocks.4 conv_in conv_out"
+
 _VAE_STAGE = TrainSettings(
     stage="encoder",
-    learning_rate=5e-5,
+    learning_rate=1e-4,
     weight_decay=1e-2,
     steps=50_000,
+    batch=256,
     crop=256,
     scale=1,
     degradation="none",
@@ -68,20 +72,23 @@ PRESETS = {
     # OSEDiff (arXiv 2406.08177): LoRA 4 (alpha 8) on UNet and encoder, conv_in whole; on [-1, 1] MSE 1, LPIPS 2, VSD 1.
     # The number of steps is not stated in what we read.
     "osediff": _OSEDIFF,
-    # TVT (arXiv 2507.20291): the same at timestep 1, VSD on the quadrants of its 128x128 latent, t from 250 to 750.
-    "tvt": replace(_OSEDIFF, timestep=1, vsd_range=(0.25, 0.75), vsd_quadrants=True),
+    # TVT (arXiv 2507.20291): timestep 1; VSD on the quadrants of its 128x128 latent, t from 250 to 750. Its code
+    # freezes the encoder, trains the CE-UNet's new blocks whole and distils from Stable Diffusion 2.1-base's own UNet.
+    "tvt": replace(
+        _OSEDIFF, timestep=1, vsd_range=(0.25, 0.75), vsd_quadrants=True, encoder_lora=False, whole_layers=_TVT_WHOLE
+    ),
     # TVT's VAE-D4 in two stages: pixel, LPIPS and adversarial loss with an adaptive weight (Esser et al. 2021, eq. 7),
-    # then pixel and LPIPS. Weights, rate, crop and batch are not stated in what we read; these are LDM's habits.
+    # then pixel and LPIPS. Rate 1e-4 and batch 256 are the paper's (4.1); weights and crop are LDM's habits.
     "tvt-decoder": replace(_VAE_STAGE, stage="decoder", losses=replace(_VAE_STAGE.losses, adversarial=0.5)),
     "tvt-encoder": replace(_VAE_STAGE, gan_adaptive=False),
-    # F2IDiff-SR's prior: 700,000 steps of 120 pictures at 1e-4, the VAE frozen. Its crop is not stated.
+    # F2IDiff-SR's prior: 700,000 steps of 120 pictures of 512 px at 1e-4, the VAE frozen (4.1).
     "f2idiff-prior": TrainSettings(
         stage="prior",
         learning_rate=1e-4,
         weight_decay=1e-2,
         steps=700_000,
         batch=120,
-        crop=256,
+        crop=512,
         scale=1,
         degradation="none",
         losses=LossWeights(mse=0.0, periodicity=0.0, refinement=0.0, denoising=1.0),

@@ -73,9 +73,16 @@ class TrainSettings:
     rope: RopeSettings = setting(RopeSettings(), "Positions of the trained transformer.")
     guidance: float = setting(1.0, "Distilled guidance of FLUX-dev models.", low=0)
 
+    sample_posterior: bool = setting(
+        False, "A UNet's training samples the encoder's posterior, as its inference does; else its mode. OSEDiff: on."
+    )
     rank: int = setting(64, "Rank of the LoRA.", low=1, high=4096)
     alpha: int = setting(
         64, "Scale of the LoRA, over its rank. Follows --rank where it is not given.", low=1, high=65_536
+    )
+    encoder_lora: bool = setting(True, "LoRA on the VAE's encoder too. TVT: off, its encoder E4 is frozen.")
+    whole_layers: str = setting(
+        "conv_in", "Layers of a UNet that are trained whole, with spaces between. OSEDiff: conv_in."
     )
     learning_rate: float = setting(2.5e-5, "Step size of AdamW.", above=0)
     weight_decay: float = setting(1e-4, "Weight decay of AdamW.", low=0)
@@ -136,6 +143,11 @@ class TrainSettings:
         "and encoder).",
     )
 
+    vsd_prior: str = setting(
+        "",
+        "UNet folder that VSD distils from, such as Stable Diffusion 2.1-base's unet (TVT). Without it, the trained "
+        "UNet as it was.",
+    )
     negative: str = setting("", "Prompt file of the unconditional prior that VSD guides away from.")
     vsd_guidance: float = setting(7.5, "Classifier-free guidance of VSD's prior.", low=0)
     vsd_range: tuple[float, float] = setting(
@@ -197,16 +209,17 @@ class TrainSettings:
 
 
 GROUPS = {
-    "the step": ("stage", "sigma", "timestep", "guidance"),
+    "the step": ("stage", "sigma", "timestep", "guidance", "sample_posterior"),
     "optimizer": (
-        "rank", "alpha", "learning_rate", "weight_decay", "clip", "steps", "batch", "per_device", "precision",
+        "rank", "alpha", "encoder_lora", "whole_layers",
+        "learning_rate", "weight_decay", "clip", "steps", "batch", "per_device", "precision",
         "checkpointing", "seed",
     ),
     "pictures": ("crop", "least_crop", "scale", "degradation", "captions", "drop_condition"),
     "losses": ("fidelity", "lap_highpass", "lap_normalise", "lpips_weights", "lpips_window", "lpips_draw"),
     "GAN": ("critic", "features", "gan", "gan_learning_rate", "gan_adaptive"),
     "VSD": (
-        "negative", "vsd_guidance", "vsd_range", "vsd_quadrants", "regulariser_learning_rate",
+        "vsd_prior", "negative", "vsd_guidance", "vsd_range", "vsd_quadrants", "regulariser_learning_rate",
     ),
 }  # fmt: skip
 """The fields by what they are about, for the options and the table; the nested ones have places of their own."""

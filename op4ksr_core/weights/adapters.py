@@ -5,8 +5,10 @@ import json
 import logging
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -217,11 +219,13 @@ def _check_form(origin: str, config: dict, keys: Any) -> None:
         raise WeightsError(f"{origin} was trained with biases (bias, lora_bias); only LoRA is read. {_MERGE_FIRST}")
 
 
-def save_adapters(path: str | Path, adapters: dict[str, Adapter]) -> None:
-    """Writes the single file that `find_adapters` reads."""
+def save_adapters(
+    path: str | Path, adapters: dict[str, Adapter], trained_for: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Writes the single file that `find_adapters` reads. `trained_for`: `TrainedFor.as_metadata`."""
     from safetensors.torch import save_file
 
-    state, metadata = {}, {"format": "op4ksr-adapter"}
+    state, metadata = {}, {"format": "op4ksr-adapter", **trained_for}
     for part, adapter in adapters.items():
         prefix = _SINGLE_FILE_PREFIXES[part]
         state.update({prefix + key: value.contiguous() for key, value in adapter.state.items()})
@@ -229,15 +233,18 @@ def save_adapters(path: str | Path, adapters: dict[str, Adapter]) -> None:
     save_file(state, path, metadata=metadata)
 
 
-def save_adapter_folders(folder: str | Path, adapters: dict[str, Adapter]) -> None:
-    """Writes `flux_adapter` and `vae_encoder_adapter` below `folder`, as PEFT saves them."""
+def save_adapter_folders(
+    folder: str | Path, adapters: dict[str, Adapter], trained_for: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Writes `flux_adapter` and `vae_encoder_adapter` below `folder`, as PEFT saves them, with the metadata
+    `trained_for` (`TrainedFor.as_metadata`)."""
     from safetensors.torch import save_file
 
     for part, adapter in adapters.items():
         place = Path(folder) / ADAPTER_FOLDERS[part]
         place.mkdir(parents=True, exist_ok=True)
         state = {_PEFT_PREFIX + key: value.contiguous() for key, value in adapter.state.items()}
-        save_file(state, place / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(state, place / "adapter_model.safetensors", metadata={"format": "pt", **trained_for})
         (place / "adapter_config.json").write_text(json.dumps(adapter.config, indent=2) + "\n")
 
 

@@ -7,7 +7,7 @@ encoder's part is in it too, as `lora_vae_encoder_...`, which stock loaders leav
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from ..model.vae import is_f16
 from ..weights.sources import Sources
 from . import lora_keys
 from .adapters import Adapter, find_adapters, save_adapter_folders, save_adapters
+from .ce_unet import make_ce_unet
 from .files import find_weights, save_diffusers
+from .trained_for import FOLDER_FILE, read_trained_for
 from .unet_adapters import from_pickle, plain_metadata, save_unet_adapter, vae_of_checkpoint
 from .unet_sources import SD_VAE
 
@@ -39,9 +41,14 @@ def convert(source: str | Path, to: str | Path, form: str) -> None:
     to = at_home(to)
     if form != "folder" and to.suffix != ".safetensors":
         raise SettingError(f"The form {form} is one file: give it a name that ends in .safetensors, not {to.name}.")
-    adapters = find_adapters(source)
+    adapters, said = find_adapters(source), read_trained_for(source)
+    writers: dict[str, Callable[[Path, dict[str, Adapter], dict[str, str]], None]] = {
+        "folder": save_adapter_folders,
+        "file": save_adapters,
+        "kohya": _write_kohya,
+    }
     with _whole(to) as part:
-        {"folder": save_adapter_folders, "file": save_adapters, "kohya": _write_kohya}[form](part, adapters)
+        writers[form](part, adapters, said.as_metadata() if said else {})
 
 
 PICKLES = (".pkl", ".ckpt", ".pt", ".pth", ".bin")
@@ -68,6 +75,18 @@ def convert_pickle(source: str | Path, to: str | Path) -> str:
     return plain_metadata(adapter)
 
 
+def write_ce_unet(source: str | Path, to: str | Path) -> None:
+    """Writes TVT's CE-UNet, made from a UNet's folder or the model folder it lies in, as a diffusers folder.
+
+    Whole or not at all. Raises WeightsError, OutputError where `to` is there already.
+    """
+    folder = at_home(source)
+    inner = folder / "unet"
+    unet = make_ce_unet(inner if inner.is_dir() else folder)
+    with _whole(at_home(to)) as part:
+        unet.save_pretrained(part)
+
+
 @contextmanager
 def _whole(to: Path) -> Iterator[Path]:
     """A place beside `to` to write at, moved there once all is written. Raises OutputError; nothing is written over."""
@@ -92,11 +111,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write_kohya(path: Path, adapters: dict[str, Adapter]) -> None:
+def _write_kohya(path: Path, adapters: dict[str, Adapter], trained_for: Mapping[str, str]) -> None:
     from safetensors.torch import save_file
 
     state: dict[str, Tensor] = {}
-    metadata = {"format": "pt"}
+    metadata = {"format": "pt", **trained_for}
     for part, adapter in adapters.items():
         for module in adapter.modules():
             name = lora_keys.KOHYA[part] + module.replace(".", "_")
@@ -124,6 +143,9 @@ def merge(sources: Sources, to: str | Path, dtype: torch.dtype | None = None) ->
         vae = sources.load_vae(torch.float32)
         _save_vae(nn.Module.to(vae, dtype or _stored(sources.vae)), part / "vae")
         shutil.copyfile(sources.prompt, part / "prompt.safetensors")
+        said = [one for one in map(read_trained_for, sources.adapters) if one]
+        if said:
+            (part / FOLDER_FILE).write_text(said[-1].as_json() + "\n", encoding="utf-8")
 
 
 def _stored(path: Path) -> torch.dtype:

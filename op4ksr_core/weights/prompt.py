@@ -9,10 +9,12 @@ import torch
 from ..errors import WeightsError
 from ..files import at_home, read_text
 from ..settings import POSITIVE_PROMPT
+from .prompt_files import TOKENS
 
 
 def embed_prompt(folder: str | Path, to: str | Path, prompt: str = POSITIVE_PROMPT, tokens: int = 512) -> Path:
-    """Writes `prompt_embeds` (1, tokens, D) and `pooled_prompt_embeds` (1, P) of a prompt to a safetensors file.
+    """Writes `prompt_embeds` (1, tokens, D) and `pooled_prompt_embeds` (1, P) of a prompt to a safetensors file, and
+    the number of tokens to its metadata: 512 for UltraFlux and OMGSR, 256 as ComfyUI pads.
 
     `folder` is a diffusers FLUX folder with tokenizer, text_encoder, tokenizer_2 and text_encoder_2.
     A Stable Diffusion folder (`unet`, `tokenizer`, `text_encoder`) gives `prompt_embeds` (1, 77, D) alone.
@@ -37,7 +39,7 @@ def embed_prompt(folder: str | Path, to: str | Path, prompt: str = POSITIVE_PROM
     with torch.inference_mode():
         sequence, pooled, _ = pipeline.encode_prompt(prompt, prompt_2=None, max_sequence_length=tokens)
     tensors = {"prompt_embeds": sequence.contiguous(), "pooled_prompt_embeds": pooled.contiguous()}
-    save_file(tensors, to, metadata={"prompt": prompt})
+    save_file(tensors, to, metadata={"prompt": prompt, TOKENS: str(tokens)})
     return to
 
 
@@ -71,6 +73,6 @@ def _clip_embedder(folder: Path) -> Callable[[str, Path], None]:
         ids = tokenizer(prompt, max_length=length, padding="max_length", truncation=True, return_tensors="pt").input_ids
         with torch.inference_mode():
             tokens = encoder(ids)[0].float().contiguous()
-        save_file({"prompt_embeds": tokens}, to, metadata={"prompt": prompt})
+        save_file({"prompt_embeds": tokens}, to, metadata={"prompt": prompt, TOKENS: str(length)})
 
     return embed

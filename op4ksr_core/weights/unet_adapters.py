@@ -7,8 +7,10 @@ the base's, the same with `vae.`, and in the metadata what the pickle says: fami
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -99,12 +101,14 @@ def _split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tenso
     return pairs, whole
 
 
-def save_unet_adapter(path: str | Path, adapter: UNetAdapter) -> None:
-    """Writes what `find_unet_adapter` reads."""
+def save_unet_adapter(
+    path: str | Path, adapter: UNetAdapter, trained_for: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Writes what `find_unet_adapter` reads. `trained_for`: `TrainedFor.as_metadata`."""
     from safetensors.torch import save_file
 
     state: dict[str, Tensor] = {}
-    metadata = {"format": FORMAT, "family": adapter.family, "base_model": adapter.base}
+    metadata = {"format": FORMAT, "family": adapter.family, "base_model": adapter.base, **trained_for}
     for part, one in adapter.lora.items():
         state |= {f"{part}.{key}": value.contiguous() for key, value in one.state.items()}
         metadata |= {

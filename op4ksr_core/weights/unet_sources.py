@@ -132,21 +132,19 @@ class UNetSources:
 
     def load_transformer(self, dtype: torch.dtype) -> Any:
         """The UNet with its adapter merged. Raises WeightsError, also where the condition has not its width."""
-        files = find_model(self.unet, "UNet")
-        with torch.device("meta"):
-            model = new_unet(self.unet, files.config)
-        load_strictly(model, files.tensors(), str(self.unet), dtype)
+        model = load_unet(self.unet, dtype)
         adapter = self.found_adapters
         if adapter:
             replace_layers(model, adapter.layers["unet"], adapter.origin)
             merge_adapter(model, adapter.lora["unet"], self.adapter_scale)
+            model.requires_grad_(False)
         condition = self.load_condition()
         width = condition.shape[-1] if condition is not None else _width(self.features)
         if width != model.config.cross_attention_dim:
             given = self.prompt or self.features
             raise WeightsError(f"{given} gives tokens {width} wide; the UNet reads {model.config.cross_attention_dim}.")
         _ = self.prediction
-        return model.requires_grad_(False).eval()
+        return model
 
     def load_vae(self, dtype: torch.dtype) -> Any:
         """Stable Diffusion's VAE or TVT's VAE-D4, with its adapter merged. Raises WeightsError."""
@@ -156,6 +154,15 @@ class UNetSources:
             replace_layers(vae, adapter.layers["vae"], adapter.origin)
             merge_adapter(vae, adapter.lora["vae"], self.adapter_scale)
         return vae
+
+
+def load_unet(folder: Path, dtype: torch.dtype) -> Any:
+    """A UNet from its own folder, frozen, in evaluation mode. Raises WeightsError."""
+    files = find_model(folder, "UNet")
+    with torch.device("meta"):
+        model = new_unet(folder, files.config)
+    load_strictly(model, files.tensors(), str(folder), dtype)
+    return model.requires_grad_(False).eval()
 
 
 def new_unet(place: Path, config: dict | None, **changes: Any) -> Any:

@@ -74,6 +74,20 @@ def test_a_preset_is_the_command_lines(server, embedded, small):
     assert float((before - lanczos(small, Size(192, 256)).clamp(0, 1)).abs().max()) * 255 <= 1
 
 
+def test_auto_says_what_it_took_and_a_contradiction_is_named(server, small):
+    """The bundled MODEL says that it was trained at sigma 0.3 and theta 100; UltraFlux has its own embedding."""
+    parts = {"model": ["model", 0], "conditioning": ["model", 1], "vae": ["model", 2]}
+
+    def report(preset):
+        wanted = graph(preset=preset, **parts)
+        wanted["model"] = node("OP4KSR_LoadEmbedded")
+        return str(server.run(wanted)["outputs"]["report"])
+
+    assert "Preset op4ksr: the weights say that they were trained for it." in report("auto")
+    said = report("ultraflux")
+    assert "theta is 10000.0, but the adapter was trained with 100.0" in said and "scheme" in said
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.5, 2.0])
 def test_strength_is_the_cores(server, embedded, small, strength):
     expected = embedded(small, 4, settings=with_strength(PRESETS["embedded"], strength))

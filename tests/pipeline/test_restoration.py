@@ -26,7 +26,7 @@ class NullHost:
     device, latent_factor, multiple_px = torch.device("cpu"), 8, 64
 
     def __init__(self):
-        self.calls, self.seen, self.prepared = Counter(), [], []
+        self.calls, self.seen, self.prepared, self.parts = Counter(), [], [], []
 
     def check(self, settings):
         if settings.steps > 1:
@@ -41,6 +41,9 @@ class NullHost:
 
     def condition_on(self, enlarged):
         self.seen.append(tuple(enlarged.shape[-2:]))
+
+    def look_at(self, top, left, size):
+        self.parts.append((top, left, size))
 
     def encode(self, padded, settings, report):
         self.calls["encode"] += 1

@@ -15,7 +15,7 @@ from op4ksr_core.picture.read import Picture
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import PRESETS
+from op4ksr_core.settings import PRESETS, with_window
 
 BARE = replace(PRESETS["osediff"], colour="none", posterior_seed=None)
 
@@ -197,3 +197,40 @@ def test_another_width_of_dino_or_prompt_is_refused(tmp_path, osediff, dino):
     upscaler = Upscaler.from_pretrained(folder, features=dino, settings=BARE, device="cpu")
     with pytest.raises(WeightsError, match="tokens 24 wide; the UNet reads 40"):
         upscaler(torch.rand(1, 3, 16, 16))
+
+
+def test_in_windows_dino_sees_each_windows_own_picture(tmp_path, dino):
+    """F2IDiff-SR's features are those of each patch; its preset works in windows of 256 px, the side of its crops.
+    A picture of 512 px has nine windows, half over each other."""
+    folder = write_sd_folder(tmp_path / "sd", make_unet(), make_sd_vae())
+    assert PRESETS["f2idiff"].window == 256
+    settings = replace(PRESETS["f2idiff"], colour="none", posterior_seed=None)
+    upscaler = Upscaler.from_pretrained(folder, features=dino, settings=settings, device="cpu")
+    small = torch.rand(1, 3, 128, 128)
+    seen, conditions = [], []
+    extractor, unet = upscaler.host._extractor, upscaler.host.transformer
+    extractor.register_forward_pre_hook(
+        lambda module, _, named: seen.append(named["pixel_values"].clone()), with_kwargs=True
+    )
+    with unet.use("resident") as network:
+        network.register_forward_pre_hook(
+            lambda module, _, named: conditions.append(named["encoder_hidden_states"].clone()), with_kwargs=True
+        )
+    upscaler(small)
+    assert len(seen) == len(conditions) == 9
+    large = resize(small, Size(512, 512))
+    for number, (top, left) in enumerate((y, x) for y in (0, 128, 256) for x in (0, 128, 256)):
+        own = large[..., top : top + 256, left : left + 256]
+        wanted = diffusion.picture_tokens(extractor, own)
+        assert torch.allclose(conditions[number], wanted, atol=1e-4), (top, left)
+    del seen[:]
+    upscaler(small, settings=replace(settings, window=0))
+    assert len(seen) == 1
+
+
+def test_the_windows_of_a_preset_share_32_latent_px():
+    """OSEDiff's and TVT's tiles: 96 latent px that share 32, whatever the VAE's factor."""
+    assert PRESETS["osediff"].window_overlap == 8 * 32 and PRESETS["tvt"].window_overlap == 4 * 32
+    assert PRESETS["osediff"].window_weights == "gaussian"
+    assert with_window(PRESETS["osediff"], 768).window_overlap == 256
+    assert with_window(PRESETS["osediff"], 256).window_overlap == 0  # half

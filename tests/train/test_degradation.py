@@ -78,6 +78,36 @@ def test_the_last_sinc_comes_in_four_of_five_before_or_after_the_last_jpeg(plans
     )
 
 
+def test_beta_lies_below_1_in_half_of_the_generalised_kernels(plans):
+    """basicsr's random_bivariate_generalized_Gaussian and random_bivariate_plateau: half U[low, 1], half U[1, high]."""
+    blurs = [step for plan in plans for step in plan if step.kind == "blur"]
+    generalised = [step.beta for step in blurs if step.name.startswith("generalised")]
+    below = [beta for beta in generalised if beta < 1]
+    above = [beta for beta in generalised if beta > 1]
+    assert near(len(below), 0.5, len(generalised))
+    assert 0.5 <= min(below) < 0.52 and np.mean(below) == pytest.approx(0.75, abs=0.03)
+    assert 3.9 < max(above) <= 4 and np.mean(above) == pytest.approx(2.5, abs=0.15)
+    plateau = [step.beta for step in blurs if step.name.startswith("plateau")]
+    ones = [beta for beta in plateau if beta == 1]
+    assert near(len(ones), 0.5, len(plateau)) and 1.9 < max(plateau) <= 2
+    assert {step.beta for step in blurs if step.name.endswith("isotropic")} == {1.0}
+
+
+def test_the_last_sinc_cuts_off_from_a_third_of_pi(plans):
+    """The others may cut off from a fifth of pi where their side is 13 px or more."""
+    last = [plan[-1] if plan[-1].kind == "sinc" else plan[-2] for plan in plans]
+    cutoffs = [step.strength for step in last if step.kind == "sinc"]
+    assert math.pi / 3 <= min(cutoffs) < math.pi / 3 + 0.02 and max(cutoffs) > math.pi - 0.02
+    assert np.mean(cutoffs) == pytest.approx(2 / 3 * math.pi, abs=0.05)
+    first = [plan[0] for plan in plans if plan[0].kind == "sinc"]
+    assert math.pi / 5 <= min(step.strength for step in first) < math.pi / 4
+
+
+def test_the_small_picture_has_256_levels(photo):
+    small = degrade(photo[0, :, :96, :128], torch.Generator().manual_seed(3), REAL_ESRGAN) * 255
+    assert torch.allclose(small, small.round(), atol=1e-4)
+
+
 def test_a_sinc_filter_passes_low_and_stops_high_frequencies():
     kernel = sinc(math.pi / 2, 21)
     assert float(kernel.sum()) == pytest.approx(1, abs=1e-5) and float(kernel.min()) < 0

@@ -11,7 +11,9 @@ from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, write_di
 from op4ksr_core.app import cli
 from op4ksr_core.errors import SettingError
 from op4ksr_core.geometry import Size
+from op4ksr_core.model.vae import encode
 from op4ksr_core.picture.read import Picture
+from op4ksr_core.picture.resample import resize
 from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS as UPSCALE
@@ -112,14 +114,25 @@ def test_captions_condition_each_picture(made, tmp_path, photo):
         trainer.close()
 
 
+def test_training_samples_the_posterior_as_inference_does(made):
+    """OSEDiff's code: vae.encode(x).latent_dist.sample()."""
+    assert PRESETS["osediff"].sample_posterior and PRESETS["tvt"].sample_posterior
+    batch = {"lr": torch.rand(1, 3, 16, 16), "hr": torch.rand(1, 3, 64, 64), "seed": torch.tensor([5])}
+    model = UNetStrategy.load(sources_of("osediff", made), settings_of("osediff", made))
+    with torch.no_grad():
+        sampled = model(*model.inputs(batch)).z_lr
+        assert torch.equal(sampled, encode(model.vae, resize(batch["lr"], Size(64, 64)), 5))
+        assert not torch.equal(sampled, model(batch["lr"], Size(64, 64)).z_lr)
+
+
 def test_the_prior_has_its_own_first_layer_back(made):
     model = UNetStrategy.load(sources_of("osediff", made), settings_of("osediff", made))
     first = model.transformer.conv_in.base_layer.weight
     with torch.no_grad():
         first += 1
     with model.distillation.active(None):
-        assert torch.equal(first, model.first_layer["weight"]) and not first.requires_grad
-    assert torch.allclose(first, model.first_layer["weight"] + 1) and first.requires_grad
+        assert torch.equal(first, model.whole_before["conv_in.weight"]) and not first.requires_grad
+    assert torch.allclose(first, model.whole_before["conv_in.weight"] + 1) and first.requires_grad
 
 
 def test_vsd_quadrants_are_the_mean_of_the_four(made):

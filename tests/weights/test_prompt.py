@@ -2,6 +2,8 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import WeightsError
@@ -113,3 +115,37 @@ def test_stable_diffusions_prompts_and_captions(encoders, tmp_path, capsys):
     shutil.rmtree(tmp_path / "sd" / "tokenizer")
     assert cli.main(["embed-prompt", str(tmp_path / "sd"), "-o", str(out)]) == 2
     assert "lacks tokenizer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", [256, 512])
+def test_the_length_is_written_and_checked(encoders, tmp_path, tokens):
+    """ComfyUI pads FLUX's T5 to 256 tokens, UltraFlux and OMGSR to 512."""
+    path = tmp_path / "prompt.safetensors"
+    words = ["embed-prompt", str(encoders), "-o", str(path), "--tokens", str(tokens)]
+    assert cli.main(words) == 0
+    with safe_open(path, "pt") as file:
+        assert file.metadata()["tokens"] == str(tokens)
+    assert load_prompt(path)[0].shape[1] == tokens
+    cut = load_file(path)
+    cut["prompt_embeds"] = cut["prompt_embeds"][:, :100].contiguous()
+    save_file(cut, path, metadata={"tokens": str(tokens)})
+    with pytest.raises(WeightsError, match=rf"{tokens} tokens, but holds 100"):
+        load_prompt(path)
+
+
+def test_a_unets_tokens_are_checked_too(tmp_path):
+    path = tmp_path / "prompt.safetensors"
+    save_file({"prompt_embeds": torch.randn(1, 7, 24)}, path, metadata={"tokens": "77"})
+    with pytest.raises(WeightsError, match="77 tokens, but holds 7"):
+        load_tokens(path)
+    save_file({"prompt_embeds": torch.randn(1, 7, 24)}, path)
+    assert load_tokens(path).shape == (1, 7, 24)
+
+
+def test_the_negative_prompt_ships_as_text(encoders, tmp_path):
+    """OSEDiff's README trains with it: 22 terms, the last over-smooth."""
+    path = tmp_path / "negative.safetensors"
+    assert cli.main(["embed-prompt", str(encoders), "-o", str(path), "--negative", "--tokens", "64"]) == 0
+    with safe_open(path, "pt") as file:
+        terms = file.metadata()["prompt"].split(", ")
+    assert len(terms) == 22 and terms[0] == "painting" and terms[-1] == "over-smooth"

@@ -12,11 +12,12 @@ from .presets import OMGSR, Degradation
 
 
 def degrade(picture_chw: Tensor, generator: torch.Generator, degradation: Degradation = OMGSR) -> Tensor:
-    """(3, H, W) -> (3, H // scale, W // scale), both in [0, 1]."""
+    """(3, H, W) -> (3, H // scale, W // scale), both in [0, 1]; in steps of 1/255 where the
+    degradation is `rounded`."""
     x = picture_chw[None]
     for step in draw(Size(*picture_chw.shape[-2:]), generator, degradation):
         x = apply(step, x, generator)
-    return x[0]
+    return (x[0] * 255).round() / 255 if degradation.rounded else x[0]
 
 
 def apply(step: Step, x_bchw: Tensor, generator: torch.Generator) -> Tensor:

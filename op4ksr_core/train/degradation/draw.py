@@ -24,6 +24,8 @@ class Step:
     size: Size | None = None
     grey: bool = False
     kernel: Tensor | None = None
+    beta: float = 1.0
+    """The exponent of a generalised or plateau-shaped kernel; 1 is the Gaussian's."""
 
     def __str__(self) -> str:
         if self.size:
@@ -67,7 +69,7 @@ def draw(size: Size, generator: torch.Generator, degradation: Degradation = OMGS
     steps += _draw_stage(dice, degradation, second, final)
     last = [Step("resize", _resizer(dice, degradation), size=final)]
     if dice.chance(degradation.final_sinc):
-        last.append(_draw_sinc(dice, second))
+        last.append(_draw_sinc(dice, second, _LEAST_CUTOFF))
     squeezed = [Step("jpeg", strength=dice.uniform(second.jpeg))] if dice.chance(second.jpeg_probability) else []
     return steps + (last + squeezed if dice.chance(0.5) or not degradation.final_sinc else squeezed + last)
 
@@ -110,21 +112,35 @@ def _draw_blur(dice: _Dice, stage: Stage) -> Step:
     sx, sy, angle = dice.uniform(stage.blur_sigma), dice.uniform(stage.blur_sigma), dice.uniform((0, math.pi))
     if name in ("isotropic", "generalised", "plateau"):
         sy = sx
-    beta = dice.uniform(stage.plateau if name.startswith("plateau") else stage.generalised)
+    beta = _draw_beta(dice, name, stage)
     axis = torch.arange(side) - side // 2
     v, u = torch.meshgrid(axis.float(), axis.float(), indexing="ij")
     a, b = u * math.cos(angle) + v * math.sin(angle), v * math.cos(angle) - u * math.sin(angle)
     distance = (a / sx) ** 2 + (b / sy) ** 2
-    if name.startswith("plateau"):
-        kernel = 1 / (1 + distance**beta)
-    else:
-        kernel = torch.exp(-0.5 * distance ** (beta if name.startswith("generalised") else 1.0))
-    return Step("blur", name, max(sx, sy), kernel=kernel / kernel.sum())
+    power = distance**beta
+    kernel = 1 / (1 + power) if name.startswith("plateau") else torch.exp(-0.5 * power)
+    return Step("blur", name, max(sx, sy), kernel=kernel / kernel.sum(), beta=beta)
 
 
-def _draw_sinc(dice: _Dice, stage: Stage) -> Step:
+def _draw_beta(dice: _Dice, name: str, stage: Stage) -> float:
+    """Half of the draws from the range's part below 1, half from that above, as Real-ESRGAN's code has it. Its plateau
+    range begins at 1, so that half of those are exactly 1."""
+    if not name.startswith(("generalised", "plateau")):
+        return 1.0
+    low, high = stage.plateau if name.startswith("plateau") else stage.generalised
+    return dice.uniform((low, 1.0)) if dice.chance(0.5) else dice.uniform((1.0, high))
+
+
+_LEAST_CUTOFF = math.pi / 3
+"""Of the last sinc filter, in radians per px, whatever its side."""
+
+
+def _draw_sinc(dice: _Dice, stage: Stage, least: float | None = None) -> Step:
+    """Real-ESRGAN's cut-offs; without `least` they may be lower where the kernel is 13 px or larger."""
     side = _side(dice, stage)
-    cutoff = dice.uniform((math.pi / (3 if side < 13 else 5), math.pi))
+    if least is None:
+        least = _LEAST_CUTOFF if side < 13 else math.pi / 5
+    cutoff = dice.uniform((least, math.pi))
     return Step("sinc", strength=cutoff, kernel=sinc(cutoff, side))
 
 

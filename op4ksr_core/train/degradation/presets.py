@@ -13,9 +13,10 @@ class Stage:
     """One pass. Ranges are (low, high); sigma in px, noise in 1/255, JPEG in quality 1 to 100.
 
     kernel: sides of the kernels in px. kernel_odds: of KERNELS, in that order. generalised, plateau: ranges of the
-    exponent beta of those. sinc: probability of a sinc filter in a kernel's place. resize: the smallest and the largest
-    factor. resize_odds: of larger, smaller, and equal; None draws one factor from all of `resize`. gaussian, poisson:
-    one of the two, equally often. grey: probability that noise is the same in all channels.
+    exponent beta of those, which hold 1; half of the draws lie below 1. sinc: probability of a sinc filter in a
+    kernel's place. resize: the smallest and the largest factor. resize_odds: of larger, smaller, and equal; None draws
+    one factor from all of `resize`. gaussian, poisson: one of the two, equally often. grey: probability that noise is
+    the same in all channels.
     """
 
     blur_sigma: Range = (0.2, 3.0)
@@ -39,7 +40,7 @@ class Stage:
 class Degradation:
     """Two stages, then 1/scale. final_sinc: probability of the last sinc filter, which comes before or after the last
     JPEG equally often. resizers: names that every resize draws from: area, bilinear and bicubic are torch's, without
-    a filter against aliasing, as in Real-ESRGAN; lanczos has one."""
+    a filter against aliasing, as in Real-ESRGAN; lanczos has one. rounded: to 8 bits at the end."""
 
     first: Stage = Stage()
     second: Stage = Stage(
@@ -53,6 +54,7 @@ class Degradation:
     scale: int = 4
     final_sinc: float = 0.8
     resizers: tuple[str, ...] = ("area", "bilinear", "bicubic")
+    rounded: bool = True
 
 
 REAL_ESRGAN = Degradation()
@@ -100,10 +102,11 @@ EMBEDDED = Degradation(
     ),
     final_sinc=0.0,
     resizers=("lanczos",),
+    rounded=False,
 )
 """What a camera or a good web picture has been through; the embedded model keeps the LR's own band."""
 
-NONE = Degradation(scale=1)
+NONE = Degradation(scale=1, rounded=False)
 """The picture itself: for the stages that learn from clean pictures."""
 
 DEGRADATIONS = {

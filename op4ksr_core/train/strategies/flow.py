@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...geometry import Size
+from ...geometry import LATENT_FACTOR, Size
 from ...model import flow
 from ...model.rope import RotaryEmbedding
 from ...model.vae import decode, downscale_factor, encode
@@ -18,6 +18,7 @@ from ...picture.resample import resize
 from ...weights.adapters import Adapter, save_adapter_folders, save_adapters
 from ...weights.prompt_files import load_prompt
 from ...weights.sources import Sources
+from ...weights.trained_for import TrainedFor
 from ..losses.vsd import VSDLoss
 from ..precision import frozen_dtype
 from ..settings import ENCODER_TARGETS, TRANSFORMER_TARGETS, TrainSettings
@@ -59,10 +60,9 @@ class FlowStrategy(nn.Module):
         """Picture px per latent px."""
         self.channels = int(vae.config.latent_channels)
         self.requires_grad_(False)
-        self.configs = {
-            "transformer": add_lora(transformer, TRANSFORMER_TARGETS, settings),
-            "vae": add_lora(vae.encoder, ENCODER_TARGETS, settings),
-        }
+        self.configs = {"transformer": add_lora(transformer, TRANSFORMER_TARGETS, settings)}
+        if settings.encoder_lora:
+            self.configs["vae"] = add_lora(vae.encoder, ENCODER_TARGETS, settings)
         self.distillation = None
         if settings.losses.vsd:
             add_lora(transformer, TRANSFORMER_TARGETS, settings, REGULARISER)
@@ -120,18 +120,25 @@ class FlowStrategy(nn.Module):
 
     def export(self) -> Callable[[Path], None]:
         """The two PEFT folders, and `adapters.safetensors` with both."""
-        adapters = self.adapters()
+        adapters, said = self.adapters(), self.trained_for().as_metadata()
 
         def write(folder: Path) -> None:
-            save_adapter_folders(folder, adapters)
-            save_adapters(folder / SINGLE, adapters)
+            save_adapter_folders(folder, adapters, said)
+            save_adapters(folder / SINGLE, adapters, said)
 
         return write
+
+    def trained_for(self) -> TrainedFor:
+        """What inference must share with this training."""
+        preset = "op4ksr" if self.factor == LATENT_FACTOR else "omgsr"
+        return TrainedFor(
+            preset, self.factor, self.settings.sigma, self.settings.rope, prompt_tokens=self.prompt.shape[1]
+        )
 
     def adapters(self) -> dict[str, Adapter]:
         """What was learned, as `adapters.find_adapters` gives it. Sharded: to be called in all processes at once."""
         parts = {"transformer": self.transformer, "vae": self.vae.encoder}
-        return {name: read_lora(network, self.configs[name]) for name, network in parts.items()}
+        return {name: read_lora(parts[name], config) for name, config in self.configs.items()}
 
 
 class FlowDistillation:

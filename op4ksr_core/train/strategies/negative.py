@@ -12,7 +12,7 @@ def negative_file(settings: TrainSettings) -> Path:
     path = at_home(settings.negative) if settings.negative else None
     if path is None or not path.is_file():
         raise WeightsError(
-            "VSD wants a prompt file for its unconditional prior (--negative FILE; `op4ksr embed-prompt --text ''` "
+            "VSD wants a prompt file for its unconditional prior (--negative FILE; `op4ksr embed-prompt --negative` "
             f"makes it), got {path or 'none'}. Or set the weight of vsd to 0."
         )
     return path
