@@ -233,11 +233,17 @@ def test_a_preset_without_its_weights_is_refused_before_the_run(server, small):
     assert "The preset op4ksr needs its own weights" in refused.value.read().decode()
 
 
-def test_an_error_is_a_sentence_and_no_path(server, small):
-    wanted = graph(mask=["m", 0])
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [({"size_mode": "long side", "size": 100.5}, "100.5"), ({"mask": ["m", 0]}, "9x7")],
+    ids=["SettingError", "ImageError"],
+)
+def test_an_error_is_a_sentence_and_no_path(server, small, changes, value):
+    wanted = graph(**changes)
     wanted["m"] = node("SolidMask", value=1.0, width=9, height=7)
-    kinds = [data["exception_type"] for name, data in server.run(wanted)["status"]["messages"] if "error" in name]
-    assert kinds == ["OP4KSR"]
+    [shown] = [data for name, data in server.run(wanted)["status"]["messages"] if "error" in name]
+    assert shown["exception_type"] == "OP4KSR" and value in shown["exception_message"]
+    assert "/" not in shown["exception_message"] and "Error" not in shown["exception_message"]
 
 
 def test_pictures_of_different_sizes_in_one_list(server, embedded):
