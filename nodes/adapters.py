@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.files import at_home
+from ..op4ksr_core.geometry import LATENT_FACTOR
 from ..op4ksr_core.weights.adapters import ADAPTER_FOLDERS, find_adapters
 from ..op4ksr_core.weights.files import listing
 from ..op4ksr_core.weights.unet_adapters import find_unet_adapter, is_unet_adapter
@@ -20,6 +21,7 @@ from .adapter_patches import (
     with_unet_adapter,
 )
 from .load import newest
+from .presets import mark_of, marked
 from .schema import node_schema
 from .unets import unet_targets
 
@@ -80,6 +82,8 @@ class LoadAdapters(io.ComfyNode):
         if "transformer" in found:
             part = found["transformer"]
             model = with_adapter(model, transformer_targets(model), part, model_strength)
+            if not mark_of(model):
+                model = marked(model, "op4ksr" if vae.downscale_ratio == LATENT_FACTOR else "omgsr")
         if "vae" in found:
             part, vae = found["vae"], copy.copy(vae)
             vae.patcher = with_adapter(vae.patcher, encoder_targets(vae, part), part, vae_strength)
@@ -139,7 +143,7 @@ class LoadUNetAdapter(io.ComfyNode):
         if "vae" in found.lora:
             vae = copy.copy(vae)
             vae.patcher = with_unet_adapter(vae.patcher, unet_vae_targets(vae, found), "vae", found, strength)
-        return io.NodeOutput(patched, vae)
+        return io.NodeOutput(marked(patched, found.family), vae)
 
     @classmethod
     def fingerprint_inputs(cls, adapter: str, **_: object) -> float:

@@ -25,6 +25,7 @@ from ..op4ksr_core.weights.key_layouts import (
 )
 from . import versions
 from .f16 import tell_memory, to_f16
+from .presets import marked
 from .rope_patch import with_rope
 
 
@@ -33,7 +34,7 @@ def load_embedded() -> tuple[ModelPatcher, list, VAE]:
     prompt = find_weights(EMBEDDED / "prompt.safetensors").tensors()
     conditioning = [[prompt["prompt_embeds"], {"pooled_output": prompt["pooled_prompt_embeds"], "guidance": 1.0}]]
     model, vae = load_folder(EMBEDDED)
-    return with_rope(model, RopeSettings(theta=100.0)), conditioning, vae
+    return marked(with_rope(model, RopeSettings(theta=100.0)), "embedded"), conditioning, vae
 
 
 def load_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPatcher, VAE]:

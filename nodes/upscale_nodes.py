@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -29,7 +30,6 @@ from ..op4ksr_core.settings import (
     find_preset,
     with_strength,
 )
-from .checks import is_unet
 from .comfy_host import ComfyHost, plan_pictures
 from .convert import to_bchw, to_image
 from .inputs import (
@@ -40,6 +40,7 @@ from .inputs import (
     FIDELITY,
     GUIDANCE,
     NOISE,
+    PAINTED_MEANS,
     PROTECT,
     SCALE,
     SEED,
@@ -49,8 +50,9 @@ from .inputs import (
     WINDOW,
     advanced,
 )
-from .masks import alpha_of, is_placeholder, region_of
+from .masks import PAINTED, alpha_of, is_placeholder, region_of
 from .memory import collecting
+from .presets import usual_preset
 from .progress import Phases
 from .schema import node_schema
 from .step_nodes import rope_for
@@ -69,7 +71,8 @@ MODELS = [
 STRENGTH_MASK = io.Mask.Input(
     "strength_mask",
     optional=True,
-    tooltip="Where the model may act: 1 restores, 0 keeps the enlarged picture (faces, lettering). Any size.",
+    tooltip="Where the model may act: 1 restores, 0 keeps the enlarged picture (faces, lettering). Any size. "
+    "Painted in MaskEditor: see painted_means.",
 )
 OUTPUTS = [
     io.Image.Output(tooltip="The large picture; with alpha where the input has four channels."),
@@ -93,11 +96,15 @@ def upscaled(
     settings: UpscaleSettings,
     latent_factor: int,
     inspected: bool = True,
+    remarks: Sequence[str] = (),
 ) -> io.NodeOutput:
-    """IMAGE and what goes with it -> the outputs, with a line under the node before and after."""
+    """IMAGE and what goes with it -> the outputs, with a line under the node before and after.
+
+    `region` is where the model may act (B or 1, 1, H, W); `remarks` are lines of the report.
+    """
     pictures = to_bchw(image).clamp(0, 1)
     plan = plan_pictures(host, pictures, target, [settings], latent_factor)
-    alpha, region = alpha_of(image, mask), region_of(image, region)
+    alpha = alpha_of(image, mask)
     phases = Phases(() if settings.compensation else ("compensate",))
     device, started = comfy.model_management.get_torch_device(), time.perf_counter()
     if device.type == "cuda":
@@ -112,7 +119,7 @@ def upscaled(
     if inspected:
         words, drawn = _check(made)
         parts[0] += f", {words}"
-    report = "\n".join([*parts, *made.notes, *fallbacks])
+    report = "\n".join([*parts, *remarks, *_idle_seed(settings), *made.notes, *fallbacks])
     log.info("OP4KSR %s", report)
     tell_node(report)
     large, before = to_image(made.rgb), to_image(made.before)
@@ -123,6 +130,12 @@ def upscaled(
     if image.shape[-1] == 4 and (mask is None or is_placeholder(mask, image)):
         large = torch.cat([large, transparent.movedim(1, -1)], -1)
     return io.NodeOutput(large, 1 - transparent[:, 0], before, report, drawn, protected.cpu())
+
+
+def _idle_seed(settings: UpscaleSettings) -> list[str]:
+    """A line where a seed was chosen and draws nothing. ComfyUI runs a node again for each new value all the same."""
+    idle = settings.seed != 0 and settings.noise == 0
+    return [f"The seed {settings.seed} changes nothing: these settings draw no noise."] if idle else []
 
 
 def _size_and_time(made: Framed, plan: Plan, seconds: float, device: torch.device) -> str:
@@ -179,15 +192,6 @@ def target_of(mode: str, size: float, width: int, height: int, like: Tensor | No
     return LongSide(round(size)) if mode == "long side" else ShortSide(round(size))
 
 
-def usual_preset(model, vae) -> str:
-    """What goes with the models that are connected."""
-    if model is None:
-        return "embedded"
-    if is_unet(model):
-        return "tvt" if vae is not None and vae.downscale_ratio == PRESET_FACTORS["tvt"] else "osediff"
-    return "op4ksr"
-
-
 NOT_CONNECTED = object()
 
 
@@ -211,9 +215,10 @@ class UpscaleTo4K(io.ComfyNode):
                     "preset",
                     options=["auto", *PRESETS],
                     default="auto",
-                    tooltip="Settings of the method. auto: embedded, or op4ksr where a MODEL is connected, or osediff "
-                    "or tvt where it is a Stable Diffusion UNet. ultraflux: bare UltraFlux weights. omgsr: OMGSR-F "
-                    "with FLUX's own VAE. f2idiff: conditioned by the picture's features.",
+                    tooltip="Settings of the method. auto: what the MODEL's loader asks for, else embedded, or op4ksr "
+                    "where a FLUX MODEL is connected, osediff or tvt where a Stable Diffusion UNet is. ultraflux: bare "
+                    "UltraFlux weights. omgsr: OMGSR-F with FLUX's own VAE. f2idiff: conditioned by the picture's "
+                    "features.",
                 ),
                 io.Combo.Input(
                     "size_mode",
@@ -273,6 +278,7 @@ class UpscaleTo4K(io.ComfyNode):
                 *MODELS,
                 PROTECT,
                 DENOISE,
+                PAINTED_MEANS,
             ],
             outputs=OUTPUTS,
         )
@@ -308,9 +314,12 @@ class UpscaleTo4K(io.ComfyNode):
         conditioning=None,
         protect: str = "nothing",
         denoise: float = 0.0,
+        painted_means: str = PAINTED[0],
     ) -> io.NodeOutput:
+        remarks = []
         if preset == "auto":
-            preset = usual_preset(model, vae)
+            preset, why = usual_preset(model, vae)
+            remarks.append(f"Preset {preset} (auto: {why}).")
         settings = with_strength(find_preset(preset), strength)
         if model is None and preset != "embedded":
             raise SettingError(needs_weights(preset))
@@ -322,7 +331,8 @@ class UpscaleTo4K(io.ComfyNode):
         target = target_of(size_mode, size, width, height, size_like)
         host = ComfyHost.find(model, conditioning, vae)
         latent_factor = PRESET_FACTORS.get(preset, LATENT_FACTOR)
-        return upscaled(host, image, mask, strength_mask, target, settings, latent_factor, lattice_check)
+        region = region_of(image, strength_mask, painted_means)
+        return upscaled(host, image, mask, region, target, settings, latent_factor, lattice_check, remarks)
 
 
 class UpscaleAllSettings(io.ComfyNode):
@@ -361,6 +371,7 @@ class UpscaleAllSettings(io.ComfyNode):
                 WINDOW,
                 PROTECT,
                 DENOISE,
+                PAINTED_MEANS,
             ],
             outputs=OUTPUTS,
         )
@@ -389,6 +400,7 @@ class UpscaleAllSettings(io.ComfyNode):
         window: int = 0,
         protect: str = "nothing",
         denoise: float = 0.0,
+        painted_means: str = PAINTED[0],
     ) -> io.NodeOutput:
         host = ComfyHost.find(model, conditioning, vae)
         settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, None, colour, fidelity, compensation)
@@ -396,4 +408,5 @@ class UpscaleAllSettings(io.ComfyNode):
             settings, rope=rope_for(theta), window=window, protect=cast(Protect, protect), denoise=denoise
         )
         target = LongSide(long_side) if long_side else Scale(scale)
-        return upscaled(host, image, mask, strength_mask, target, settings, int(vae_factor))
+        region = region_of(image, strength_mask, painted_means)
+        return upscaled(host, image, mask, region, target, settings, int(vae_factor))
