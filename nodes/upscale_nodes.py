@@ -206,7 +206,8 @@ class UpscaleTo4K(io.ComfyNode):
         return node_schema(
             "UpscaleTo4K",
             "Upscale to 4K (OP4KSR)",
-            ["upscale image", "super resolution", "4k", "enlarge", "seedvr", "supir", "esrgan"],
+            ["upscale", "super resolution", "4k", "enlarge", "restore", "enhance", "sharpen", "denoise", "face"]
+            + ["lettering", "photo restoration", "seedvr", "supir", "esrgan"],
             essentials="Image Tools",
             description="Picture in, 4K picture out. Without model, vae and conditioning the embedded model does it.",
             inputs=[
@@ -343,7 +344,7 @@ class UpscaleAllSettings(io.ComfyNode):
         return node_schema(
             "Upscale",
             "Upscale, all settings (OP4KSR)",
-            ["upscale image", "super resolution", "4k", "enlarge"],
+            ["upscale", "super resolution", "4k", "enlarge", "restore", "enhance", "denoise", "face"],
             description="As Upscale to 4K, with each setting of the method by itself in place of a preset.",
             inputs=[
                 io.Image.Input("image", tooltip="Any size, any number of pictures, with alpha or without."),
