@@ -9,9 +9,9 @@ from .diagnostics import AnalyseRope, LatentView, ThetaSweep
 from .inspect import InspectPeriodicity, SuppressLattice
 from .load import LoadDiffusersFolder, LoadEmbedded, RopeTheta, SamplePhoto, ToF16
 from .prompt import LoadPrompt, SavePrompt
-from .redirects import redirect_templates
 from .sigma import EstimateSigma
 from .step_nodes import Compensate, F16Decode, F16Encode, MidTimestepSampler, MidTimestepSigmas
+from .template_routes import add_template_routes
 from .upscale_nodes import UpscaleAllSettings, UpscaleTo4K
 from .versions import check_version
 
@@ -53,5 +53,5 @@ class Op4ksrExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         _speak_in_sentences()
         check_version()
-        redirect_templates()
+        add_template_routes()
         return [*NODES, ImageCompare] if is_missing() else NODES

@@ -9,6 +9,7 @@ from ..op4ksr_core.errors import ImageError
 from ..op4ksr_core.geometry import Size
 from ..op4ksr_core.picture.resample import lanczos
 from .convert import to_bchw, to_image
+from .schema import CATEGORY
 
 
 def is_missing() -> bool:
@@ -24,7 +25,7 @@ class ImageCompare(io.ComfyNode):
         return io.Schema(
             node_id="ImageCompare",
             display_name="Compare Images (OP4KSR)",
-            category="image",
+            category=CATEGORY,
             description="The left half of one picture and the right half of the other. Later versions of ComfyUI have "
             "a node of this name with a slider.",
             inputs=[

@@ -76,7 +76,7 @@ class ThetaSweep(io.ComfyNode):
         return node_schema(
             "ThetaSweep",
             "Theta sweep (OP4KSR)",
-            ["compare theta", "grid search", "contact sheet", "xy plot", "sigma sweep"],
+            ["compare theta", "contact sheet", "xy plot", "sigma sweep"],
             description="Runs one picture under several RoPE bases and mid-timesteps, measures lattice and sharpness, "
             "and names the best. Encodes once.",
             inputs=[

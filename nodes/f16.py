@@ -1,7 +1,9 @@
 """A FLUX VAE at 16x, and how much memory a VAE takes."""
 
 import copy
+from typing import Any
 
+from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 
 from ..op4ksr_core.errors import SettingError
@@ -20,16 +22,30 @@ def to_f16(vae: VAE, head: str) -> VAE:
     if vae.downscale_ratio != 8:
         raise SettingError(f"This VAE compresses {vae.downscale_ratio} times already; F16 is made from an F8 VAE.")
     stage = versions.own_copy(vae.patcher)
-    stage.encoder.conv_in.stride = (2, 2)
-    stage.decoder.conv_out = sub_pixel_head(stage.decoder.conv_out, head)
+    _make_f16(stage, head)
     out = copy.copy(vae)
     out.first_stage_model = stage
     out.patcher = versions.new_patcher(stage, vae.patcher)
     out.patcher.patches = {key: list(patches) for key, patches in vae.patcher.patches.items()}
+    loader = versions.loader_of(vae.patcher)
+    if loader is not None:
+        versions.remember_loader(out.patcher, _load_f16, loader, head)
     out.patcher.patches_uuid = vae.patcher.patches_uuid
     out.downscale_ratio = out.upscale_ratio = 2 * vae.downscale_ratio
     tell_memory(out, out.downscale_ratio)
     return out
+
+
+def _make_f16(stage: Any, head: str) -> None:
+    stage.encoder.conv_in.stride = (2, 2)
+    stage.decoder.conv_out = sub_pixel_head(stage.decoder.conv_out, head)
+
+
+def _load_f16(loader: tuple, head: str, **options: bool) -> ModelPatcher:
+    """The F8 VAE's weights loaded anew, and made F16."""
+    patcher = versions.load_again(loader, **options)
+    _make_f16(patcher.model, head)
+    return patcher
 
 
 def tell_memory(vae: VAE, latent_factor: int) -> None:

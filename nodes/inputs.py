@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..op4ksr_core.declared import find_setting
 from ..op4ksr_core.settings import COLOUR_FIXES, PRESETS, PROTECTS, UpscaleSettings
+from .masks import PAINTED
 
 
 def advanced(given: io.Input) -> io.Input:
@@ -73,6 +74,16 @@ PROTECT = io.Combo.Input(
     default=EMBEDDED.protect,
     optional=True,
     tooltip=find_setting(UpscaleSettings, "protect").help,
+)
+PAINTED_MEANS = advanced(
+    io.Combo.Input(
+        "painted_means",
+        options=list(PAINTED),
+        default=PAINTED[0],
+        optional=True,
+        tooltip="What the painted places of strength_mask mean. keep there: for MaskEditor, paint what must stay as it "
+        "is.",
+    )
 )
 THETA = io.Float.Input(
     "theta",

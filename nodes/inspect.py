@@ -31,7 +31,7 @@ class InspectPeriodicity(io.ComfyNode):
         return node_schema(
             "Inspect",
             "Periodicity inspector (OP4KSR)",
-            ["lattice", "grid artifact", "fft", "pattern", "quality check"],
+            ["lattice", "grid", "grid artifact", "moire", "fft", "pattern", "quality check"],
             description="Finds the faint lattice that a decoder or one-step transformer may leave, and texture drawn "
             "into soft areas: how strong, and where. Connect before for the sharper verdict.",
             inputs=[
@@ -112,7 +112,7 @@ class SuppressLattice(io.ComfyNode):
         return node_schema(
             "Suppress",
             "Suppress lattice (OP4KSR)",
-            ["remove pattern", "descreen", "grid artifact", "notch filter"],
+            ["remove pattern", "remove grid", "grid", "moire", "stripes", "descreen", "grid artifact", "notch filter"],
             description="Removes a lattice that the inspector finds, and nothing else: a picture without one comes "
             "back as it is. Noise of one 8-bit step keeps rounding from bringing a faint lattice back.",
             inputs=[

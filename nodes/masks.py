@@ -3,7 +3,11 @@
 import torch
 from torch import Tensor
 
+from ..op4ksr_core.declared import check_choice
 from ..op4ksr_core.errors import ImageError
+
+PAINTED = ("restore there", "keep there")
+"""What a place of strength_mask means where it is 1, as MaskEditor paints it."""
 
 _PLACEHOLDER = 64
 """px: the side of the all-zero MASK that Load Image gives beside a picture without transparency."""
@@ -34,8 +38,10 @@ def alpha_of(image: Tensor, mask: Tensor | None) -> Tensor | None:
     return (1 - mask[:, None].float()).clamp(0, 1).expand(len(image), -1, -1, -1)
 
 
-def region_of(image: Tensor, mask: Tensor | None) -> Tensor | None:
-    """The strength mask (B or 1, 1, H, W) of an IMAGE; None where no region is given."""
+def region_of(image: Tensor, mask: Tensor | None, painted_means: str = PAINTED[0]) -> Tensor | None:
+    """Where the model may act (B or 1, 1, H, W) in an IMAGE; None where no region is given. Raises SettingError."""
+    keeps = check_choice("painted_means", painted_means, PAINTED) == PAINTED[1]
     if mask is None or is_placeholder(mask, image):
         return None
-    return mask[:, None] if mask.ndim == 3 else mask
+    region = mask[:, None] if mask.ndim == 3 else mask
+    return 1 - region if keeps else region

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import comfy.latent_formats
 import comfy.model_management
-import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
@@ -36,7 +35,8 @@ def load_embedded() -> tuple[ModelPatcher, list, VAE]:
     prompt = find_weights(EMBEDDED / "prompt.safetensors").tensors()
     conditioning = [[prompt["prompt_embeds"], {"pooled_output": prompt["pooled_prompt_embeds"], "guidance": 1.0}]]
     model, vae = load_folder(EMBEDDED)
-    model.set_attachments(TRAINED_FOR, TrainedFor(sigma=0.3, rope=RopeSettings(theta=100.0)))
+    said = TrainedFor(preset="embedded", sigma=0.3, rope=RopeSettings(theta=100.0))
+    model.set_attachments(TRAINED_FOR, said)
     return with_rope(model, RopeSettings(theta=100.0)), conditioning, vae
 
 
@@ -54,24 +54,16 @@ def load_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPatche
         )
     if files is not None and files.config is None:
         raise WeightsError(f"{folder / 'vae'} has no config.json, which says how the VAE scales and compresses.")
-    state = find_weights(folder / "transformer" if (folder / "transformer").is_dir() else folder).tensors()
-    if is_bfl_transformer(set(state)):
-        state = transformer_to_diffusers(state)
-    config = transformer_config({key: tuple(value.shape) for key, value in state.items()})
-    bfl = transformer_to_bfl(state)
     vae_settings = files.config or {} if files is not None else {}
     numbers = FLUX_VAE | {key: vae_settings[key] for key in FLUX_VAE if vae_settings.get(key) is not None}
-    if config["num_attention_heads"] * config["attention_head_dim"] == 3072:
-        model = comfy.sd.load_diffusion_model_state_dict(bfl)
-        if model is None:
-            raise WeightsError(f"ComfyUI does not know the transformer in {folder}.")
-    else:
-        model = _small_flux(bfl, config, numbers)
+    model = _load_transformer(folder, numbers)
+    versions.remember_loader(model, _load_transformer, folder, numbers)
+    attach_trained_for(model, folder)
     if given_vae is not None or files is None:
         return model, given_vae
-    vae = autoencoder(files.tensors(), numbers)
-    attach_trained_for(model, folder)
-    return model, to_f16(vae, "centered") if strided_by(vae_settings) else vae
+    vae = _load_vae(folder, numbers)
+    versions.remember_loader(vae.patcher, _load_vae_patcher, folder, numbers)
+    return model, vae
 
 
 def attach_trained_for(model: ModelPatcher, path: Path) -> None:
@@ -81,7 +73,33 @@ def attach_trained_for(model: ModelPatcher, path: Path) -> None:
         model.set_attachments(TRAINED_FOR, said)
 
 
-def _small_flux(state: dict[str, Tensor], config: dict, numbers: dict) -> ModelPatcher:
+def _load_transformer(folder: Path, numbers: dict, disable_dynamic: bool = False) -> ModelPatcher:
+    """The folder's transformer, for a VAE of these numbers."""
+    state = find_weights(folder / "transformer" if (folder / "transformer").is_dir() else folder).tensors()
+    if is_bfl_transformer(set(state)):
+        state = transformer_to_diffusers(state)
+    config = transformer_config({key: tuple(value.shape) for key, value in state.items()})
+    bfl = transformer_to_bfl(state)
+    if config["num_attention_heads"] * config["attention_head_dim"] != 3072:
+        return _small_flux(bfl, config, numbers, disable_dynamic)
+    model = versions.load_native(bfl, disable_dynamic)
+    if model is None:
+        raise WeightsError(f"ComfyUI does not know the transformer in {folder}.")
+    return model
+
+
+def _load_vae(folder: Path, numbers: dict) -> VAE:
+    files = find_weights(folder / "vae")
+    vae = autoencoder(files.tensors(), numbers)
+    return to_f16(vae, "centered") if strided_by(files.config or {}) else vae
+
+
+def _load_vae_patcher(folder: Path, numbers: dict, disable_dynamic: bool = False) -> ModelPatcher:
+    """`disable_dynamic` is not heeded, as in ComfyUI's own loader: only the module is used of what is returned."""
+    return _load_vae(folder, numbers).patcher
+
+
+def _small_flux(state: dict[str, Tensor], config: dict, numbers: dict, disable_dynamic: bool) -> ModelPatcher:
     """A FLUX transformer of any width, in float32; ComfyUI's detection knows FLUX's width alone."""
     settings = versions.flux_config(
         state,
@@ -101,7 +119,7 @@ def _small_flux(state: dict[str, Tensor], config: dict, numbers: dict) -> ModelP
     settings.latent_format = _latent_format(numbers, config["in_channels"] // 4)
     settings.set_inference_dtype(torch.float32, None)
     model = settings.get_model(dict(state), "", device=comfy.model_management.unet_offload_device())
-    patcher = versions.new_patcher(model)
+    patcher = versions.new_patcher(model, plain=disable_dynamic)
     own = settings.process_unet_state_dict({key: value.float() for key, value in state.items()})
     versions.load_weights(model.diffusion_model, own, "The transformer", versions.is_dynamic(patcher))
     return patcher

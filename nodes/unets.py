@@ -24,17 +24,33 @@ def load_sd_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPat
 
     A VAE that is given goes before the folder's. Raises WeightsError.
     """
-    files = find_weights(folder / "unet")
-    if files.config is None:
-        raise WeightsError(f"{folder / 'unet'} has no config.json, which says how the UNet is built.")
-    model = _unet(files.tensors(), unet_config(files.config), prediction_of(folder / "unet"), str(folder / "unet"))
+    model = _load_unet(folder / "unet")
+    versions.remember_loader(model, _load_unet, folder / "unet")
     if given_vae is not None:
         return model, given_vae
     if not (folder / "vae").is_dir():
         raise WeightsError(f"{folder} has no vae. Connect one.")
-    vae = find_weights(folder / "vae")
-    numbers = SD_VAE | {k: v for k, v in (vae.config or {}).items() if k in SD_VAE and v is not None}
-    return model, autoencoder(vae.tensors(), numbers)
+    vae = _load_vae(folder / "vae")
+    versions.remember_loader(vae.patcher, _load_vae_patcher, folder / "vae")
+    return model, vae
+
+
+def _load_unet(folder: Path, disable_dynamic: bool = False) -> ModelPatcher:
+    files = find_weights(folder)
+    if files.config is None:
+        raise WeightsError(f"{folder} has no config.json, which says how the UNet is built.")
+    return _unet(files.tensors(), unet_config(files.config), prediction_of(folder), str(folder), disable_dynamic)
+
+
+def _load_vae(folder: Path) -> VAE:
+    files = find_weights(folder)
+    numbers = SD_VAE | {k: v for k, v in (files.config or {}).items() if k in SD_VAE and v is not None}
+    return autoencoder(files.tensors(), numbers)
+
+
+def _load_vae_patcher(folder: Path, disable_dynamic: bool = False) -> ModelPatcher:
+    """`disable_dynamic` is not heeded, as in ComfyUI's own loader: only the module is used of what is returned."""
+    return _load_vae(folder).patcher
 
 
 def unet_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +92,9 @@ def unet_config(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _unet(state: dict[str, Tensor], config: dict[str, Any], prediction: str, origin: str) -> ModelPatcher:
+def _unet(
+    state: dict[str, Tensor], config: dict[str, Any], prediction: str, origin: str, disable_dynamic: bool
+) -> ModelPatcher:
     """The model by ComfyUI's own class for Stable Diffusion 2, whatever its widths and levels."""
     keys = comfy.utils.unet_to_diffusers(config)
     stray = sorted(state.keys() - keys.keys())
@@ -90,7 +108,7 @@ def _unet(state: dict[str, Tensor], config: dict[str, Any], prediction: str, ori
     settings.set_inference_dtype(dtype, None)
     kind = comfy.model_base.ModelType[{"epsilon": "EPS", "v_prediction": "V_PREDICTION"}[prediction]]
     model = comfy.model_base.BaseModel(settings, kind, comfy.model_management.unet_offload_device())
-    patcher = versions.new_patcher(model)
+    patcher = versions.new_patcher(model, plain=disable_dynamic)
     own = {keys[key]: value.to(dtype) for key, value in state.items()}
     versions.load_weights(model.diffusion_model, own, "The UNet", versions.is_dynamic(patcher))
     return patcher

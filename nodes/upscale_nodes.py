@@ -43,6 +43,7 @@ from .inputs import (
     FIDELITY,
     GUIDANCE,
     NOISE,
+    PAINTED_MEANS,
     PROTECT,
     SCALE,
     SEED,
@@ -52,7 +53,7 @@ from .inputs import (
     WINDOW,
     advanced,
 )
-from .masks import alpha_of, is_placeholder, region_of
+from .masks import PAINTED, alpha_of, is_placeholder, region_of
 from .memory import collecting
 from .progress import Phases
 from .schema import node_schema
@@ -72,7 +73,8 @@ MODELS = [
 STRENGTH_MASK = io.Mask.Input(
     "strength_mask",
     optional=True,
-    tooltip="Where the model may act: 1 restores, 0 keeps the enlarged picture (faces, lettering). Any size.",
+    tooltip="Where the model may act: 1 restores, 0 keeps the enlarged picture (faces, lettering). Any size. "
+    "Painted in MaskEditor: see painted_means.",
 )
 OUTPUTS = [
     io.Image.Output(tooltip="The large picture; with alpha where the input has four channels."),
@@ -98,11 +100,13 @@ def upscaled(
     inspected: bool = True,
     notes: Sequence[str] = (),
 ) -> io.NodeOutput:
-    """IMAGE and what goes with it -> the outputs, with a line under the node before and after; `notes` are
-    sentences for the report."""
+    """IMAGE and what goes with it -> the outputs, with a line under the node before and after.
+
+    `region` is where the model may act (B or 1, 1, H, W); `notes` are sentences for the report.
+    """
     pictures = to_bchw(image).clamp(0, 1)
     plan = plan_pictures(host, pictures, target, [settings], latent_factor)
-    alpha, region = alpha_of(image, mask), region_of(image, region)
+    alpha = alpha_of(image, mask)
     phases = Phases(() if settings.compensation else ("compensate",))
     device, started = comfy.model_management.get_torch_device(), time.perf_counter()
     if device.type == "cuda":
@@ -117,7 +121,7 @@ def upscaled(
     if inspected:
         words, drawn = _check(made)
         parts[0] += f", {words}"
-    report = "\n".join([*parts, *notes, *made.notes, *fallbacks])
+    report = "\n".join([*parts, *notes, *_idle_seed(settings), *made.notes, *fallbacks])
     log.info("OP4KSR %s", report)
     tell_node(report)
     large, before = to_image(made.rgb), to_image(made.before)
@@ -128,6 +132,12 @@ def upscaled(
     if image.shape[-1] == 4 and (mask is None or is_placeholder(mask, image)):
         large = torch.cat([large, transparent.movedim(1, -1)], -1)
     return io.NodeOutput(large, 1 - transparent[:, 0], before, report, drawn, protected.cpu())
+
+
+def _idle_seed(settings: UpscaleSettings) -> list[str]:
+    """A line where a seed was chosen and draws nothing. ComfyUI runs a node again for each new value all the same."""
+    idle = settings.seed != 0 and settings.noise == 0
+    return [f"The seed {settings.seed} changes nothing: these settings draw no noise."] if idle else []
 
 
 def _size_and_time(made: Framed, plan: Plan, seconds: float, device: torch.device) -> str:
@@ -198,7 +208,8 @@ class UpscaleTo4K(io.ComfyNode):
         return node_schema(
             "UpscaleTo4K",
             "Upscale to 4K (OP4KSR)",
-            ["upscale image", "super resolution", "4k", "enlarge", "seedvr", "supir", "esrgan"],
+            ["upscale", "super resolution", "4k", "enlarge", "restore", "enhance", "sharpen", "denoise", "face"]
+            + ["lettering", "photo restoration", "seedvr", "supir", "esrgan"],
             essentials="Image Tools",
             description="Picture in, 4K picture out. Without model, vae and conditioning the embedded model does it.",
             inputs=[
@@ -269,6 +280,7 @@ class UpscaleTo4K(io.ComfyNode):
                 *MODELS,
                 PROTECT,
                 DENOISE,
+                PAINTED_MEANS,
             ],
             outputs=OUTPUTS,
         )
@@ -304,6 +316,7 @@ class UpscaleTo4K(io.ComfyNode):
         conditioning=None,
         protect: str = "nothing",
         denoise: float = 0.0,
+        painted_means: str = PAINTED[0],
     ) -> io.NodeOutput:
         facts, notes = facts_of(model, vae, conditioning), []
         if preset == "auto":
@@ -325,7 +338,8 @@ class UpscaleTo4K(io.ComfyNode):
         target = target_of(size_mode, size, width, height, size_like)
         host = ComfyHost.find(model, conditioning, vae)
         latent_factor = PRESET_FACTORS.get(preset, LATENT_FACTOR)
-        return upscaled(host, image, mask, strength_mask, target, settings, latent_factor, lattice_check, notes)
+        region = region_of(image, strength_mask, painted_means)
+        return upscaled(host, image, mask, region, target, settings, latent_factor, lattice_check, notes)
 
 
 class UpscaleAllSettings(io.ComfyNode):
@@ -336,7 +350,7 @@ class UpscaleAllSettings(io.ComfyNode):
         return node_schema(
             "Upscale",
             "Upscale, all settings (OP4KSR)",
-            ["upscale image", "super resolution", "4k", "enlarge"],
+            ["upscale", "super resolution", "4k", "enlarge", "restore", "enhance", "denoise", "face"],
             description="As Upscale to 4K, with each setting of the method by itself in place of a preset.",
             inputs=[
                 io.Image.Input("image", tooltip="Any size, any number of pictures, with alpha or without."),
@@ -364,6 +378,7 @@ class UpscaleAllSettings(io.ComfyNode):
                 WINDOW,
                 PROTECT,
                 DENOISE,
+                PAINTED_MEANS,
             ],
             outputs=OUTPUTS,
         )
@@ -392,6 +407,7 @@ class UpscaleAllSettings(io.ComfyNode):
         window: int = 0,
         protect: str = "nothing",
         denoise: float = 0.0,
+        painted_means: str = PAINTED[0],
     ) -> io.NodeOutput:
         host = ComfyHost.find(model, conditioning, vae)
         settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, None, colour, fidelity, compensation)
@@ -399,4 +415,5 @@ class UpscaleAllSettings(io.ComfyNode):
             settings, rope=rope_for(theta), window=window, protect=cast(Protect, protect), denoise=denoise
         )
         target = LongSide(long_side) if long_side else Scale(scale)
-        return upscaled(host, image, mask, strength_mask, target, settings, int(vae_factor))
+        region = region_of(image, strength_mask, painted_means)
+        return upscaled(host, image, mask, region, target, settings, int(vae_factor))

@@ -6,7 +6,7 @@ Tried on the versions in `TESTED`. Each function says which version brought what
 import copy
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import MISSING, fields
 from typing import Any
@@ -16,6 +16,7 @@ import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
+import comfy.sd
 import comfy.utils
 import torch
 from comfy.ldm.flux.model import FluxParams
@@ -122,9 +123,12 @@ def _renames(module: nn.Module, state: dict[str, Tensor], missing: list[str], st
     return renames
 
 
-def new_patcher(module: nn.Module, like: ModelPatcher | None = None) -> ModelPatcher:
-    """A patcher of the kind that ComfyUI gives its own models: since 0.16 one that streams weights, on CUDA."""
-    kind = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
+def new_patcher(module: nn.Module, like: ModelPatcher | None = None, plain: bool = False) -> ModelPatcher:
+    """A patcher of the kind that ComfyUI gives its own models: since 0.16 one that streams weights, on CUDA.
+
+    `plain` makes one that does not stream.
+    """
+    kind = ModelPatcher if plain else getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
     if like is not None:
         return kind(module, load_device=like.load_device, offload_device=like.offload_device)
     load, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
@@ -134,6 +138,34 @@ def new_patcher(module: nn.Module, like: ModelPatcher | None = None) -> ModelPat
 def is_dynamic(patcher: ModelPatcher) -> bool:
     """Whether the patcher streams weights (0.16); such a one wants them assigned, not copied."""
     return bool(getattr(patcher, "is_dynamic", lambda: False)())
+
+
+Loader = Callable[..., ModelPatcher]
+"""Loads weights anew from its arguments; `disable_dynamic=True` asks for a patcher that does not stream."""
+
+
+def remember_loader(patcher: ModelPatcher, load: Loader, *arguments: Any) -> None:
+    """Tells ComfyUI how to load these weights anew: for hooks under streaming and for another device (0.33.0)."""
+    if hasattr(patcher, "cached_patcher_init"):
+        patcher.cached_patcher_init = (load, arguments)
+
+
+def loader_of(patcher: ModelPatcher) -> tuple | None:
+    """What `remember_loader` or ComfyUI's own loaders keep: a loader, its arguments, perhaps an index of its result."""
+    return getattr(patcher, "cached_patcher_init", None)
+
+
+def load_again(loader: tuple, **options: bool) -> ModelPatcher:
+    """A patcher with weights of its own, from what `loader_of` gives."""
+    load, arguments, *index = loader
+    found = load(*arguments, **options)
+    return found[index[0]] if index else found
+
+
+def load_native(state: dict[str, Tensor], disable_dynamic: bool = False) -> ModelPatcher | None:
+    """ComfyUI's own loader of a transformer; only versions that stream weights know `disable_dynamic`."""
+    options = {"disable_dynamic": True} if disable_dynamic else {}
+    return comfy.sd.load_diffusion_model_state_dict(state, **options)
 
 
 _STREAMING = ("_v", "_prefetch", "_pins", "_pin_state", "_comfy_graph", "_comfy_cross_step_state")

@@ -21,6 +21,7 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
+import comfy.model_patcher  # noqa: E402
 import comfy.ops  # noqa: E402
 import torch  # noqa: E402
 from op4ksr.nodes import adapter_patches, comfy_host, f16, memory, native_models, vae_passes, versions  # noqa: E402
@@ -127,6 +128,17 @@ with torch.inference_mode():
         vae_passes.encode_whole(patched, given["x"]), vae_passes.encode_whole(bare, given["x"])
     )
     found["the F8 one is left alone"] = f8.downscale_ratio
+
+    # ComfyUI loads a patcher's weights anew. 0.3.64 has no place for how; one is made there.
+    with patch.object(comfy.model_patcher.ModelPatcher, "cached_patcher_init", None, create=True):
+        source, f8 = native_models.load_folder(Path(folder) / "f8")
+        sixteen = f16.to_f16(f8, "centered")
+        for name, kept in (("model", source.clone()), ("F8", f8.patcher), ("F16", sixteen.patcher)):
+            kept.cached_patcher_init = kept.cached_patcher_init or source.cached_patcher_init  # 0.3.64's clone drops it
+            again = versions.load_again(versions.loader_of(kept), disable_dynamic=True)
+            pairs = list(zip(kept.model.state_dict().values(), again.model.state_dict().values(), strict=True))
+            found[f"{name} loaded anew"] = all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in pairs)
+        found["F16 loaded anew"] &= again.model.encoder.conv_in.stride == (2, 2)
 
     # What a streaming patcher keeps on a model and its layers, and cannot be copied, is left behind.
     f8 = native_models.load_folder(Path(folder) / "f8")[1]

@@ -45,6 +45,31 @@ def test_english_is_what_the_nodes_say(described):
     assert english == {name: schema_texts(node) for name, node in described.items()}
 
 
+WORDS = {
+    "OP4KSR_UpscaleTo4K": {"upscale", "restore", "enhance", "sharpen", "denoise", "face"},
+    "OP4KSR_Compensate": {"sharpen", "enhance"},
+    "OP4KSR_Suppress": {"moire", "grid"},
+    "OP4KSR_Inspect": {"moire", "grid"},
+}
+"""What artists look for -> the nodes that it finds."""
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_search_for_the_task_finds_the_node(described, server, name):
+    if server.version == "0.3.64":
+        pytest.skip("0.3.64 has no search aliases")
+    assert WORDS[name] <= set(described[name]["search_aliases"])
+
+
+def test_names_are_told_apart_and_stand_in_one_section(server):
+    ours = [node for node in server.get("/object_info").values() if "OP4KSR" in (node["display_name"] or "")]
+    blueprints = [json.loads(path.read_text()) for path in (ROOT / "subgraphs").glob("*.json")]
+    inside = [graph for blueprint in blueprints for graph in blueprint["definitions"]["subgraphs"]]
+    names = [node["display_name"] for node in ours] + [graph["name"] for graph in inside]
+    assert len(names) > len(NODES) and len({name.lower() for name in names}) == len(names)
+    assert {node["category"] for node in ours} | {graph["category"] for graph in inside} == {"OP4KSR"}
+
+
 def shape(texts):
     return {key: shape(value) if isinstance(value, dict) else str for key, value in texts.items()}
 
@@ -55,6 +80,21 @@ def test_translations_are_whole(language):
     assert shape(other) == shape(english)
     for name, texts in other.items():
         assert re.search(r"[\u3040-\u30ff\u4e00-\u9fff]", texts["description"]), name
+
+
+TERMS = {
+    "zh": {"格纹": ["网格", "格子"], "遮罩": ["蒙版"], "降噪": ["去噪"], "提示词": ["提示语"]},
+    "ja": {"格子": ["グリッド"], "ノイズ除去": ["デノイズ"], "アダプター": ["アダプタを", "アダプタの"]},
+}
+"""The one word for a thing -> what it must not be called beside it: lattice, mask, denoise, prompt, adapter."""
+
+
+@pytest.mark.parametrize("language", TERMS)
+def test_one_thing_has_one_word(language):
+    texts = (ROOT / "locales" / language / "nodeDefs.json").read_text()
+    for word, others in TERMS[language].items():
+        assert word in texts
+        assert [other for other in others if other in texts] == [], word
 
 
 def test_the_server_serves_the_translations(server):

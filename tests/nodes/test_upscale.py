@@ -54,7 +54,7 @@ def error_of(server, wanted):
     return str(status["messages"])
 
 
-def test_at_most_five_knobs_are_seen(server):
+def test_few_knobs_are_seen(server):
     """Where a version has advanced inputs; 0.3.64 shows them all."""
     info = server.get("/object_info/OP4KSR_UpscaleTo4K")["OP4KSR_UpscaleTo4K"]
     inputs = info["input"]["required"] | info["input"].get("optional", {})
@@ -62,7 +62,7 @@ def test_at_most_five_knobs_are_seen(server):
     seen = [name for name, (kind, *rest) in inputs.items() if kind not in sockets and not rest[0].get("advanced")]
     if server.version == "0.3.64":
         pytest.skip("0.3.64 has no advanced inputs")
-    assert seen == ["preset", "size_mode", "size", "strength", "seed"]
+    assert seen == ["preset", "size_mode", "size", "strength", "seed", "protect", "denoise"]
     assert info["essentials_category"] == "Image Tools" and "esrgan" in info["search_aliases"]
 
 
@@ -129,6 +129,60 @@ def test_a_region_is_kept_as_lanczos_has_it(server, small):
     assert float((shown - plain)[..., :120].abs().max()) * 255 <= 1
     assert float((shown - whole)[..., 180:].abs().max()) * 255 <= 1
     assert float((whole - plain).abs().max()) * 255 > 8  # the model does something
+
+
+def test_painted_can_mean_keep(server, small):
+    """As MaskEditor paints: the same region, the other way round."""
+    mask = Image.new("RGB", (64, 48), "black")
+    mask.paste((255, 255, 255), (0, 0, 32, 48))
+    mask.save(server.base / "input" / "painted.png")
+    shown = {}
+    for meaning, invert in (("keep there", False), ("restore there", True)):
+        wanted = graph(strength_mask=["mask", 0], painted_means=meaning)
+        wanted["mask"] = node("LoadImageMask", image="painted.png", channel="red")
+        if invert:
+            wanted["invert"] = node("InvertMask", mask=["mask", 0])
+            wanted["up"]["inputs"]["strength_mask"] = ["invert", 0]
+        shown[meaning] = result(server, wanted).rgb
+    assert torch.equal(shown["keep there"], shown["restore there"])
+    plain = lanczos(small, Size(192, 256)).clamp(0, 1)
+    assert float((shown["keep there"] - plain)[..., :120].abs().max()) * 255 <= 1
+
+
+def test_another_meaning_is_refused_before_the_run(server, small):
+    with pytest.raises(HTTPError) as refused:
+        server.run(graph(painted_means="blue"))
+    assert "painted_means" in refused.value.read().decode()
+
+
+def report_of(server, wanted):
+    return server.run(wanted)["outputs"]["report"]["text"][0]
+
+
+def with_embedded(wanted):
+    """The same graph with the embedded MODEL, through a node that clones it, its VAE and its prompt connected."""
+    wanted["model"] = node("OP4KSR_LoadEmbedded")
+    wanted["rope"] = node("OP4KSR_RopeTheta", model=["model", 0], preset="OP4KSR", theta=100.0, scheme="plain")
+    wanted["up"]["inputs"] |= {"model": ["rope", 0], "conditioning": ["model", 1], "vae": ["model", 2]}
+    return wanted
+
+
+def test_auto_takes_the_preset_that_the_model_wants(server, small):
+    """The mark goes along with a clone, and the report says what was chosen and why."""
+    alone, connected = server.run(graph()), server.run(with_embedded(graph()))
+    assert torch.equal(
+        read_picture(server.picture(alone, "save")).rgb, read_picture(server.picture(connected, "save")).rgb
+    )
+    assert "Preset embedded (auto: no MODEL is connected)" in str(alone["outputs"]["report"])
+    assert "Preset embedded (auto: what loaded the MODEL says so)" in str(connected["outputs"]["report"])
+    assert "auto" not in report_of(server, graph(preset="embedded"))
+
+
+def test_a_seed_that_draws_nothing_is_said(server, small):
+    assert "The seed 7 changes nothing" in report_of(server, graph(seed=7))
+    assert "seed" not in report_of(server, graph(seed=0))
+    noisy = report_of(server, with_embedded(graph(preset="ultraflux", seed=7)))
+    assert "seed" not in noisy
 
 
 def test_four_channels_in_four_out(server, small):
@@ -247,11 +301,17 @@ def test_a_preset_without_its_weights_is_refused_before_the_run(server, small):
     assert "The preset op4ksr needs its own weights" in refused.value.read().decode()
 
 
-def test_an_error_is_a_sentence_and_no_path(server, small):
-    wanted = graph(mask=["m", 0])
+@pytest.mark.parametrize(
+    ("changes", "value"),
+    [({"size_mode": "long side", "size": 100.5}, "100.5"), ({"mask": ["m", 0]}, "9x7")],
+    ids=["SettingError", "ImageError"],
+)
+def test_an_error_is_a_sentence_and_no_path(server, small, changes, value):
+    wanted = graph(**changes)
     wanted["m"] = node("SolidMask", value=1.0, width=9, height=7)
-    kinds = [data["exception_type"] for name, data in server.run(wanted)["status"]["messages"] if "error" in name]
-    assert kinds == ["OP4KSR"]
+    [shown] = [data for name, data in server.run(wanted)["status"]["messages"] if "error" in name]
+    assert shown["exception_type"] == "OP4KSR" and value in shown["exception_message"]
+    assert "/" not in shown["exception_message"] and "Error" not in shown["exception_message"]
 
 
 def test_pictures_of_different_sizes_in_one_list(server, embedded):

@@ -41,6 +41,12 @@ def test_adapters_of_a_vae_survive_f16(found):
     assert found["patches go along"] > 0.05 and found["the F8 one is left alone"] == 8
 
 
+@pytest.mark.parametrize("what", ["model", "F8", "F16"])
+def test_weights_can_be_loaded_anew(found, what):
+    """As hooks under streaming weights and the nodes that choose a device do."""
+    assert found[f"{what} loaded anew"]
+
+
 def test_a_copy_leaves_a_streaming_patchers_bookkeeping_behind(found):
     assert found["bookkeeping copied"] == [] and found["bookkeeping kept"]
 
