@@ -83,7 +83,7 @@ def test_auto_says_what_it_took_and_a_contradiction_is_named(server, small):
         wanted["model"] = node("OP4KSR_LoadEmbedded")
         return str(server.run(wanted)["outputs"]["report"])
 
-    assert "Preset op4ksr: the weights say that they were trained for it." in report("auto")
+    assert "Preset embedded: the weights say that they were trained for it." in report("auto")
     said = report("ultraflux")
     assert "theta is 10000.0, but the adapter was trained with 100.0" in said and "scheme" in said
 
@@ -173,9 +173,9 @@ def test_auto_takes_the_preset_that_the_model_wants(server, small):
     assert torch.equal(
         read_picture(server.picture(alone, "save")).rgb, read_picture(server.picture(connected, "save")).rgb
     )
-    assert "Preset embedded (auto: no MODEL is connected)" in str(alone["outputs"]["report"])
-    assert "Preset embedded (auto: what loaded the MODEL says so)" in str(connected["outputs"]["report"])
-    assert "auto" not in report_of(server, graph(preset="embedded"))
+    assert "Preset embedded: the model is the bundled one." in str(alone["outputs"]["report"])
+    assert "Preset embedded: the weights say that they were trained for it." in str(connected["outputs"]["report"])
+    assert "Preset" not in report_of(server, graph(preset="embedded"))
 
 
 def test_a_seed_that_draws_nothing_is_said(server, small):
