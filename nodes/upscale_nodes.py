@@ -24,6 +24,7 @@ from ..op4ksr_core.settings import (
     MAX_STRENGTH,
     PRESET_FACTORS,
     PRESETS,
+    PROTECTS,
     ColourFix,
     Protect,
     UpscaleSettings,
@@ -286,8 +287,12 @@ class UpscaleTo4K(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, preset=None, model=NOT_CONNECTED):
-        """Before the run. A value that another node will give is None here, an input without a link is not given."""
+    def validate_inputs(cls, preset=None, model=NOT_CONNECTED, protect=None, painted_means=None):
+        """Before the run. A value that another node will give is None here, an input without a link is not given.
+        0.3.64 does not check the choices of an optional input by itself."""
+        for name, value, choices in (("protect", protect, PROTECTS), ("painted_means", painted_means, PAINTED)):
+            if value is not None and value not in choices:
+                return f"{name} must be one of {', '.join(choices)}, got {value!r}."
         if preset is not None and preset not in ("auto", *PRESETS):
             return f"There is no preset {preset!r}: choose auto or one of {', '.join(PRESETS)}."
         if preset not in (None, "auto", "embedded") and model is NOT_CONNECTED:
