@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from places import ROOT
 
 from op4ksr_core.settings import PRESETS
@@ -25,11 +26,12 @@ def test_its_values_are_the_presets_and_its_ids_are_its_own():
     assert values["OP4KSR_Sampler"][:2] == [preset.sigma, preset.steps]
 
 
+@pytest.mark.slow
 def test_its_knobs_are_there_beside_other_nodes(newest_frontend):
     page = newest_frontend.page
     newest_frontend.draw_with_vue(False)
     page.evaluate("() => app.extensionManager.setting.set('Comfy.TutorialCompleted', true)")
-    page.wait_for_timeout(8000)  # a new profile opens the templates over a graph of its own
+    page.wait_for_timeout(15_000)  # a new profile opens the templates over a graph of its own
     page.keyboard.press("Escape")
     page.wait_for_timeout(1000)
     page.evaluate(
@@ -41,7 +43,7 @@ def test_its_knobs_are_there_beside_other_nodes(newest_frontend):
     page.mouse.dblclick(1300, 700)
     page.wait_for_timeout(2500)
     page.keyboard.type(BLUEPRINT.stem)
-    page.wait_for_timeout(3500)
+    page.wait_for_timeout(6000)
     page.keyboard.press("Enter")
     page.wait_for_function("() => app.graph._nodes.length == 7", timeout=30_000)
     page.mouse.click(1100, 800)
