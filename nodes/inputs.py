@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..op4ksr_core.declared import find_setting
-from ..op4ksr_core.settings import COLOUR_FIXES, PRESETS, PROTECTS, UpscaleSettings
+from ..op4ksr_core.settings import PRESETS, UpscaleSettings
 from .masks import PAINTED
 
 
@@ -36,8 +36,11 @@ FACTOR = io.Combo.Input(
 
 
 def setting_input(field: str, name: str = "", **changes: Any) -> io.Input:
-    """The input of one of UpscaleSettings' numbers, with its range, step and help."""
+    """The input of one of UpscaleSettings, with its choices or its range and step, and its help."""
     one = find_setting(UpscaleSettings, field)
+    if one.choices:
+        about = {"options": list(one.choices), "default": getattr(EMBEDDED, field), "tooltip": one.help}
+        return io.Combo.Input(name or field, **about | changes)
     about = {
         "default": getattr(EMBEDDED, field),
         "min": one.widget_low,
@@ -60,21 +63,13 @@ COMPENSATION = setting_input("compensation", optional=True)
 FIDELITY = setting_input(
     "fidelity", tooltip="1: made small again, the result is the reference. 0: what the model drew, as it is."
 )
-COLOUR = io.Combo.Input(
+COLOUR = setting_input(
     "colour",
-    options=list(COLOUR_FIXES),
-    default=EMBEDDED.colour,
     tooltip="Takes the reference's colours: wavelet (its low bands), adain (its mean and contrast), lab (its chroma "
     "under the result's lightness), none.",
 )
 DENOISE = setting_input("denoise", optional=True)
-PROTECT = io.Combo.Input(
-    "protect",
-    options=list(PROTECTS),
-    default=EMBEDDED.protect,
-    optional=True,
-    tooltip=find_setting(UpscaleSettings, "protect").help,
-)
+PROTECT = setting_input("protect", optional=True)
 PAINTED_MEANS = advanced(
     io.Combo.Input(
         "painted_means",

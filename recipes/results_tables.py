@@ -58,7 +58,7 @@ def _head(first: str, last: str) -> str:
 
 
 def _row(name: str, cells: list) -> str:
-    numbers = [f"{value:.{_DIGITS[m]}f}" for m, value in zip(MEASURES, cells, strict=False)]
+    numbers = [f"{value:.{_DIGITS[m]}f}" for m, value in zip(MEASURES, cells[:-1], strict=True)]
     return f"| {name} | {' | '.join([*numbers, cells[-1]])} |"
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -31,6 +32,8 @@ from ..weights.usual_settings import Facts, choose, contradictions
 from .argument_types import WORKERS, number, whole
 
 log = logging.getLogger("op4ksr")
+
+T = TypeVar("T")
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -163,14 +166,15 @@ def _start(arguments: argparse.Namespace) -> tuple[UpscaleSettings, Facts]:
     return choice.settings, facts
 
 
-def read_settings(path: str, base: UpscaleSettings) -> UpscaleSettings:
-    """Settings of a JSON file; what it leaves out is as in `base`. Raises SettingError."""
+def read_settings(path: str, base: T) -> T:
+    """Settings of a JSON file, of the type of `base`; what it leaves out is as there. Raises SettingError, which names
+    the file."""
     try:
         values = json.loads(at_home(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingError(f"The settings file {path} cannot be read as JSON: {error}") from error
     try:
-        return from_values(UpscaleSettings, values, base)
+        return from_values(type(base), values, base)
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from error
 

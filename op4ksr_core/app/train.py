@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..declared import add_options as add_options_of
-from ..declared import check_choice, declarations, find_setting, from_values, given_options
+from ..declared import check_choice, declarations, find_setting, given_options
 from ..errors import SettingError, TrainingError
 from ..files import at_home, json_text
 from ..train.presets import PRESETS
@@ -15,7 +15,7 @@ from ..train.settings import GROUPS, NESTED, TrainSettings
 from ..weights.unet_sources import UNetSources
 from .argument_types import number, whole
 from .console import say
-from .options import add_sources, find_sources
+from .options import add_sources, find_sources, read_settings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -80,18 +80,6 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
         nested = getattr(settings, field)
         own[field] = replace(nested, **given_options(arguments, type(nested), prefix))
     return replace(settings, **own)
-
-
-def read_settings(path: str, base: TrainSettings) -> TrainSettings:
-    """Settings of a JSON file; what it leaves out is as in `base`. Raises SettingError, which names the file."""
-    try:
-        values = json.loads(at_home(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SettingError(f"The settings file {path} cannot be read as JSON: {error}") from error
-    try:
-        return from_values(TrainSettings, values, base)
-    except SettingError as error:
-        raise SettingError(f"{path}: {error}") from error
 
 
 def run(arguments: argparse.Namespace) -> int:

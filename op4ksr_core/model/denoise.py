@@ -11,6 +11,7 @@ from ..paths import DENOISER
 from ..picture.checks import check_image
 from ..picture.resample import channels_last, crop, pad_reflect
 from ..settings import check_range
+from .bundled import bundled_weights
 
 _FACTOR, _AROUND, _STRIP = 2, 32, 512
 """px: what is folded into channels, how far the network sees, and the rows that are done at once."""
@@ -36,10 +37,8 @@ class Denoiser(nn.Module):
 
 @cache
 def _network() -> Denoiser:
-    from safetensors.torch import load_file
-
     network = Denoiser()
-    network.load_state_dict({name: value.float() for name, value in load_file(DENOISER).items()})
+    network.load_state_dict(bundled_weights(DENOISER))
     return network.requires_grad_(False).eval()
 
 

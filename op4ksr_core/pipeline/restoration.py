@@ -233,6 +233,8 @@ def variants(
         return
     host.prepare(plan.memory)
     home, lr = lr.device, denoise(lr.to(host.device, torch.float32), plan.settings[0].denoise)
+    kinds = {one.protect for one in plan.settings if decode and one.protect != "nothing"}
+    masks: dict[str, Tensor] = {kind: protected_mask(lr, kind) for kind in kinds}
     before = encode_picture(host, lr, plan.size, plan.settings[0], report)
     if show:
         show(lr)
@@ -247,9 +249,8 @@ def variants(
         if show:
             show(picture)
         made = compensate_picture(host, picture, lr, one.compensation, report)
-        protected = None
-        if one.protect != "nothing":
-            protected = protected_mask(lr, one.protect)
+        protected = masks.get(one.protect)
+        if protected is not None:
             made = restore_region(made, lr, strength_map(protected))
         yield Variant(one, before, after, made.to(home), picture.to(home), protected)
 

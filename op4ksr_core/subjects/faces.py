@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..model.bundled import bundled_weights
 from ..paths import FACES
 from ..picture.checks import check_image
 
@@ -24,14 +25,10 @@ _CERTAIN = (0.6, 0.7, 0.9)  # probability that each network must give
 _KEPT = 600  # proposals of one size that go on
 _REFINED, _JUDGED = 24, 48  # px: what the second and third network see
 
-Weights = dict[str, Tensor]
-
 
 @cache
-def _weights() -> Weights:
-    from safetensors.torch import load_file
-
-    return {name: value.float() for name, value in load_file(FACES).items()}
+def _weights() -> dict[str, Tensor]:
+    return bundled_weights(FACES)
 
 
 def find_faces(image_chw: Tensor) -> Tensor:

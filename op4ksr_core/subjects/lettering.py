@@ -1,12 +1,14 @@
 """Lettering: a small network that says where a picture holds text. How it was trained: recipes/lettering.py."""
 
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..geometry import Size, padded_side
+from ..model.bundled import bundled_weights
 from ..paths import LETTERING
 from ..picture.checks import check_image
 from ..picture.resample import pad_reflect
@@ -25,10 +27,9 @@ class Lettering(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Conv2d(12, _WIDTHS[0], 3, padding=1)
-        steps = zip(_WIDTHS, _WIDTHS[1:], strict=False)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in steps)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(_WIDTHS))
         self.mix = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in _WIDTHS[1:])
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(_WIDTHS[1:], _WIDTHS[2:], strict=False))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(_WIDTHS[1:]))
         self.join = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for width in _WIDTHS[1:-1])
         self.tail = nn.Conv2d(_WIDTHS[1], 1, 1)
 
@@ -39,7 +40,7 @@ class Lettering(nn.Module):
             x = F.relu(down(x))
             x = x + F.relu(mix(x))
             levels.append(x)
-        for up, join, level in reversed(list(zip(self.up, self.join, levels, strict=False))):
+        for up, join, level in reversed(list(zip(self.up, self.join, levels[:-1], strict=True))):
             x = level + F.interpolate(up(x), scale_factor=2, mode="bilinear")
             x = x + F.relu(join(x))
         return self.tail(x)
@@ -47,10 +48,8 @@ class Lettering(nn.Module):
 
 @cache
 def _network() -> Lettering:
-    from safetensors.torch import load_file
-
     network = Lettering()
-    network.load_state_dict({name: value.float() for name, value in load_file(LETTERING).items()})
+    network.load_state_dict(bundled_weights(LETTERING))
     return network.requires_grad_(False).eval()
 
 

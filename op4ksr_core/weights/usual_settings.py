@@ -78,24 +78,17 @@ def contradictions(facts: Facts, settings: UpscaleSettings) -> list[str]:
     said = facts.trained_for
     if said is None:
         return []
-    used: dict[str, object] = {
-        "sigma": settings.sigma,
-        "theta": settings.rope and settings.rope.theta,
-        "scheme": settings.rope and settings.rope.scheme,
-        "timestep": settings.timestep,
-        "the VAE's factor": facts.latent_factor,
-        "the prompt's length": facts.prompt_tokens,
-    }
-    trained: dict[str, object] = {
-        "sigma": said.sigma,
-        "theta": said.rope and said.rope.theta,
-        "scheme": said.rope and said.rope.scheme,
-        "timestep": said.timestep,
-        "the VAE's factor": said.latent_factor,
-        "the prompt's length": said.prompt_tokens,
-    }
+    rope, trained_rope = settings.rope, said.rope
+    compared = (
+        ("sigma", settings.sigma, said.sigma),
+        ("theta", rope and rope.theta, trained_rope and trained_rope.theta),
+        ("scheme", rope and rope.scheme, trained_rope and trained_rope.scheme),
+        ("timestep", settings.timestep, said.timestep),
+        ("the VAE's factor", facts.latent_factor, said.latent_factor),
+        ("the prompt's length", facts.prompt_tokens, said.prompt_tokens),
+    )
     return [
-        f"{name} is {used[name]}, but the adapter was trained with {trained[name]}."
-        for name in used
-        if None not in (used[name], trained[name]) and used[name] != trained[name]
+        f"{name} is {used}, but the adapter was trained with {trained}."
+        for name, used, trained in compared
+        if None not in (used, trained) and used != trained
     ]

@@ -25,7 +25,7 @@ from ..settings import ENCODER_TARGETS, TRANSFORMER_TARGETS, TrainSettings
 from .lora import REGULARISER, SINGLE, active_lora, add_lora, read_lora, regulariser_weights, trainable_weights
 from .negative import negative_file
 from .protocol import Batch, Restored
-from .restoration import picture_losses, refinement_loss
+from .restoration import restoration_losses
 
 
 class FlowStrategy(nn.Module):
@@ -110,10 +110,7 @@ class FlowStrategy(nn.Module):
         return flow.transformer_velocity(self.transformer, z, sigma, prompt, pooled, self.settings.guidance)
 
     def losses(self, batch: Batch, outputs: Restored) -> tuple[dict[str, Tensor], Tensor]:
-        found, shown = picture_losses(self.settings, batch, outputs.picture)
-        if self.settings.losses.refinement:
-            found["refinement"] = refinement_loss(self.settings, batch, outputs.z_lr, self.vae, self.hr_encoder)
-        return found, shown
+        return restoration_losses(self.settings, batch, outputs, self.vae, self.hr_encoder)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return trainable_weights(self)

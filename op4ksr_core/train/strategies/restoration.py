@@ -12,7 +12,7 @@ from ...picture.colour import back_project
 from ..losses.lrr import latent_refinement_loss
 from ..losses.wavelet import wavelet_loss
 from ..settings import TrainSettings
-from .protocol import Batch
+from .protocol import Batch, Restored
 
 
 def picture_losses(settings: TrainSettings, batch: Batch, picture: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -36,10 +36,16 @@ def picture_losses(settings: TrainSettings, batch: Batch, picture: Tensor) -> tu
     return losses, shown
 
 
-def refinement_loss(settings: TrainSettings, batch: Batch, z_lr: Tensor, vae: Any, encoder: nn.Module) -> Tensor:
-    """L_vae of a latent (B, C, h, w) against the HR picture's by `encoder`, the VAE's own before it was trained."""
-    z_hr = encode_by(vae, encoder, batch["hr"])
-    return latent_refinement_loss(z_lr, z_hr, noise_of(batch["seed"], z_hr), settings.sigma)
+def restoration_losses(
+    settings: TrainSettings, batch: Batch, made: Restored, vae: Any, encoder: nn.Module
+) -> tuple[dict[str, Tensor], Tensor]:
+    """`picture_losses` and L_vae: the latent against the HR picture's by `encoder`, the VAE's own before training."""
+    losses, shown = picture_losses(settings, batch, made.picture)
+    if settings.losses.refinement:
+        z_hr = encode_by(vae, encoder, batch["hr"])
+        noise = noise_of(batch["seed"], z_hr)
+        losses["refinement"] = latent_refinement_loss(made.z_lr, z_hr, noise, settings.sigma)
+    return losses, shown
 
 
 def encode_by(vae: Any, encoder: nn.Module, rgb_bchw: Tensor) -> Tensor:

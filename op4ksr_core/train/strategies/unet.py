@@ -29,7 +29,7 @@ from ..sharding import whole
 from .lora import REGULARISER, SINGLE, active_lora, add_lora, read_lora, regulariser_weights, trainable_weights
 from .negative import negative_file
 from .protocol import Batch, Restored
-from .restoration import picture_losses, refinement_loss
+from .restoration import restoration_losses
 
 log = logging.getLogger("op4ksr")
 
@@ -148,10 +148,7 @@ class UNetStrategy(nn.Module):
         return self.bars[timesteps].view(-1, 1, 1, 1)
 
     def losses(self, batch: Batch, outputs: Restored) -> tuple[dict[str, Tensor], Tensor]:
-        found, shown = picture_losses(self.settings, batch, outputs.picture)
-        if self.settings.losses.refinement:
-            found["refinement"] = refinement_loss(self.settings, batch, outputs.z_lr, self.vae, self.hr_encoder)
-        return found, shown
+        return restoration_losses(self.settings, batch, outputs, self.vae, self.hr_encoder)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         return trainable_weights(self)
