@@ -221,7 +221,7 @@ def declarations(cls: type) -> tuple[Setting, ...]:
     return tuple(found)
 
 
-def _declaration(field: dataclasses.Field, hint: Any) -> Setting:
+def _declaration(field: dataclasses.Field[object], hint: Any) -> Setting:
     declared: Setting = field.metadata["setting"]
     optional = False
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

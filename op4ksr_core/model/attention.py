@@ -59,7 +59,7 @@ def _add_on(name: str) -> Iterator[None]:
         yield
         return
     try:
-        attention.activate_flash_attention_impl(_ADD_ONS[name])  # type: ignore[arg-type]
+        attention.activate_flash_attention_impl(_ADD_ONS[name])
     except (AttributeError, ImportError, RuntimeError, ValueError) as error:
         raise SettingError(
             f"Attention {name!r} is not there ({error}): it wants its package and a PyTorch that takes it."

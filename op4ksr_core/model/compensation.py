@@ -36,7 +36,8 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.gelu(self.first(x)))
+        change: Tensor = self.second(F.gelu(self.first(x)))
+        return x + change
 
 
 class HighFrequencyCompensation(nn.Module):

@@ -5,7 +5,7 @@ z_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps, abar the cumulative product of 1 -
 read the latent of the enlarged picture as z_t and take x0 in one step; it is neither noised nor scaled.
 """
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..errors import SettingError
 from ..settings import UpscaleSettings, check_choice, check_range
+from .interfaces import PictureEncoder, Unet
 
 Prediction = Literal["epsilon", "v_prediction"]
 PREDICTIONS: tuple[Prediction, ...] = get_args(Prediction)
@@ -92,19 +93,21 @@ def noised_at_random(
     return noised(x0, noise, bars[at].view(-1, 1, 1, 1)), at, noise
 
 
-def unet_prediction(unet: Any, z: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+def unet_prediction(unet: Unet, z: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
     """What a diffusers UNet predicts, float32, in the shape of z (B, 4, h, w).
 
     timestep is (B,), condition (1 or B, L, D).
     """
     dtype = unet.dtype
     tokens = condition.to(z.device, dtype).expand(len(z), -1, -1)
-    return unet(z.to(dtype), timestep, encoder_hidden_states=tokens).sample.float()
+    predicted: Tensor = unet(z.to(dtype), timestep, encoder_hidden_states=tokens).sample
+    return predicted.float()
 
 
-def picture_tokens(extractor: Any, picture_bchw: Tensor) -> Tensor:
+def picture_tokens(extractor: PictureEncoder, picture_bchw: Tensor) -> Tensor:
     """DINOv2's tokens (B, 1370, D), float32, of pictures (B, 3, H, W) in [0, 1]: what F2IDiff-SR is conditioned by."""
     size = (FEATURE_SIDE, FEATURE_SIDE)
     small = F.interpolate(picture_bchw, size=size, mode="bicubic", antialias=True).clamp(0, 1)
     mean, deviation = (small.new_tensor(v).view(1, 3, 1, 1) for v in (_MEAN, _DEVIATION))
-    return extractor(pixel_values=(small - mean) / deviation).last_hidden_state.float()
+    tokens: Tensor = extractor(pixel_values=(small - mean) / deviation).last_hidden_state
+    return tokens.float()

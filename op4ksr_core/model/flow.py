@@ -6,7 +6,6 @@ z_HR = z_LR - sigma * v(z_LR, sigma). The latent goes in unscaled, with no noise
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ..errors import SettingError
 from ..settings import check_range, check_sigma
+from .interfaces import Transformer
 
 Velocity = Callable[[Tensor, float], Tensor]
 """(latent (B, C, H, W), sigma in (0, 1]) -> velocity of the same shape."""
@@ -36,7 +36,7 @@ def image_ids(height: int, width: int, device: torch.device | str = "cpu") -> Te
 
 
 def transformer_velocity(
-    model: Any, z: Tensor, sigma: Tensor, prompt: Tensor, pooled: Tensor, guidance: float = 1.0
+    model: Transformer, z: Tensor, sigma: Tensor, prompt: Tensor, pooled: Tensor, guidance: float = 1.0
 ) -> Tensor:
     """v(z, sigma) of a diffusers FLUX transformer, float32, in the shape of the latent z (B, C, H, W).
 

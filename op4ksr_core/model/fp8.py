@@ -9,12 +9,12 @@ loaders do it.
 """
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import SettingError
+from .interfaces import AnyTransformer
 
 E4M3 = torch.float8_e4m3fn
 LARGEST = 448.0
@@ -64,7 +64,7 @@ def has_fp8_products(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-def to_fp8(transformer: Any, products: bool) -> Any:
+def to_fp8(transformer: AnyTransformer, products: bool) -> AnyTransformer:
     """Swaps the linear layers of a FLUX transformer's blocks for `Fp8Linear`, in place, and returns it.
 
     What lies outside of the blocks stays as it is: it is small, and the first and the last layer say most. Raises
@@ -79,7 +79,8 @@ def to_fp8(transformer: Any, products: bool) -> Any:
                 swapped += 1
     if not swapped:
         raise SettingError(f"This transformer has no linear layers whose sides are multiples of {_MULTIPLE}.")
-    return transformer.requires_grad_(False)
+    transformer.requires_grad_(False)
+    return transformer
 
 
 def bytes_of(name: str, shape: tuple[int, ...], itemsize: int, fp8: bool) -> int:

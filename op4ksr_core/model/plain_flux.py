@@ -43,7 +43,9 @@ class Attention(nn.Module):
         if joint:
             self.to_out = nn.ModuleList([nn.Linear(width, width), nn.Identity()])
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], text: Tensor | None = None) -> Any:
+    def forward(
+        self, x: Tensor, rope: tuple[Tensor, Tensor], text: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         return self.processor(self, x, text, image_rotary_emb=rope)
 
 
@@ -57,7 +59,9 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net[2](self.net[0](x))
+        activated, _, narrowed = self.net
+        made: Tensor = narrowed(activated(x))
+        return made
 
 
 class DoubleBlock(nn.Module):
@@ -108,7 +112,8 @@ class TwoLayers(nn.Module):
         self.linear_1, self.linear_2 = nn.Linear(channels, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear_2(F.silu(self.linear_1(x)))
+        made: Tensor = self.linear_2(F.silu(self.linear_1(x)))
+        return made
 
 
 class FluxTransformer(nn.Module):
@@ -166,7 +171,8 @@ class FluxTransformer(nn.Module):
         return (self.proj_out(modulated(x, shift, scale, _EPS)),)
 
     def _timed(self, name: str, value: Tensor) -> Tensor:
-        return self.time_text_embed[name](sinusoids(value.to(self.dtype) * 1000).to(self.dtype))
+        made: Tensor = self.time_text_embed[name](sinusoids(value.to(self.dtype) * 1000).to(self.dtype))
+        return made
 
 
 def sinusoids(value: Tensor, channels: int = _TIME_CHANNELS) -> Tensor:
@@ -198,7 +204,8 @@ class Halved(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        made: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return made
 
 
 class Level(nn.Module):
@@ -248,7 +255,8 @@ class Half(nn.Module):
             x = level(x)
         if self.is_encoder:
             x = self.mid_block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        made: Tensor = self.conv_out(F.silu(self.conv_norm_out(x)))
+        return made
 
 
 class Autoencoder(nn.Module):

@@ -59,7 +59,7 @@ def _yarn(base: Tensor, dim: int, settings: RopeSettings, stretch: float) -> Ten
     exponent = -torch.log(base) / math.log(settings.theta)
     ntk = (settings.theta * stretch ** (dim / (dim - 2))) ** -exponent
     below_ntk = _ramp_down(_NTK_BAND, dim, settings)
-    mixed = base / stretch * (1 - below_ntk) + ntk * below_ntk
+    mixed: Tensor = base / stretch * (1 - below_ntk) + ntk * below_ntk
     below_plain = _ramp_down(_PLAIN_BAND, dim, settings)
     return mixed * (1 - below_plain) + base * below_plain
 

@@ -13,6 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .interfaces import AnyTransformer
+
 
 class FoldedNorm(nn.Module):
     """AdaLN-Zero with its scale and shift as the norm's own weights: one pass over the tokens instead of three.
@@ -49,7 +51,8 @@ class OverwritingGELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.proj(x) if hasattr(self, "proj") else x
-        return torch.ops.aten.gelu_(hidden, approximate="tanh")
+        activated: Tensor = torch.ops.aten.gelu_(hidden, approximate="tanh")
+        return activated
 
 
 class LeanAttention:
@@ -89,7 +92,7 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Channels 2i and 2i + 1 are one complex number, turned by its token's phase.
     """
-    pairs = x.float().unflatten(-1, (-1, 2))
+    pairs = rearrange(x.float(), "b n heads (c two) -> b n heads c two", two=2)
     cos, sin = (table[None, :, None, ::2] for table in (cos, sin))
     if torch.compiler.is_compiling():  # which fuses real products and knows no complex ones
         real, imaginary = pairs.unbind(-1)
@@ -99,7 +102,7 @@ def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return out.flatten(-2).to(x.dtype)
 
 
-def make_lean_transformer(model: Any) -> Any:
+def make_lean_transformer(model: AnyTransformer) -> AnyTransformer:
     """Swaps the layers of a FLUX transformer's blocks for their lean forms, in place, and returns it.
 
     For inference only: activations are overwritten.
@@ -112,4 +115,6 @@ def make_lean_transformer(model: Any) -> Any:
         block.norm, block.act_mlp = FoldedNorm(block.norm), OverwritingGELU()
     for block in (*model.transformer_blocks, *model.single_transformer_blocks):
         block.attn.set_processor(LeanAttention())
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False)
+    model.eval()
+    return model

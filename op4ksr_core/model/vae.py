@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from ..errors import SettingError
 from ..settings import HEADS, check_choice
 from .group_norm import make_exact
+from .interfaces import AnyVae, Vae
 from .layer_weights import weights_of
 
 _SCORE_ELEMENTS = 2**26
@@ -108,11 +109,11 @@ class SubPixelHead:
 
 
 @cache
-def _head_class(base: Any) -> Any:
+def _head_class(base: type[nn.Conv2d]) -> type[nn.Conv2d]:
     return type(SubPixelHead.__name__, (SubPixelHead, base), {})
 
 
-def sub_pixel_head(conv: nn.Conv2d, mode: str = "centered") -> Any:
+def sub_pixel_head(conv: nn.Conv2d, mode: str = "centered") -> nn.Conv2d:
     """The F16 head of a decoder's last convolution; both share their parameters. Raises SettingError."""
     check_choice("The F16 head", mode, HEADS)
     head = copy.copy(conv)
@@ -139,12 +140,13 @@ class LeanResidual(nn.Module):
     def activated(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
         """SiLU of a group norm."""
         if self.compiled is None:
-            return self.nonlinearity(norm(x))
+            activated: Tensor = self.nonlinearity(norm(x))
+            return activated
         return self.compiled(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
     def forward(self, x: Tensor, temb: None = None) -> Tensor:
-        hidden = self.conv1(self.activated(self.norm1, x))
-        hidden = self.conv2(self.activated(self.norm2, hidden))
+        first = self.conv1(self.activated(self.norm1, x))
+        hidden: Tensor = self.conv2(self.activated(self.norm2, first))
         return hidden.add_(x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 
@@ -168,8 +170,9 @@ class LeanAttention:
         )
         mixed = rearrange(chunked_attention(q, k, v), "b heads n c -> b n (heads c)")
         mixed = attn.to_out[1](attn.to_out[0](mixed))
-        mixed = rearrange(mixed, "b n c -> b c n").reshape(batch, channels, height, width)
-        return (mixed + hidden_states) / attn.rescale_output_factor
+        change: Tensor = rearrange(mixed, "b n c -> b c n").reshape(batch, channels, height, width)
+        rescale: float = attn.rescale_output_factor
+        return (change + hidden_states) / rescale
 
 
 def chunked_attention(q: Tensor, k: Tensor, v: Tensor, max_scores: int = _SCORE_ELEMENTS) -> Tensor:
@@ -177,7 +180,8 @@ def chunked_attention(q: Tensor, k: Tensor, v: Tensor, max_scores: int = _SCORE_
     rows = max(1, max_scores // (q.shape[0] * q.shape[1] * k.shape[2]))
     if rows >= q.shape[2]:
         return F.scaled_dot_product_attention(q, k, v)
-    return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in q.split(rows, dim=2)], dim=2)
+    parts = torch.split(q, rows, dim=2)
+    return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in parts], dim=2)
 
 
 class NoMiddle(nn.Module):
@@ -187,11 +191,11 @@ class NoMiddle(nn.Module):
         super().__init__()
         self.resnets, self.attentions = nn.ModuleList(), nn.ModuleList()
 
-    def forward(self, x: Tensor, *_: Any) -> Tensor:
+    def forward(self, x: Tensor, *_: object) -> Tensor:
         return x
 
 
-def make_f16(vae: Any, head: str = "centered") -> Any:
+def make_f16(vae: AnyVae, head: str = "centered") -> AnyVae:
     """Turns an F8 VAE into an F16 one in place and returns it; the weights decide whether it is right.
 
     `head` is one of HEADS. Raises SettingError if `conv_in` is strided already.
@@ -204,12 +208,12 @@ def make_f16(vae: Any, head: str = "centered") -> Any:
     return vae
 
 
-def is_f16(vae: Any) -> bool:
+def is_f16(vae: Vae) -> bool:
     """Whether the encoder's first convolution has stride 2."""
     return tuple(vae.encoder.conv_in.stride) == (2, 2)
 
 
-def make_lean(vae: Any) -> Any:
+def make_lean(vae: AnyVae) -> AnyVae:
     """Swaps a VAE's upsamplers, residual blocks and mid attention for their exact lighter forms, in place."""
     for block in vae.decoder.up_blocks:
         for i, upsampler in enumerate(block.upsamplers or []):
@@ -227,12 +231,13 @@ def make_lean(vae: Any) -> Any:
     return vae
 
 
-def make_inference_only(vae: Any) -> Any:
+def make_inference_only(vae: AnyVae) -> AnyVae:
     """Freezes a VAE, makes its group norms exact, and lets its activations overwrite their input.
 
     That saves one full-size tensor.
     """
-    vae.requires_grad_(False).eval()
+    vae.requires_grad_(False)
+    vae.eval()
     make_exact(vae)
     for module in vae.modules():
         if isinstance(module, nn.SiLU):
@@ -240,12 +245,12 @@ def make_inference_only(vae: Any) -> Any:
     return vae
 
 
-def finish_vae(vae: Any) -> Any:
+def finish_vae(vae: AnyVae) -> AnyVae:
     """Lean layers and no gradients: the form that the pipeline runs. Adapters come before this."""
     return make_inference_only(make_lean(vae))
 
 
-def compile_norms(vae: Any) -> Any:
+def compile_norms(vae: AnyVae) -> AnyVae:
     """Makes one kernel of each lean residual block's group norms and activations, through torch.compile; in place.
 
     It keeps a map's memory layout, which PyTorch's own group norm on CUDA changes and the next convolution changes
@@ -262,22 +267,23 @@ def _silu_of_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: flo
     return F.silu(F.group_norm(x, groups, weight, bias, eps))
 
 
-def downscale_factor(vae: Any) -> int:
+def downscale_factor(vae: Vae) -> int:
     """Picture pixels per latent pixel: 8 for FLUX.1's VAE, 16 once made F16."""
-    return 2 ** (len(vae.decoder.up_blocks) - 1) * (2 if is_f16(vae) else 1)
+    doublings = len(vae.decoder.up_blocks) - 1 + is_f16(vae)
+    return 1 << doublings
 
 
-def encode(vae: Any, image_bchw: Tensor, sample_seed: int | None = None) -> Tensor:
+def encode(vae: Vae, image_bchw: Tensor, sample_seed: int | None = None) -> Tensor:
     """Picture (B, 3, H, W) in [0, 1] -> latent (B, C, H/f, W/f), shifted and scaled for the transformer.
 
     H and W are multiples of the VAE's factor f. Takes the posterior's mode, or a sample drawn on
     the CPU from `sample_seed` (equal on every device).
     """
     moments = vae.encoder(image_bchw * 2 - 1)
-    if getattr(vae, "quant_conv", None) is not None:
-        moments = vae.quant_conv(moments)
-    z = posterior_latent(moments, sample_seed)
-    return (z - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    if (quant_conv := getattr(vae, "quant_conv", None)) is not None:
+        moments = quant_conv(moments)
+    z = posterior_latent(moments, sample_seed) - (vae.config.shift_factor or 0.0)
+    return z * float(vae.config.scaling_factor)
 
 
 def posterior_latent(moments: Tensor, sample_seed: int | None = None) -> Tensor:
@@ -296,9 +302,10 @@ def _noise_like(z: Tensor, seed: int) -> Tensor:
     return torch.randn(z.shape, generator=generator).to(z)
 
 
-def decode(vae: Any, z: Tensor) -> Tensor:
+def decode(vae: Vae, z: Tensor) -> Tensor:
     """Latent (B, C, h, w) -> picture (B, 3, f*h, f*w), about [0, 1], not clamped."""
     z = z / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-    if getattr(vae, "post_quant_conv", None) is not None:
-        z = vae.post_quant_conv(z)
-    return vae.decoder(z) * 0.5 + 0.5
+    if (post_quant_conv := getattr(vae, "post_quant_conv", None)) is not None:
+        z = post_quant_conv(z)
+    picture: Tensor = vae.decoder(z)
+    return picture * 0.5 + 0.5

@@ -14,6 +14,7 @@ from ..model import flow
 from ..model.attention import attention_kernel
 from ..model.finite import check_finite
 from ..model.fp8 import bytes_of, has_fp8_products, to_fp8
+from ..model.interfaces import Transformer
 from ..model.rope import RotaryEmbedding
 from ..model.transformer import make_lean_transformer
 from ..progress import Progress, watch
@@ -153,6 +154,6 @@ class DiffusersHost:
             model.compile_repeated_blocks()
         return model
 
-    def _velocity(self, model: Any, z: Tensor, sigma: float, guidance: float) -> Tensor:
+    def _velocity(self, model: Transformer, z: Tensor, sigma: float, guidance: float) -> Tensor:
         at = torch.full((len(z),), sigma, device=self.device)
         return flow.transformer_velocity(model, z, at, self.prompt, self.pooled, guidance)

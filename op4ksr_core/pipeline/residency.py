@@ -62,7 +62,7 @@ class Resident:
 
 def _stream(module: Any, device: torch.device) -> None:
     """Keeps a transformer's blocks in (pinned) host memory; each comes to the device while the one before runs."""
-    from diffusers.hooks import apply_group_offloading
+    from diffusers.hooks.group_offloading import apply_group_offloading
 
     apply_group_offloading(
         module,

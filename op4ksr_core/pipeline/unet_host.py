@@ -1,7 +1,6 @@
 """The host of Stable Diffusion's families: OSEDiff, TVT and F2IDiff-SR run in the one order of work."""
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from ..geometry import Size, SizePlan
 from ..model import diffusion
 from ..model.attention import attention_kernel
 from ..model.finite import check_finite
+from ..model.interfaces import PictureEncoder
 from ..progress import Progress, watch
 from ..settings import Execution, UpscaleSettings
 from ..weights.files import find_weights
@@ -65,7 +65,7 @@ class UNetHost:
     @cached_property
     def multiple_px(self) -> int:
         """What the UNet halves without a rest: 64 px for Stable Diffusion and for TVT."""
-        return self.latent_factor * 2 ** (len(self.unet_channels) - 1)
+        return self.latent_factor << (len(self.unet_channels) - 1)
 
     @cached_property
     def unet_channels(self) -> tuple[int, ...]:
@@ -107,8 +107,9 @@ class UNetHost:
         return self.features_of(self.enlarged[(..., *self.part)])
 
     @cached_property
-    def _extractor(self) -> Any:
-        return self.sources.load_features().to(self.device)
+    def _extractor(self) -> PictureEncoder:
+        extractor: PictureEncoder = self.sources.load_features().to(self.device)
+        return extractor
 
     def features_of(self, picture: Tensor) -> Tensor:
         """DINOv2's tokens (B, 1370, D) of pictures in [0, 1]."""

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..model.finite import check_finite
+from ..model.interfaces import Vae
 from ..model.vae import compile_norms, decode, encode, finish_vae
 from ..model.vae_passes import passes_of, passing
 from ..picture.resample import channels_last
@@ -31,7 +31,7 @@ class VaeRunner:
         self,
         path: Path,
         f16: bool | None,
-        load: Callable[[], Any],
+        load: Callable[[], Vae],
         device: torch.device,
         dtype: torch.dtype,
         execution: Execution,
@@ -76,7 +76,7 @@ class VaeRunner:
             picture = decode(vae, channels_last(z.to(self.dtype)))
         return check_finite(picture, "The VAE's decoder", self.dtype, REMEDY)
 
-    def _load(self) -> Any:
+    def _load(self) -> Vae:
         vae = self._read()
         if not self.execution.lean:
             return vae
