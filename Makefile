@@ -35,7 +35,7 @@ bench: .venv/test-ready
 	$(BIN)/python benchmarks/bench_inspect.py
 	$(BIN)/python benchmarks/bench_startup.py
 	$(BIN)/python benchmarks/traffic.py
-	$(BIN)/python benchmarks/bench_full.py
+	$(BIN)/python -m benchmarks.gpu variants
 
 # The documents as a site, in build/site. Its tools have an environment of their own.
 site: build/site-venv/ready

@@ -1,5 +1,7 @@
 """The metrics of the benchmarks' tables. Pictures are (1, 3, H, W) in [0, 1]."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,15 +12,15 @@ from op4ksr_core.evaluate.metrics import METRICS, Tiles
 NAMES = ("psnr", "ssim", "ms_ssim", "vif", "gmsd", "detail", "right", "niqe")
 
 
-def all_metrics(picture: Tensor, truth: Tensor) -> dict[str, float]:
-    """The metrics of NAMES, of what 8-bit files would hold."""
+def all_metrics(picture: Tensor, truth: Tensor, names: Sequence[str] = NAMES) -> dict[str, float]:
+    """The metrics of these names, of what 8-bit files would hold."""
     a, b = quantised(picture), quantised(truth)
-    return {name: METRICS[name](a, b, Tiles()) for name in NAMES}
+    return {name: METRICS[name](a, b, Tiles()) for name in names}
 
 
 def wins(ours: dict[str, float], theirs: dict[str, float]) -> list[str]:
     """The metrics in which ours are better."""
-    return [name for name in NAMES if METRICS[name].goodness(ours[name]) > METRICS[name].goodness(theirs[name])]
+    return [name for name in ours if METRICS[name].goodness(ours[name]) > METRICS[name].goodness(theirs[name])]
 
 
 def lattice_decibels(picture: Tensor, period: int = 32, patch: int = 128) -> float:

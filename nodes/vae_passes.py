@@ -1,13 +1,16 @@
 """Whole-picture VAE passes on ComfyUI's VAE, which never fall back to tiles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import comfy.model_management
 import torch
 from comfy.ldm.models.autoencoder import DiagonalGaussianRegularizer
+from comfy.ldm.modules.diffusionmodules.model import AttnBlock
 from comfy.sd import VAE
+from einops import rearrange
 from torch import Tensor
 
 from ..op4ksr_core.errors import SettingError
@@ -15,6 +18,7 @@ from ..op4ksr_core.model.finite import check_finite
 from ..op4ksr_core.model.layer_weights import casting
 from ..op4ksr_core.model.vae import posterior_latent
 from ..op4ksr_core.model.vae_passes import passing
+from ..op4ksr_core.model.wide_attention import wide_attention
 from ..op4ksr_core.progress import Progress
 from .memory import tell_pass, until_it_fits, vae_passes
 from .progress import make_report
@@ -91,8 +95,34 @@ def _in_passes(
         )
         model = vae.first_stage_model
         half = model.decoder if phase == "decode" else model.encoder
-        with on_device(vae.device), passing(half, how, phase, report, rounds), casting(cast_weights):
+        with (
+            on_device(vae.device),
+            passing(half, how, phase, report, rounds),
+            casting(cast_weights),
+            _own_attention(half),
+        ):
             return work(model)
 
     attempts = [(how, partial(attempt, how, needed)) for how, needed in (ways[0], *ways)]
     return until_it_fits(attempts, f"{phase} of {width}x{height} px", vae.device)
+
+
+@contextmanager
+def _own_attention(half: Any) -> Iterator[None]:
+    """Inside, the middle's one wide head runs by the core's way for the device: PyTorch's call, which ComfyUI takes,
+    has no fast kernel for a head of 512 on CUDA."""
+    blocks = [block for block in half.modules() if isinstance(block, AttnBlock)]
+    before = [block.optimized_attention for block in blocks]
+    for block in blocks:
+        block.optimized_attention = _attend
+    try:
+        yield
+    finally:
+        for block, attention in zip(blocks, before, strict=True):
+            block.optimized_attention = attention
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention over maps (B, C, H, W), one head of C."""
+    one_q, one_k, one_v = (rearrange(x, "b c h w -> b 1 (h w) c") for x in (q, k, v))
+    return rearrange(wide_attention(one_q, one_k, one_v), "b 1 (h w) c -> b c h w", h=q.shape[2])

@@ -1,5 +1,7 @@
 """The benchmark scripts that are quick enough to be run."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +30,53 @@ def test_the_embedded_vae_is_far_from_the_end_of_float16():
     assert len(re.findall(r"^\| (?:en|de)coder\.", out, re.M)) == 10 and "0 of " in out
 
 
+REHEARSAL = """
+import sys
+from pathlib import Path
+from benchmarks.gpu.__main__ import QUESTIONS, main
+for question in QUESTIONS:
+    main([question, "--device", "cpu", "--tiny", "--json", str(Path(sys.argv[1]) / f"{question}.json")])
+"""
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    """What every question of `benchmarks.gpu` writes when it is rehearsed here, without torch.compile."""
+    folder = tmp_path_factory.mktemp("gpu")
+    told = os.environ | {"TORCH_COMPILE_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", REHEARSAL, folder], cwd=ROOT, env=told, check=True, capture_output=True)
+    return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+
+def test_every_gpu_question_is_rehearsed(rehearsed):
+    assert set(rehearsed) == {"profile", "variants", "rivals", "embedded", "training"}
+    for name, written in rehearsed.items():
+        assert written["about"]["torch"] == torch.__version__, name
+        failed = {row for row, values in written["rows"].items() if "failed" in values}
+        expected = {"norm and SiLU triton", "wide attention flex", "attention cudnn", "attention efficient"}
+        expected |= {"attention fa3", "attention fa4", "128 products, triton norms", "128 products, cudnn attention"}
+        assert failed <= expected, (name, failed)
+
+
+def test_the_profile_names_kernels_and_copies(rehearsed):
+    for phase in ("encode", "transform", "decode"):
+        row = rehearsed["profile"]["rows"][phase]
+        assert len(row["longest"]) == 10 and row["ms"] > row["longest"][0]["ms"] > 0
+        assert {"copies", "copies ms"} <= row.keys()
+
+
+def test_alternatives_are_equal_and_the_whole_is_timed_beside_its_plan(rehearsed):
+    rows = rehearsed["variants"]["rows"]
+    errors = {name: row["error"] for name, row in rows.items() if "error" in row}
+    assert len(errors) >= 6 and max(errors.values()) < 1e-5, errors
+    for name in ("128 before", "128 best", "128 best, compiled, fp8"):
+        row = rows[name]
+        assert row["all"]["s"] == pytest.approx(sum(row[p]["s"] for p in ("encode", "transform", "decode", "finish")))
+        assert row["decode"]["planned_gb"] > 0 and row["of the ceiling"] > 0
+    assert rehearsed["training"]["rows"]["LoRA"]["planned_gb"] > 0
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_full_size_benchmark_without_a_gpu_says_so():
-    assert "no GPU here" in printed("bench_full.py")
+def test_a_gpu_benchmark_without_a_gpu_says_so():
+    command = [sys.executable, "-m", "benchmarks.gpu", "profile"]
+    assert "no GPU here" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -1,12 +1,18 @@
 """Group norm from sums over strips of rows: exact for large maps, and able to see a map piece by piece."""
 
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .layer_weights import weights_of
 from .rowwise import strip_rows, strips
+
+WAY = {"cpu": "torch", "cuda": "torch"}
+"""By device, what norms a map: PyTorch, or the Triton kernels of `norm_kernels`, which read it twice and write it once.
+`benchmarks/gpu` compares them on a card; until they have run on one, PyTorch does it."""
 
 Affine = tuple[Tensor, Tensor]
 """Factor and summand per channel, each (B, C, 1, 1) in float32."""
@@ -24,6 +30,9 @@ class Moments:
 
     def add(self, x: Tensor) -> None:
         """Counts a strip (B, C, rows, W)."""
+        if by_triton(x):
+            self._add_by_triton(x)
+            return
         rows = x.float().permute(0, 2, 3, 1).flatten(1, 2)
         if not self.count:
             self.origin = rows.mean(1, keepdim=True)
@@ -32,6 +41,16 @@ class Moments:
         rows = rows - self.origin
         self.sums = self.sums + rows.sum(1).double()
         self.squares = self.squares + torch.mul(rows, rows, out=rows).sum(1).double()
+
+    def _add_by_triton(self, x: Tensor) -> None:
+        from .norm_kernels import channel_sums
+
+        if not self.count:
+            self.origin = x[:, :, 0, 0].float()[:, None]
+            self.sums = self.squares = torch.zeros_like(self.origin[:, 0], dtype=torch.float64)
+        sums, squares = channel_sums(x, self.origin[:, 0])
+        self.count += x.shape[2] * x.shape[3]
+        self.sums, self.squares = self.sums + sums, self.squares + squares
 
     def affine(self, norm: nn.GroupNorm) -> Affine:
         """What `norm` does to the map that was counted."""
@@ -56,6 +75,36 @@ def normalised(x: Tensor, affine: Affine) -> Tensor:
     """scale x + shift, float32, a tensor of its own."""
     scale, shift = affine
     return torch.addcmul(shift, x.float(), scale)
+
+
+def by_triton(x: Tensor) -> bool:
+    """Whether the Triton kernels, which have no gradient, norm this map (B, C, H, W)."""
+    return WAY.get(x.device.type) == "triton" and not torch.is_grad_enabled() and _has_triton()
+
+
+@cache
+def _has_triton() -> bool:
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def silu_of(x: Tensor, affine: Affine) -> Tensor:
+    """SiLU(scale x + shift), a tensor of its own in the dtype of x (B, C, H, W)."""
+    if by_triton(x):
+        from .norm_kernels import scaled
+
+        return scaled(x, *affine, silu=True)
+    return F.silu(normalised(x, affine), inplace=True).to(x.dtype)
+
+
+def norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    """SiLU of a group norm of a map (B, C, H, W), from its moments."""
+    moments = Moments()
+    moments.add(x)
+    return silu_of(x, moments.affine(norm))
 
 
 class ExactGroupNorm(nn.GroupNorm):

@@ -1,8 +1,47 @@
-"""What a device is good at."""
+"""What a device is good at, and which one and which dtype are taken by themselves."""
+
+import logging
 
 import torch
 
+log = logging.getLogger("op4ksr")
+
+_AMPERE = (8, 0)
+"""The first compute capability with bfloat16 in hardware."""
+
 
 def half_is_fast(device: torch.device) -> bool:
-    """Whether bfloat16 pays: on CUDA, and on CPUs that have it. Others emulate it, a hundred times slower."""
-    return device.type == "cuda" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether bfloat16 pays: on cards from Ampere on, and on CPUs that have it. Others emulate it; a CPU a hundred
+    times slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= _AMPERE
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def default_device() -> torch.device:
+    """The first CUDA device that PyTorch can use, else the CPU; says why where PyTorch was built for CUDA."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if torch.version.cuda is not None:
+        log.info(
+            "PyTorch is built for CUDA %s and finds no card that it can use (none, or its driver is too old): "
+            "the CPU is taken.",
+            torch.version.cuda,
+        )
+    return torch.device("cpu")
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a card that has it, else float32."""
+    return torch.bfloat16 if device.type == "cuda" and half_is_fast(device) else torch.float32
+
+
+def told(device: torch.device, dtype: torch.dtype) -> str:
+    """One line about a device for the log: its name, memory, how many there are, and the dtype."""
+    precision = str(dtype).removeprefix("torch.")
+    if device.type != "cuda":
+        return f"device: {device}, {precision}"
+    card = torch.cuda.get_device_properties(device)
+    others = f", one of {torch.cuda.device_count()} (--device takes another)" if torch.cuda.device_count() > 1 else ""
+    why = "" if half_is_fast(device) else " (no bfloat16 in hardware)"
+    return f"device: {device}, {card.name}, {card.total_memory / 1e9:.1f} GB{others}, {precision}{why}"

@@ -21,12 +21,10 @@ from torch.nn import functional as F
 
 from ..errors import SettingError
 from ..settings import HEADS, check_choice
-from .group_norm import make_exact
+from .group_norm import by_triton, make_exact, norm_silu
 from .interfaces import AnyVae, Vae
 from .layer_weights import weights_of
-
-_SCORE_ELEMENTS = 2**26
-"""Most attention scores that exist at one time, if the backend materialises them at all."""
+from .wide_attention import wide_attention
 
 # 1-D taps of a 3-tap kernel after nearest x2: phase 0 sees low-res pixels (-1, 0), phase 1 sees (0, 1).
 _FOLD_2 = ([[1.0, 0, 0], [0, 1, 1]], [[1.0, 1, 0], [0, 0, 1]])
@@ -139,10 +137,12 @@ class LeanResidual(nn.Module):
 
     def activated(self, norm: nn.GroupNorm, x: Tensor) -> Tensor:
         """SiLU of a group norm."""
-        if self.compiled is None:
-            activated: Tensor = self.nonlinearity(norm(x))
-            return activated
-        return self.compiled(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        if self.compiled is not None:
+            return self.compiled(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        if by_triton(x):
+            return norm_silu(norm, x)
+        activated: Tensor = self.nonlinearity(norm(x))
+        return activated
 
     def forward(self, x: Tensor, temb: None = None) -> Tensor:
         first = self.conv1(self.activated(self.norm1, x))
@@ -168,20 +168,11 @@ class LeanAttention:
             rearrange(f(tokens), "b n (heads c) -> b heads n c", heads=attn.heads)
             for f in (attn.to_q, attn.to_k, attn.to_v)
         )
-        mixed = rearrange(chunked_attention(q, k, v), "b heads n c -> b n (heads c)")
+        mixed = rearrange(wide_attention(q, k, v), "b heads n c -> b n (heads c)")
         mixed = attn.to_out[1](attn.to_out[0](mixed))
         change: Tensor = rearrange(mixed, "b n c -> b c n").reshape(batch, channels, height, width)
         rescale: float = attn.rescale_output_factor
         return (change + hidden_states) / rescale
-
-
-def chunked_attention(q: Tensor, k: Tensor, v: Tensor, max_scores: int = _SCORE_ELEMENTS) -> Tensor:
-    """Softmax attention over (B, heads, N, C), queries in chunks of at most `max_scores` scores."""
-    rows = max(1, max_scores // (q.shape[0] * q.shape[1] * k.shape[2]))
-    if rows >= q.shape[2]:
-        return F.scaled_dot_product_attention(q, k, v)
-    parts = torch.split(q, rows, dim=2)
-    return torch.cat([F.scaled_dot_product_attention(part, k, v) for part in parts], dim=2)
 
 
 class NoMiddle(nn.Module):

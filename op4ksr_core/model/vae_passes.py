@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..progress import Progress, watch
 from ..settings import PASSES
-from .group_norm import Affine, Moments, normalised
+from .group_norm import Affine, Moments, silu_of
 from .layer_weights import weights_of
 from .rowwise import Map, conv_rows, kept, overwritten
 from .vae import NoMiddle, PhaseUpsample, SubPixelHead
@@ -39,9 +39,9 @@ def passes_of(device: torch.device) -> tuple[str, ...]:
 Step = tuple[str, Any]
 
 
-def silu_of(affine: Affine) -> Callable[[Tensor], Tensor]:
+def silu_by(affine: Affine) -> Callable[[Tensor], Tensor]:
     """A group norm and its activation, on a copy."""
-    return lambda x: F.silu(normalised(x, affine), inplace=True).to(x.dtype)
+    return lambda x: silu_of(x, affine)
 
 
 def norm_of(source: Map, norm: nn.GroupNorm) -> Affine:
@@ -93,7 +93,7 @@ def residual(block: Any, source: Map, keep: bool) -> Map:
     first_norm = norm_of(source, block.norm1)
 
     def conv1(first: int, last: int) -> Tensor:
-        return conv_rows(block.conv1, source.window(first - 1, last + 1, silu_of(first_norm)))
+        return conv_rows(block.conv1, source.window(first - 1, last + 1, silu_by(first_norm)))
 
     if keep:
         moments = Moments()
@@ -105,7 +105,7 @@ def residual(block: Any, source: Map, keep: bool) -> Map:
     shortcut = getattr(block, "conv_shortcut", None) or getattr(block, "nin_shortcut", None)
 
     def layer(first: int, last: int) -> Tensor:
-        rows = conv_rows(block.conv2, hidden.window(first - 1, last + 1, silu_of(second_norm)))
+        rows = conv_rows(block.conv2, hidden.window(first - 1, last + 1, silu_by(second_norm)))
         beside = source.read(first, last)
         return rows.add_(beside if shortcut is None else shortcut(beside))
 
@@ -119,14 +119,14 @@ def last_conv(norm: nn.GroupNorm, conv: nn.Module, source: Map) -> Map:
     affine = norm_of(source, norm)
     if not isinstance(conv, SubPixelHead):
         return kept(
-            lambda first, last: conv_rows(conv, source.window(first - 1, last + 1, silu_of(affine))),  # type: ignore[arg-type]
+            lambda first, last: conv_rows(conv, source.window(first - 1, last + 1, silu_by(affine))),  # type: ignore[arg-type]
             source.height,
             source.strip,
         )
 
     def layer(first: int, last: int) -> Tensor:
         top, bottom = first // 2, (last + 1) // 2
-        rows = conv.rows(source.window(top - conv.reach[0], bottom + conv.reach[1], silu_of(affine)))
+        rows = conv.rows(source.window(top - conv.reach[0], bottom + conv.reach[1], silu_by(affine)))
         return rows[:, :, first - 2 * top : last - 2 * top]
 
     return kept(layer, 2 * source.height, 2 * source.strip)

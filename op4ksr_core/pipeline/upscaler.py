@@ -1,5 +1,6 @@
 """Upscaling headless, on diffusers models: a door to `restoration` with models from files."""
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..errors import MemoryPlanError, SettingError
 from ..geometry import Frame, Scale, Size, Target
+from ..model.precision import default_device, default_dtype, told
 from ..paths import EMBEDDED
 from ..picture.checks import check_image
 from ..progress import Progress
@@ -22,12 +24,14 @@ from .memory import MemoryPlan
 from .restoration import Plan, Request, Variant, check_settings
 from .unet_host import UNetHost
 
+log = logging.getLogger("op4ksr")
+
 
 class Upscaler:
     """Pictures in, larger pictures out. Make one with `from_embedded` or `from_pretrained`.
 
     `settings` are the defaults of every call. `device` is CUDA where there is one, `dtype` bfloat16
-    on CUDA and float32 elsewhere, unless given. `execution` is how the models run.
+    on cards that have it and float32 elsewhere, unless given. `execution` is how the models run.
     """
 
     def __init__(
@@ -39,8 +43,9 @@ class Upscaler:
         check_memory: bool = True,
         execution: Execution = Execution(),
     ):
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.dtype = dtype or (torch.bfloat16 if self.device.type == "cuda" else torch.float32)
+        self.device = torch.device(device) if device else default_device()
+        self.dtype = dtype or default_dtype(self.device)
+        log.info("%s", told(self.device, self.dtype))
         self.settings, self.check_memory = check_settings(settings), check_memory
         self.host: DiffusersHost | UNetHost
         if isinstance(sources, UNetSources):

@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from builders import make_vae
 from torch import nn
 from torch.nn import functional as F
 
@@ -110,29 +109,6 @@ def test_encode_by_seeded_sample(vae):
     samples = torch.stack([v.encode(vae, x, s) for s in range(400)]) / 0.3611 + 0.1159
     torch.testing.assert_close(samples.mean(0), posterior.mean, rtol=0, atol=float(posterior.std.max()) * 0.25)
     torch.testing.assert_close(samples.std(0), posterior.std, rtol=0.25, atol=0)
-
-
-@pytest.mark.parametrize("max_scores", [1, 64 * 64, 10 * 64, 2**26])
-def test_chunked_attention(max_scores):
-    q, k, value = (torch.randn(2, 2, 64, 16) for _ in range(3))
-    plain = torch.softmax(q @ k.transpose(-1, -2) / 4, -1) @ value
-    torch.testing.assert_close(v.chunked_attention(q, k, value, max_scores), plain, **ROUNDING)
-
-
-def test_no_score_matrix_in_the_mid_attention(monkeypatch):
-    """However the backend works, no call sees more scores than the limit."""
-    seen, chunked = [], v.chunked_attention
-    real = F.scaled_dot_product_attention
-
-    def spy(q, k, value):
-        seen.append(q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2])
-        return real(q, k, value)
-
-    monkeypatch.setattr(v.F, "scaled_dot_product_attention", spy)
-    monkeypatch.setattr(v, "chunked_attention", lambda q, k, value: chunked(q, k, value, 1000))
-    lean = v.make_lean(make_vae())
-    v.encode(lean, torch.rand(1, 3, 128, 128))
-    assert len(seen) > 1 and max(seen) <= 1000
 
 
 def test_training_sees_the_same_gradients(vae):

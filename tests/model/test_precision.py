@@ -1,0 +1,43 @@
+"""Which device and dtype are taken by themselves, with the answers of cards that are not here."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from op4ksr_core.model import precision
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """Makes PyTorch answer for cards of a compute capability."""
+
+    def made(capability, gigabytes, count=1):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+        properties = SimpleNamespace(name="Some card", total_memory=gigabytes * 1e9)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: properties)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        return torch.device("cuda", 0)
+
+    return made
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_bfloat16_is_taken_on_cards_that_have_it(card, capability, dtype):
+    assert precision.default_dtype(card(capability, 4)) is dtype
+
+
+def test_the_log_names_card_memory_and_reason(card):
+    told = precision.told(card((7, 5), 4, count=2), torch.float32)
+    assert (
+        told
+        == "device: cuda:0, Some card, 4.0 GB, one of 2 (--device takes another), float32 (no bfloat16 in hardware)"
+    )
+
+
+def test_a_cuda_build_without_a_usable_card_says_why_the_cpu_is_taken(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    with caplog.at_level("INFO", "op4ksr"):
+        assert precision.default_device() == torch.device("cpu")
+    assert "13.0" in caplog.text
