@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError
+from ..picture.luma import FULL_RANGE
 
 SHORTEST, LONGEST = 4, 128
 """Periods that are looked for, in px."""
@@ -24,7 +25,8 @@ def luma255(image_chw: Tensor) -> Tensor:
     x = image_chw.float()
     if len(x) == 1:
         return x[0] * 255
-    return (x[0] * (0.299 * 255)).add_(x[1], alpha=0.587 * 255).add_(x[2], alpha=0.114 * 255)
+    red, green, blue = (255 * weight for weight in FULL_RANGE)
+    return (x[0] * red).add_(x[1], alpha=green).add_(x[2], alpha=blue)
 
 
 def windows(x: Tensor, size: int, axis: int) -> Tensor:
