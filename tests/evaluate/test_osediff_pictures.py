@@ -16,6 +16,7 @@ NIQE = {"Canon_001_LR4": 5.673670, "Canon_003_LR4": 7.759458, "Canon_005_LR4": 5
 """From `results_osediff/metrics/test_METRICS_241023-172854.log` of cswry/OSEDiff, which pyiqa made."""
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_osediff_s_released_pictures_have_the_published_figures():
     """PSNR 25.1511 and SSIM .7341 over its 100 RealSR pictures; NIQE of four by its log, to .02. BT.601's limited range
