@@ -53,7 +53,7 @@ def check_posterior(vae: VAE) -> None:
     if not is_gaussian or getattr(model, "bn", None) is not None:  # bn: FLUX.2's, of 0.33.0
         raise SettingError(
             f"posterior_seed samples the VAE's posterior, and this {type(model).__name__} has none. Choose a preset "
-            "without it (embedded, op4ksr, ultraflux, omgsr), or the VAE that belongs to the preset."
+            "without it (embedded, op4ksr, ultraflux), or the VAE that belongs to the preset."
         )
 
 

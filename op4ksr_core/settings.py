@@ -49,6 +49,11 @@ NEGATIVE_PROMPT = (
 """What VSD guides away from (OSEDiff, arXiv 2406.08177; its README's training command)."""
 
 
+OMGSR_SIGMA = 0.5051124
+"""OMGSR-F's mid-timestep: number 244 of 999 under FLUX's shift of 1.15 (its code). At 1000 sigma a time embedding tells
+0.5051 from it."""
+
+
 def check_seed(what: str, value: int) -> int:
     """Returns the seed if torch's generators take it, else raises SettingError."""
     if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_SEED:
@@ -253,8 +258,17 @@ PRESETS: dict[str, UpscaleSettings] = {
         fidelity=0.0,
         rope=RopeSettings(theta=10_000.0, scheme="resonance-yarn"),
     ),
-    # OMGSR-F (arXiv 2508.08227): FLUX.1-dev at its trained sizes with the F8 VAE.
-    "omgsr": UpscaleSettings(sigma=0.5051, colour="wavelet", fidelity=0.0, rope=RopeSettings(theta=10_000.0)),
+    # OMGSR-F (arXiv 2508.08227): FLUX.1-dev with the F8 VAE. As in its code, the posterior is sampled, the colours are
+    # AdaIN's, and above 1024 px the transformer sees tiles of that size, half over each other, mixed by a Gaussian.
+    "omgsr": UpscaleSettings(
+        sigma=OMGSR_SIGMA,
+        posterior_seed=0,
+        colour="adain",
+        fidelity=0.0,
+        rope=RopeSettings(theta=10_000.0),
+        window=1024,
+        window_weights="gaussian",
+    ),
     # OSEDiff (arXiv 2406.08177): Stable Diffusion 2.1-base at its last timestep, the posterior sampled, AdaIN. Windows,
     # where they are asked for, share 32 latent px in its code: 256 px here, 128 px under TVT's 4x VAE.
     "osediff": _SD,

@@ -16,6 +16,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=whole(8, 32768), default=256, help="HR px (default 256)")
     parser.add_argument("--count", type=whole(1, 1000), default=8, help="pairs (default 8)")
     parser.add_argument("--degradation", default="omgsr", help=f"{', '.join(DEGRADATIONS)} (default omgsr)")
+    parser.add_argument("--scale", type=whole(1, 16), default=4, help="LR is 1/scale of the crop (default 4)")
     parser.add_argument("--steps", action="store_true", help="a row per picture: each step of its degradation")
     parser.add_argument("--seed", type=SEED, default=0, help="of the crops and degradations")
 
@@ -23,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """A sheet of LR above HR: what a training would see."""
     paths = usable([found.path for found in find_pictures(arguments.inputs)], arguments.crop)
-    data = PairDataset(paths, arguments.crop, 4, arguments.degradation, arguments.seed, arguments.count)
+    data = PairDataset(paths, arguments.crop, arguments.scale, arguments.degradation, arguments.seed, arguments.count)
     path = at_home(arguments.output)
     check_targets([path], paths)
     sheet = (step_sheet if arguments.steps else pair_sheet)(data, arguments.count)

@@ -12,7 +12,7 @@ from ..errors import SettingError
 from ..optional import is_installed
 from ..picture.tiles import stepped_starts
 from . import measures, sharpness
-from .niqe import niqe
+from .niqe import niqe, niqe_pyiqa
 
 PAIR, SINGLE, SET, EITHER = "pair", "single", "set", "either"
 """A picture and its ground truth; a picture alone; all pictures of a method at once."""
@@ -136,12 +136,19 @@ METRICS = {
         Metric("detail", "detail dB", PAIR, True, "", False, sharpness.detail, ideal=0.0),
         Metric("right", "right", PAIR, True, "", False, sharpness.right),
         Metric("niqe", "NIQE", SINGLE, False, "scipy", False, niqe),
+        Metric("niqe-pyiqa", "NIQE (pyiqa)", SINGLE, False, "scipy", False, niqe_pyiqa),
         Metric("l_ap", "L_AP", PAIR, False, "", False, measures.l_ap),
         Metric("periodicity", "lattice", EITHER, False, "", False, measures.periodicity),
         _deep("lpips", "LPIPS", PAIR, False),
         _deep("dists", "DISTS", PAIR, False),
         _deep("topiq_fr", "TOPIQ-FR", PAIR, True),
+        _deep("fsim", "FSIM", PAIR, True),
+        _deep("afine_fr", "A-FINE FR", PAIR, False),
         _deep("maniqa", "MANIQA", SINGLE, True),
+        _deep("maniqa-pipal", "MANIQA (PIPAL)", SINGLE, True),
+        _deep("hyperiqa", "HyperIQA", SINGLE, True),
+        _deep("qalign", "Q-Align", SINGLE, True),
+        _deep("afine_nr", "A-FINE NR", SINGLE, False),
         _deep("musiq", "MUSIQ", SINGLE, True),
         _deep("clipiqa", "CLIPIQA", SINGLE, True),
         _deep("topiq_nr", "TOPIQ-NR", SINGLE, True),

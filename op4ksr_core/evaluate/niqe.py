@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..errors import NotMeasurable
 from ..paths import ASSETS
 from ..picture.convert import as_picture
-from ..picture.luma import LIMITED_RANGE
+from ..picture.luma import FULL_RANGE, LIMITED_RANGE
 
 BLOCK = 96
 """px of a block, whose 36 features are one sample."""
@@ -24,15 +24,29 @@ _SHIFTS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def niqe(picture: Tensor) -> float:
-    """NIQE of a picture (1, 3, H, W) in [0, 1], on rounded BT.601 luma, without a border; lower is better.
+    """NIQE of a picture (1, 3, H, W) in [0, 1], on rounded BT.601 luma in 16 to 235, as MATLAB's and BasicSR's, without
+    a border; lower is better.
 
     Raises NotMeasurable where the picture holds fewer than three blocks of 96 px with anything in them.
     """
+    return _niqe(picture, LIMITED_RANGE, 16)
+
+
+def niqe_pyiqa(picture: Tensor) -> float:
+    """The same on luma in 0 to 255, as pyiqa has it, with which the tables of OSEDiff and the others were made.
+
+    Raises NotMeasurable where the picture holds fewer than three blocks of 96 px with anything in them.
+    """
+    return _niqe(picture, tuple(255 * share for share in FULL_RANGE), 0)
+
+
+def _niqe(picture: Tensor, weights: tuple[float, ...], black: float) -> float:
+    """On the luma that has `black` for black and grows by `weights` for each of red, green and blue."""
     height, width = picture.shape[-2:]
     if (height // BLOCK) * (width // BLOCK) < _LEAST_BLOCKS:
         raise NotMeasurable(f"NIQE needs three blocks of {BLOCK} px; this picture is {width}x{height} px.")
     window, mean, covariance = _pristine()
-    luma = _luma(picture)
+    luma = _luma(picture, weights, black)
     samples = np.concatenate([_features(luma, window, BLOCK), _features(_halved(luma), window, BLOCK // 2)], 1)
     samples = samples[np.isfinite(samples).all(1)]
     if len(samples) < _LEAST_BLOCKS:
@@ -52,10 +66,10 @@ def _pristine() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return file["gaussian_window"], file["mu_pris_param"].ravel(), file["cov_pris_param"]
 
 
-def _luma(picture: Tensor) -> np.ndarray:
-    """Rounded limited-range Y in 16 to 235, cut to whole blocks."""
+def _luma(picture: Tensor, weights: tuple[float, ...], black: float) -> np.ndarray:
+    """Rounded Y, cut to whole blocks."""
     rgb = np.asarray(as_picture(picture[0]), np.float64)
-    y = np.round(rgb @ LIMITED_RANGE / 255 + 16)
+    y = np.round(rgb @ weights / 255 + black)
     height, width = (side // BLOCK * BLOCK for side in y.shape)
     return y[:height, :width]
 

@@ -1,6 +1,7 @@
 """The tables of the four papers: OP4KSR (arXiv 2605.13457), OSEDiff (2406.08177), TVT (2507.20291) and F2IDiff-SR.
 
-A value is one paper's, on one paper's pictures: data of equal names are compared only within one table.
+RealSR and DRealSR are the same sets in OSEDiff, TVT and F2IDiff-SR: OSEDiff's row is the same in all three. Other data
+of equal names are compared only within one table.
 """
 
 import csv

@@ -33,7 +33,7 @@ def in_placed_windows(
     border, so that no seam is left; the last window of a row lies at the end of it. A latent that is no larger than a
     window is worked on whole.
     """
-    profile = {"linear": _ramp, "gaussian": _bell}[weights]
+    of_rows, of_columns = {"linear": (_ramp, _ramp), "gaussian": (_bell_of_rows, _bell)}[weights]
     height, width = z_bchw.shape[-2:]
     rows, columns = starts(height, side, overlap), starts(width, side, overlap)
     if len(rows) == len(columns) == 1:
@@ -44,7 +44,7 @@ def in_placed_windows(
         for left in columns:
             at = (..., slice(top, min(height, top + side)), slice(left, min(width, left + side)))
             part = work(z_bchw[at].contiguous(), Place(top, left))
-            weight = profile(part.shape[-2], z_bchw)[:, None] * profile(part.shape[-1], z_bchw)
+            weight = of_rows(part.shape[-2], z_bchw)[:, None] * of_columns(part.shape[-1], z_bchw)
             total[at] += weight * part
             shares[at] += weight
     return total / shares
@@ -61,7 +61,13 @@ def _ramp(length: int, like: Tensor) -> Tensor:
     return torch.minimum(at + 1, length - at) / length
 
 
-def _bell(length: int, like: Tensor) -> Tensor:
-    """A Gaussian of variance 0.01 of the squared length, as OSEDiff's tiles have it (arXiv 2406.08177, its code)."""
-    at = (torch.arange(length, device=like.device, dtype=like.dtype) - (length - 1) / 2) / length
+def _bell(length: int, like: Tensor, middle: float | None = None) -> Tensor:
+    """A Gaussian of variance 0.01 of the squared length, as in the code of OSEDiff (arXiv 2406.08177) and OMGSR."""
+    middle = (length - 1) / 2 if middle is None else middle
+    at = (torch.arange(length, device=like.device, dtype=like.dtype) - middle) / length
     return torch.exp(-at.square() / (2 * 0.01))
+
+
+def _bell_of_rows(length: int, like: Tensor) -> Tensor:
+    """Their code has the middle of the rows half a px below that of the window."""
+    return _bell(length, like, length / 2)

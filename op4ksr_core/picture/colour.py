@@ -160,15 +160,20 @@ def _repeated(rows: Tensor, width: int) -> Tensor:
 
 
 def adain_fix(image_bchw: Tensor, reference_bchw: Tensor) -> Tensor:
-    """Per-channel mean and standard deviation of the reference on the image (AdaIN, arXiv 1703.06868)."""
+    """Per-channel mean and standard deviation of the reference on the image (AdaIN, arXiv 1703.06868).
+
+    As in the code of StableSR, which OSEDiff and OMGSR use: both are limited to [0, 1] first, and 1e-5 is added to the
+    variances.
+    """
+    image_bchw, reference_bchw = image_bchw.clamp(0, 1), reference_bchw.clamp(0, 1)
     mean, std = _moments(image_bchw)
     reference_mean, reference_std = _moments(reference_bchw)
-    return (image_bchw - mean) * (reference_std / std.clamp(min=1e-5)) + reference_mean
+    return (image_bchw - mean) * (reference_std / std) + reference_mean
 
 
 def _moments(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
     flat = rearrange(x_bchw.float(), "b c h w -> b c (h w)")
-    mean, std = flat.mean(-1), flat.std(-1, correction=0)
+    mean, std = flat.mean(-1), (flat.var(-1) + 1e-5).sqrt()
     return mean[..., None, None], std[..., None, None]
 
 

@@ -117,9 +117,7 @@ class PairDataset(Dataset):
         if captions:
             check_captions(self.paths)
         self.sides = [crop] if not least_crop else _ladder(least_crop, crop)
-        self.degradation = DEGRADATIONS[degradation]
-        if self.degradation.scale != scale:
-            raise SettingError(f"The degradation {degradation} makes 1/{self.degradation.scale}, not 1/{scale}.")
+        self.degradation = DEGRADATIONS[degradation].at_scale(scale)
 
     def __len__(self) -> int:
         return self.length

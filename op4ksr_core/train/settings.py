@@ -74,7 +74,7 @@ class TrainSettings:
     guidance: float = setting(1.0, "Distilled guidance of FLUX-dev models.", low=0)
 
     sample_posterior: bool = setting(
-        False, "A UNet's training samples the encoder's posterior, as its inference does; else its mode. OSEDiff: on."
+        False, "Samples the encoder's posterior, as inference does; else its mode. OSEDiff and OMGSR: on."
     )
     rank: int = setting(64, "Rank of the LoRA.", low=1, high=4096)
     alpha: int = setting(

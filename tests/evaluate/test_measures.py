@@ -120,7 +120,7 @@ def test_metrics_by_name_and_what_is_missing(monkeypatch):
     assert [metric.name for metric in chosen] == list(LOCAL)
     assert "pip install" in absent["lpips"] and set(absent) == set(METRICS) - set(LOCAL)
     chosen, absent = find_metrics(["local"], False)
-    assert [metric.name for metric in chosen] == ["niqe", "periodicity"] and "--gt" in absent["psnr"]
+    assert [metric.name for metric in chosen] == ["niqe", "niqe-pyiqa", "periodicity"] and "--gt" in absent["psnr"]
     with pytest.raises(SettingError, match="psrn"):
         find_metrics(["psrn"], True)
     with pytest.raises(SettingError, match="No metric can run.*pyiqa"):

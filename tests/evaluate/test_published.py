@@ -20,6 +20,18 @@ def test_data_of_one_name_stays_apart_by_paper():
     assert all(len({(row.paper, row.table) for row in rows}) == 1 for rows in found)
 
 
+@pytest.mark.parametrize("data", ["RealSR", "DRealSR"])
+def test_osediff_has_one_row_in_the_three_papers(data):
+    """So the sets are shared. F2IDiff-SR prints fewer digits."""
+    papers = {"OSEDiff": "1", "TVT": "2", "F2IDiff": "2"}
+    rows = [row for row in published.rows() if row.data.lower() == data.lower() and papers.get(row.paper) == row.table]
+    own = [row.values for row in rows if row.method in ("OSEDiff-s1", "OSDiff-S1")]
+    assert len(own) == 3
+    for name in ("psnr", "ssim", "lpips", "dists", "musiq", "clipiqa"):
+        values = [one[name] for one in own if name in one]
+        assert len(values) == 3 and max(values) - min(values) < 1.1e-2, name
+
+
 def test_data_without_a_table_is_named_with_what_there_is():
     with pytest.raises(SettingError, match="No table is on '4KSR-Sun'; there are .* Did you mean 4KSR-Syn"):
         published.tables("4KSR-Sun")

@@ -141,6 +141,12 @@ def test_a_mix_of_crops_has_rectangles_and_keeps_to_its_sides(tmp_path, photo):
     assert pairs[3]["lr"].shape[1:] == tuple(side // 4 for side in pairs[3]["hr"].shape[1:])
 
 
-def test_a_degradation_of_another_scale_is_refused(folder):
-    with pytest.raises(SettingError, match="makes 1/4, not 1/2"):
-        dataset(folder, scale=2)
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_the_scale_is_the_trainings_own(folder, scale):
+    pair = dataset(folder, scale=scale)[0]
+    assert pair["lr"].shape[-1] * scale == pair["hr"].shape[-1]
+
+
+def test_a_scale_that_a_degradation_cannot_have_is_refused(folder):
+    with pytest.raises(SettingError, match="got 2"):
+        dataset(folder, scale=2, degradation="none")

@@ -1,14 +1,18 @@
 """Carries out the steps of a degradation."""
 
+import math
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...geometry import Size
+from ...picture.luma import FULL_RANGE
 from ...picture.resample import resize
 from .draw import Step, draw
 from .jpeg import jpeg
-from .presets import OMGSR, Degradation
+from .presets import OMGSR, Codec, Degradation
 
 
 def degrade(picture_chw: Tensor, generator: torch.Generator, degradation: Degradation = OMGSR) -> Tensor:
@@ -27,7 +31,7 @@ def apply(step: Step, x_bchw: Tensor, generator: torch.Generator) -> Tensor:
     elif step.size is not None:
         x = _resized(x_bchw, step.size, step.name)
     elif step.kind == "jpeg":
-        x = jpeg(x_bchw, step.strength)
+        x = jpeg(x_bchw, step.strength, cast(Codec, step.name))
     else:
         x = _noisy(x_bchw, step, generator)
     return x.clamp(0, 1)
@@ -41,14 +45,23 @@ def _resized(x: Tensor, size: Size, name: str) -> Tensor:
 
 
 def _noisy(x: Tensor, step: Step, generator: torch.Generator) -> Tensor:
-    """Gaussian noise, or Poisson noise of 255 photons in its Gaussian limit, whose variance goes with the signal."""
-    noise = torch.randn(x.shape, generator=generator, device=generator.device).to(x)
-    if step.grey:
-        noise = noise[:, :1]
+    """Gaussian or Poisson noise, in each channel its own or, where the step is grey, the same."""
+    signal = (x * x.new_tensor(FULL_RANGE).view(3, 1, 1)).sum(1, keepdim=True) if step.grey else x
     if step.name == "gaussian":
-        return x + noise * step.strength / 255
-    signal = x.mean(1, keepdim=True) if step.grey else x
-    return x + noise * (signal.clamp(min=0) / 255).sqrt() * step.strength
+        noise = torch.randn(signal.shape, generator=generator, device=generator.device).to(x) / 255
+    else:
+        noise = _shot_noise(signal, generator)
+    return x + noise * step.strength
+
+
+def _shot_noise(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Poisson noise of as many photons at white as the picture has levels of 8 bits, rounded up to a power of 2, as
+    in BasicSR's `generate_poisson_noise_pt`. (B, C, H, W), without the signal."""
+    levels = (x * 255).round().clamp(0, 255) / 255
+    counts = [2 ** math.ceil(math.log2(len(picture.unique()))) for picture in levels]
+    photons = x.new_tensor(counts).view(-1, 1, 1, 1)
+    drawn = torch.poisson((levels * photons).to(generator.device), generator=generator)
+    return drawn.to(x) / photons - levels
 
 
 def blur(x_bchw: Tensor, kernel: Tensor) -> Tensor:

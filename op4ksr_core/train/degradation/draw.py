@@ -14,8 +14,8 @@ from .presets import KERNELS, NONE, OMGSR, Degradation, Range, Stage
 class Step:
     """One thing done to a picture. kind: blur, sinc, resize, noise or jpeg.
 
-    name: the kernel's, the resizer's or the noise's. size: of a resize, in px. strength: the largest sigma in px, the
-    cut-off in radians per px, the noise's (gaussian in 1/255), or JPEG's quality.
+    name: the kernel's, the resizer's, the noise's or the JPEG codec's. size: of a resize, in px. strength: the largest
+    sigma in px, the cut-off in radians per px, the noise's (gaussian in 1/255), or JPEG's quality.
     """
 
     kind: str
@@ -64,13 +64,15 @@ def draw(size: Size, generator: torch.Generator, degradation: Degradation = OMGS
     final = Size(size.height // degradation.scale, size.width // degradation.scale)
     steps = _draw_stage(dice, degradation, degradation.first, size)
     if dice.chance(degradation.first.jpeg_probability):
-        steps.append(Step("jpeg", strength=dice.uniform(degradation.first.jpeg)))
+        steps.append(Step("jpeg", degradation.codec, dice.uniform(degradation.first.jpeg)))
     # The second stage's factor is of the final size, as in Real-ESRGAN.
     steps += _draw_stage(dice, degradation, second, final)
     last = [Step("resize", _resizer(dice, degradation), size=final)]
     if dice.chance(degradation.final_sinc):
         last.append(_draw_sinc(dice, second, _LEAST_CUTOFF))
-    squeezed = [Step("jpeg", strength=dice.uniform(second.jpeg))] if dice.chance(second.jpeg_probability) else []
+    squeezed = []
+    if dice.chance(second.jpeg_probability):
+        squeezed.append(Step("jpeg", degradation.codec, dice.uniform(second.jpeg)))
     return steps + (last + squeezed if dice.chance(0.5) or not degradation.final_sinc else squeezed + last)
 
 
@@ -80,7 +82,7 @@ def _draw_stage(dice: _Dice, degradation: Degradation, stage: Stage, base: Size)
     if dice.chance(stage.blur_probability):
         steps.append(_draw_sinc(dice, stage) if dice.chance(stage.sinc) else _draw_blur(dice, stage))
     factor = _draw_factor(dice, stage)
-    sides = (max(8, round(side * factor)) for side in (base.height, base.width))
+    sides = (max(8, int(side * factor)) for side in (base.height, base.width))
     steps.append(Step("resize", _resizer(dice, degradation), factor, Size(*sides)))
     if dice.chance(stage.noise_probability):
         kind = "gaussian" if dice.chance(0.5) else "poisson"
@@ -136,10 +138,10 @@ _LEAST_CUTOFF = math.pi / 3
 
 
 def _draw_sinc(dice: _Dice, stage: Stage, least: float | None = None) -> Step:
-    """Real-ESRGAN's cut-offs; without `least` they may be lower where the kernel is 13 px or larger."""
+    """Real-ESRGAN's cut-offs; without `least` they may be lower where the kernel is wide."""
     side = _side(dice, stage)
     if least is None:
-        least = _LEAST_CUTOFF if side < 13 else math.pi / 5
+        least = _LEAST_CUTOFF if side < stage.wide else math.pi / 5
     cutoff = dice.uniform((least, math.pi))
     return Step("sinc", strength=cutoff, kernel=sinc(cutoff, side))
 

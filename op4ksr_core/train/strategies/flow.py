@@ -25,7 +25,7 @@ from ..settings import ENCODER_TARGETS, TRANSFORMER_TARGETS, TrainSettings
 from .lora import REGULARISER, SINGLE, active_lora, add_lora, read_lora, regulariser_weights, trainable_weights
 from .negative import negative_file
 from .protocol import Batch, Restored
-from .restoration import restoration_losses
+from .restoration import posterior_seed, restoration_losses
 
 
 class FlowStrategy(nn.Module):
@@ -95,12 +95,13 @@ class FlowStrategy(nn.Module):
     def shardable(self) -> nn.Module:
         return self.transformer
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, Size]:
-        return batch["lr"], Size(*batch["hr"].shape[-2:])
+    def inputs(self, batch: Batch) -> tuple[Tensor, Size, int | None]:
+        return batch["lr"], Size(*batch["hr"].shape[-2:]), posterior_seed(self.settings, batch)
 
-    def forward(self, lr: Tensor, size: Size) -> Restored:
-        """(B, 3, h, w) in [0, 1], and the size in px that it is restored at."""
-        z_lr = encode(self.vae, resize(lr, size).to(self.vae.dtype)).float()
+    def forward(self, lr: Tensor, size: Size, seed: int | None = None) -> Restored:
+        """(B, 3, h, w) in [0, 1], and the size in px that it is restored at. `seed` samples the encoder's posterior;
+        without it, its mode."""
+        z_lr = encode(self.vae, resize(lr, size).to(self.vae.dtype), seed).float()
         sigma = torch.full((len(z_lr),), self.settings.sigma, device=z_lr.device)
         z = flow.clean_latent(z_lr, self.velocity(z_lr, sigma, self.prompt, self.pooled), sigma)
         return Restored(z_lr, z, decode(self.vae, z.to(self.vae.dtype)).float())

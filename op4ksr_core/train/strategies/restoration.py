@@ -48,6 +48,11 @@ def restoration_losses(
     return losses, shown
 
 
+def posterior_seed(settings: TrainSettings, batch: Batch) -> int | None:
+    """What the encoder's posterior is sampled by; None for its mode."""
+    return int(batch["seed"][0]) if settings.sample_posterior else None
+
+
 def encode_by(vae: Any, encoder: nn.Module, rgb_bchw: Tensor) -> Tensor:
     """The latent by another encoder than the VAE's present one, float32, without gradients."""
     present = vae.encoder

@@ -29,7 +29,7 @@ from ..sharding import whole
 from .lora import REGULARISER, SINGLE, active_lora, add_lora, read_lora, regulariser_weights, trainable_weights
 from .negative import negative_file
 from .protocol import Batch, Restored
-from .restoration import restoration_losses
+from .restoration import posterior_seed, restoration_losses
 
 log = logging.getLogger("op4ksr")
 
@@ -119,7 +119,7 @@ class UNetStrategy(nn.Module):
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """A picture's own tokens come third where the batch has them, then the seed of the posterior's sample."""
-        seed = int(batch["seed"][0]) if self.settings.sample_posterior else None
+        seed = posterior_seed(self.settings, batch)
         return batch["lr"], Size(*batch["hr"].shape[-2:]), batch.get("prompt"), seed
 
     def forward(self, lr: Tensor, size: Size, prompt: Tensor | None = None, seed: int | None = None) -> Restored:
