@@ -53,6 +53,7 @@ def main() -> None:
         folder = Path(name)
         write_folder(folder, count)
         start = time.perf_counter()
+        start = time.perf_counter()
         op4ksr(["curate", "-o", str(folder), "--decide-only"])
         print(f"{count} pictures: {time.perf_counter() - start:.1f} s, {peak_gigabytes():.2f} GB at the peak")
 

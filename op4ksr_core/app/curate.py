@@ -174,7 +174,7 @@ def _given_rules(arguments: argparse.Namespace, before: dict[str, Any]) -> dict[
     if arguments.licences is not None:
         given["licences"] = arguments.licences.split(",") if arguments.licences else None
     if arguments.allowed is not None:
-        given["allowed"] = str(at_home(arguments.allowed)) if arguments.allowed else None
+        given["allowed"] = str(at_home(arguments.allowed).absolute()) if arguments.allowed else None
     return given
 
 
@@ -233,7 +233,7 @@ def _write(folder: Path, rows: list[dict[str, Any]], scores: Scores, found: Deci
         "gates": found.gates,
     }
     for name, text in (
-        ("kept.txt", "".join(f"{path}\n" for path in found.kept)),
+        ("kept.txt", "".join(f"{Path(path).absolute()}\n" for path in found.kept)),
         ("summary.json", json.dumps(summary, indent=1) + "\n"),
         ("report.html", as_page(found, scores)),
     ):

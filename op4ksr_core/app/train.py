@@ -72,14 +72,27 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
     check_choice("preset", arguments.preset, tuple(PRESETS))
     settings = PRESETS[arguments.preset]
     if arguments.settings is not None:
-        settings = read_settings(arguments.settings, settings)
+        settings = _over(settings, arguments.settings)
     own = given_options(arguments, TrainSettings)
-    if "rank" in own and "alpha" not in own:  # the same strength at another rank
-        own["alpha"] = max(1, round(own["rank"] * settings.alpha / settings.rank))
+    if "rank" in own and "alpha" not in own:
+        own["alpha"] = _alpha_at(own["rank"], settings)
     for field, prefix in NESTED.values():
         nested = getattr(settings, field)
         own[field] = replace(nested, **given_options(arguments, type(nested), prefix))
     return replace(settings, **own)
+
+
+def _over(base: TrainSettings, file: str) -> TrainSettings:
+    """A settings file over a preset; alpha follows a rank that the file changes alone. Raises SettingError."""
+    held = read_settings(file, base)
+    if "alpha" in json.loads(at_home(file).read_text(encoding="utf-8")):
+        return held
+    return replace(held, alpha=_alpha_at(held.rank, base))
+
+
+def _alpha_at(rank: int, settings: TrainSettings) -> int:
+    """The alpha that keeps the LoRA as strong at another rank."""
+    return max(1, round(rank * settings.alpha / settings.rank))
 
 
 def run(arguments: argparse.Namespace) -> int:

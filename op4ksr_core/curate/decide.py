@@ -108,7 +108,8 @@ def emptied_by(found: Decisions, rules: Rules) -> str:
     option, name = _OPTIONS.get(reason, (None, None))
     value = f" {getattr(rules, name)}" if name else ""
     rule = f": the rule {option}{value}" if option else ""
-    return f"Nothing would be kept: {count} of {len(found.reasons)} pictures are out as {reason!r}{rule}."
+    example = next((f" {path}: {why}." for path, why in found.reasons.items() if why.startswith(reason)), "")
+    return f"Nothing would be kept: {count} of {len(found.reasons)} pictures are out as {reason!r}{rule}.{example}"
 
 
 def _basic(row: dict[str, Any], score: dict[str, Any] | None, rules: Rules) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ TABLES = (".csv", ".jsonl", ".parquet")
 
 
 def list_pictures(inputs: Sequence[str]) -> pa.Table:
-    """Columns `path`, `licence` and whatever else the tables among the inputs have.
+    """Columns `path` (absolute), `licence` and whatever else the tables among the inputs have.
 
     Inputs are folders, pictures, text lists, and tables (CSV, JSON lines, Parquet) with a column `path`, relative to
     the table. A licence stays with its picture. Raises SettingError where nothing is found.
@@ -34,7 +35,7 @@ def list_pictures(inputs: Sequence[str]) -> pa.Table:
             rows += [{"path": str(found.path)} for found in find_pictures([path])]
     if not rows:
         raise SettingError(f"No picture is listed in {', '.join(inputs)} (looked for {', '.join(READABLE)}).")
-    rows = _joined(rows)
+    rows = _joined([{**row, "path": os.path.abspath(row["path"])} for row in rows])  # noqa: PTH100, links stay
     names = list(dict.fromkeys(name for row in rows for name in row))
     others = [name for name in names if name not in ("path", "licence")]
     columns = {"path": [row["path"] for row in rows], "licence": [str(row.get("licence") or "") for row in rows]}

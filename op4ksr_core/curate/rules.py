@@ -1,6 +1,7 @@
 """The rules of a folder of scores, in its `rules.json`: a later call goes on with them."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,4 +58,5 @@ def _listed(name: str | None) -> frozenset[str] | None:
     path = Path(name)
     if not path.is_file():
         raise SettingError(f"There is no list {path}, which --allowed names.")
-    return frozenset(str(path.parent / line.strip()) for line in read_lines(path) if line.strip())
+    lines = [line.strip() for line in read_lines(path) if line.strip()]
+    return frozenset(os.path.abspath(path.parent / line) for line in lines)  # noqa: PTH100, links stay

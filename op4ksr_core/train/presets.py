@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ..settings import PRESETS as UPSCALE
 from ..settings import RopeSettings
 from .settings import LossWeights, TrainSettings
 
@@ -95,7 +96,8 @@ PRESETS = {
     ),
     # F2IDiff-SR: OSEDiff's losses with DINOv2's features as the condition; 256-px crops, batch 6.
     "f2idiff": replace(_OSEDIFF, crop=256, batch=6),
-    # Fine-tunes the embedded model on any machine, on what it is judged by: the picture after back-projection.
+    # Fine-tunes the embedded model on any machine, on what it is judged by: the picture after back-projection, as
+    # strong as `upscale` runs it.
     "embedded": TrainSettings(
         rank=16,
         alpha=16,
@@ -105,7 +107,7 @@ PRESETS = {
         per_device=4,
         crop=256,
         degradation="embedded",
-        fidelity=0.8,
+        fidelity=UPSCALE["embedded"].fidelity,
         losses=LossWeights(mse=10.0, l1=1.0, wavelet=0.25, periodicity=0.1, refinement=0.02),
         lap_highpass="box",
         lap_normalise="variance",

@@ -33,11 +33,18 @@ def make_accelerator(settings: TrainSettings, cpu: bool, sharded: bool) -> Any:
     from accelerate import Accelerator, DistributedType
 
     processes = launched()
+    # Without a GPU accelerate joins several processes only where it is asked for CPUs.
+    on_cpus = cpu or (processes > 1 and not torch.cuda.is_available())
     accelerator = Accelerator(
         mixed_precision=settings.precision,
         gradient_accumulation_steps=micro_batches(settings, processes),
-        cpu=cpu,
+        cpu=on_cpus,
     )
+    if accelerator.num_processes != processes:
+        raise SettingError(
+            f"{processes} processes were launched and this one knows of {accelerator.num_processes}: they would train "
+            "apart. Launch with torchrun, with a GPU for each process or none."
+        )
     kind = accelerator.distributed_type
     if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise SettingError(f"{kind} is not supported: launch with plain multi-GPU settings, and --shard for FSDP.")

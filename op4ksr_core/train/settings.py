@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..declared import as_values, check, from_values, setting
 from ..errors import SettingError
-from ..lattice.autocorrelation import Highpass, Normalise
+from ..lattice.autocorrelation import LAGS, Highpass, Normalise
 from ..settings import MAX_SEED, RopeSettings
 from .degradation.presets import DEGRADATIONS
 
@@ -32,6 +32,8 @@ STAGES = {
 """What can be trained, and the losses that each may have."""
 
 MAX_SIDE = 32_768
+MULTIPLE = 64
+"""Sides of crops that are not square are multiples of this, which every family of models takes."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class TrainSettings:
             raise SettingError(
                 f"crop must be a multiple of the scale ({self.scale}) and at least 8 times it, got {self.crop} px."
             )
+        self._check_lags()
         if not self.least_crop:
             return
         if not 8 * self.scale <= self.least_crop <= self.crop:
@@ -181,6 +184,19 @@ class TrainSettings:
         if self.per_device != 1:
             raise SettingError(
                 f"least_crop gives pictures of several sizes: per_device must be 1, got {self.per_device}."
+            )
+
+    def _check_lags(self) -> None:
+        """L_AP looks at quadrants of the picture: their sides must be longer than its lags."""
+        side = self.crop
+        if self.least_crop:
+            side = self.least_crop // MULTIPLE * MULTIPLE or self.least_crop
+        if self.losses.periodicity and side // 2 <= max(LAGS):
+            name = "least_crop" if self.least_crop else "crop"
+            raise SettingError(
+                f"L_AP compares quadrants at lags up to {max(LAGS)} px and needs sides above {2 * max(LAGS) + 1} px, "
+                f"got a {name} of {self.least_crop or self.crop} px (sides down to {side}). Give larger crops, or set "
+                "--loss-periodicity to 0."
             )
 
     def _check_stage(self) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from training_stand_ins import Blur, chat_server, write_curation_models
 
 from op4ksr_core.app.cli import main
 from op4ksr_core.curate import listing, shards
@@ -21,6 +21,7 @@ from op4ksr_core.curate.features import SCORES, measure
 from op4ksr_core.curate.listing import list_pictures
 from op4ksr_core.curate.models import clip_input, native_crops, score_in
 from op4ksr_core.errors import SettingError, WeightsError
+from op4ksr_core.files import find_pictures
 
 
 def picture(path, seed, blur=1, side=(64, 80)):
@@ -96,6 +97,18 @@ def test_a_later_call_goes_on_with_the_rules_of_the_last(folder, capsys):
     assert len(kept(folder)) == 8
     assert main(["curate", "-o", str(folder / "out"), "--decide-only", "--usual-rules"]) == 2
     assert "--side 1024" in capsys.readouterr().err and len(kept(folder)) == 8
+
+
+def test_the_kept_list_can_be_read_from_anywhere(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert main(["curate", "in", "-o", "out", "--side", "32", "--least-laplacian", "0", "--least-sobel", "0"]) == 0
+    monkeypatch.chdir(folder / "in")
+    found = find_pictures([folder / "out" / "kept.txt"])
+    assert [one.path for one in found] == [folder / "in" / f"{n}.png" for n in range(4)]
+    assert main(["curate", "-o", "../out", "--decide-only", "--keep", "0.25"]) == 0
+    assert [one.path for one in find_pictures([folder / "out" / "kept.txt"])] == [
+        folder / "in" / f"{n}.png" for n in (0, 1)
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"kept": 1}', '{"side": "much"}'])
@@ -349,37 +362,10 @@ def test_a_long_list_is_gone_through_once():
     assert looked < 3 * count
 
 
-class Blur(torch.nn.Module):
-    """Stands where a degradation estimate would: less gradient, more of it."""
-
-    def forward(self, x):
-        return -(x[..., 1:] - x[..., :-1]).abs().mean()[None]
-
-
 @pytest.fixture
 def models(tmp_path):
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    torch.manual_seed(0)
-    width = torch.export.Dim("width", min=4, max=4096)
-    height = torch.export.Dim("height", min=4, max=4096)
-    program = torch.export.export(Blur(), (torch.rand(1, 3, 64, 80),), dynamic_shapes=({2: height, 3: width},))
-    torch.export.save(program, tmp_path / "blur.pt2")
-    config = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        projection_dim=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-    )
-    CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / "clip")
-    state = {"layers.0.weight": torch.randn(8, 16), "layers.0.bias": torch.randn(8)}
-    save_file(
-        state | {"layers.10.weight": torch.randn(1, 8), "layers.10.bias": torch.full((1,), 5.0)}, tmp_path / "head.safetensors"
-    )
-    names = (("--degradation", "blur.pt2"), ("--clip", "clip"), ("--aesthetic", "head.safetensors"))
+    write_curation_models(tmp_path)
+    names = (("--degradation", "deg.pt2"), ("--clip", "clip-vit-l-14"), ("--aesthetic", "laion.safetensors"))
     return [part for option, name in names for part in (option, str(tmp_path / name))]
 
 
@@ -503,28 +489,9 @@ def test_stage_3_asks_a_vision_model(folder, vision, capsys):
 
 @pytest.fixture
 def address():
-    """A server that speaks chat completions: it says 90 of the first picture it sees and 10 of all others."""
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append((self.path, self.headers["Authorization"], body))
-            words = json.dumps({"choices": [{"message": {"content": f"Score: {90 if len(asked) == 1 else 10}"}}]})
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(words.encode())
-
-        def log_message(self, *words):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    server.shutdown()
+    """It says 90 of the first picture it sees and 10 of all others."""
+    with chat_server(lambda count: 90 if count == 1 else 10) as (url, asked):
+        yield url, asked
 
 
 def test_stage_3_asks_an_address_with_native_crops(folder, address, capsys, monkeypatch):
