@@ -4,14 +4,19 @@ import argparse
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from ..declared import add_options as add_options_of
 from ..declared import check_choice, declarations, find_setting, given_options
 from ..errors import SettingError, TrainingError
+from ..evaluate.metrics import SET, Metric, Tiles, find_metrics
 from ..files import at_home, json_text
 from ..train.presets import PRESETS
 from ..train.settings import GROUPS, NESTED, TrainSettings
+from ..train.validation import HeldOut, Measure
 from ..weights.unet_sources import UNetSources
 from .argument_types import number, whole
 from .console import say
@@ -45,6 +50,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-every", type=whole(1), default=10, help="steps between printed lines (default 10)")
     parser.add_argument(
         "--picture-every", type=whole(1), default=100, help="steps between logged pictures (default 100)"
+    )
+    parser.add_argument(
+        "--licence", default="", metavar="NAME", help="for the model card of each checkpoint, such as cc-by-4.0"
+    )
+    valid = parser.add_argument_group("validation")
+    valid.add_argument(
+        "--validate", nargs="+", metavar="DATA", help="held-out photographs, judged as the training goes on"
+    )
+    valid.add_argument("--validate-every", type=whole(1), default=100, help="steps between validations (default 100)")
+    valid.add_argument("--validate-count", type=whole(1, 10_000), default=8, help="crops that are judged (default 8)")
+    valid.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["psnr", "ssim", "right", "detail"],
+        metavar="NAME",
+        help="as of `op4ksr evaluate`",
+    )
+    valid.add_argument(
+        "--best", default="psnr", metavar="NAME", help="the metric whose best adapters RUN/best holds (default psnr)"
     )
     parser.add_argument("--shard", action="store_true", help="share the transformer out over the processes (FSDP)")
     parser.add_argument(
@@ -124,6 +148,8 @@ def run(arguments: argparse.Namespace) -> int:
         shard=arguments.shard,
         log_every=arguments.log_every,
         say=say,
+        held_out=_held_out(arguments),
+        licence=arguments.licence,
     )
     start = trainer.step
     if first:
@@ -140,6 +166,21 @@ def run(arguments: argparse.Namespace) -> int:
     if first:
         say(f"trained from step {start} to {step} of {settings.steps}: {trainer.run_folder / 'checkpoints'}")
     return 0
+
+
+def _held_out(arguments: argparse.Namespace) -> HeldOut | None:
+    """What the options say of validation. Raises SettingError where a metric cannot run here."""
+    if not arguments.validate:
+        return None
+    metrics, absent = find_metrics([*arguments.metrics, arguments.best], with_truth=True)
+    if absent:
+        raise SettingError("; ".join(f"--metrics {name}: {why}" for name, why in absent.items()) + ".")
+    measures = [Measure(one.name, partial(_measured, one), one.goodness) for one in metrics if one.kind != SET]
+    return HeldOut(arguments.validate, measures, arguments.best, arguments.validate_every, arguments.validate_count)
+
+
+def _measured(metric: Metric, restored: Tensor, truth: Tensor) -> float:
+    return metric(restored, truth, Tiles())
 
 
 def _is_first() -> bool:

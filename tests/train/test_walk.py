@@ -56,7 +56,7 @@ def made_small(words, address):
 def work(tmp_path, monkeypatch):
     """Twelve sharp photographs, the models, and nothing else."""
     photo = Image.open(SAMPLE).convert("RGB")
-    for name, count in (("photos", 12), ("test", 1)):
+    for name, count in (("photos", 12), ("test", 1), ("held", 1)):
         (tmp_path / name).mkdir()
         for n in range(count):
             left, top = 40 * (n % 4), 40 * (n // 4)
