@@ -161,6 +161,17 @@ class TrainSettings:
     )
     regulariser_learning_rate: float = setting(2.5e-5, "Step size of the AdamW of VSD's regulariser.", low=0)
 
+    schedule: Literal["constant", "cosine", "linear"] = setting(
+        "constant", "How all learning rates fall after the warm-up, to 0 at --steps."
+    )
+    warmup: int = setting(0, "Steps in which all learning rates rise in a line.", low=0, high=10**8)
+    ema: float = setting(
+        0.0,
+        "Decay of the running average of the weights, such as 0.999, which is exported and validated. 0: none.",
+        low=0,
+        below=1,
+    )
+
     def __post_init__(self) -> None:
         check(self)
         self._check_stage()
@@ -228,8 +239,8 @@ GROUPS = {
     "the step": ("stage", "sigma", "timestep", "guidance", "sample_posterior"),
     "optimizer": (
         "rank", "alpha", "encoder_lora", "whole_layers",
-        "learning_rate", "weight_decay", "clip", "steps", "batch", "per_device", "precision",
-        "checkpointing", "seed",
+        "learning_rate", "schedule", "warmup", "ema", "weight_decay", "clip", "steps", "batch", "per_device",
+        "precision", "checkpointing", "seed",
     ),
     "pictures": ("crop", "least_crop", "scale", "degradation", "captions", "drop_condition"),
     "losses": ("fidelity", "lap_highpass", "lap_normalise", "lpips_weights", "lpips_window", "lpips_draw"),

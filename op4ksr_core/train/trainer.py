@@ -213,7 +213,7 @@ class Trainer:
         if not (self.is_main or self.sharded):
             return None
         state = {"step": self.step} | self.learner.state()
-        write_adapters = self.learner.strategy.export()
+        write_adapters = self.learner.export()
         if not self.is_main:
             return None
         card = model_card(self.step, self.settings, self.sources, self.origin, self.figures, self.licence)
