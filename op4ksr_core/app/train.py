@@ -199,8 +199,8 @@ def _print_plan(settings: TrainSettings, sources: Any, arguments: argparse.Names
     from ..train.cost import cost_of
     from ..train.memory import GB, largest_crop, meta_model, plan_training
 
-    if isinstance(sources, UNetSources):
-        say("memory plan: none for Stable Diffusion UNets")
+    if isinstance(sources, UNetSources) or settings.stage == "compensation":
+        say("memory plan: none for Stable Diffusion UNets and the stage compensation")
         return
     model, card, shards = meta_model(sources, settings), arguments.plan, _shards(arguments)
     processes = int(arguments.processes or os.environ.get("WORLD_SIZE", "1"))

@@ -189,7 +189,7 @@ class Learner:
         return lr, restored, batch["hr"][0].cpu()
 
     def export(self) -> Callable[[Path], None]:
-        """What writes the adapters; their average where there is one. Sharded: to be called in all processes at once."""
+        """What writes the adapters, averaged if so set. Sharded: to be called in all processes at once."""
         with self.learned.averaged():
             return self.strategy.export()
 

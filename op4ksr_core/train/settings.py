@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..declared import as_values, check, from_values, setting
 from ..errors import SettingError
 from ..lattice.autocorrelation import LAGS, Highpass, Normalise
+from ..model.compensation import FACTOR
 from ..settings import MAX_SEED, RopeSettings
 from .degradation.presets import DEGRADATIONS
 
@@ -20,7 +21,7 @@ TRANSFORMER_TARGETS = (
 ENCODER_TARGETS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_q to_k to_v to_out.0".split()
 """OMGSR's LoRA targets (arXiv 2508.08227)."""
 
-Stage = Literal["adapters", "decoder", "encoder", "prior"]
+Stage = Literal["adapters", "decoder", "encoder", "prior", "compensation"]
 
 _OF_PICTURES = frozenset({"mse", "l1", "lpips", "wavelet", "periodicity", "adversarial"})
 STAGES = {
@@ -28,6 +29,7 @@ STAGES = {
     "decoder": _OF_PICTURES,
     "encoder": _OF_PICTURES,
     "prior": frozenset({"denoising"}),
+    "compensation": frozenset({"mse", "l1", "colour", "soft"}),
 }
 """What can be trained, and the losses that each may have."""
 
@@ -55,6 +57,11 @@ class LossWeights:
     vsd: float = setting(0.0, "Weight of variational score distillation of the latent. Needs --negative.", low=0)
     denoising: float = setting(0.0, "Weight of the noise or v of a latent at a random timestep (stage prior).", low=0)
 
+    colour: float = setting(0.0, "Weight of the L1 of the colour differences (stage compensation).", low=0)
+    soft: float = setting(
+        0.0, "Weight of detail that is stronger than the truth's where that is soft (stage compensation).", low=0
+    )
+
     def __post_init__(self) -> None:
         check(self)
         if not any(asdict(self).values()):
@@ -68,7 +75,8 @@ class TrainSettings:
     stage: Stage = setting(
         "adapters",
         "What is trained: adapters (LoRA for one step), decoder or encoder (the halves of TVT's VAE-D4, in this "
-        "order), prior (the UNet that F2IDiff-SR starts from).",
+        "order), prior (the UNet that F2IDiff-SR starts from), compensation (the detail network behind a frozen model, "
+        "which is run as by upscale).",
     )
     sigma: float = setting(0.3, "The mid-timestep of a flow model. OP4KSR: 0.3.", above=0, high=1)
     timestep: int = setting(999, "The timestep of a Stable Diffusion UNet, in sigma's place.", low=0, high=999)
@@ -214,13 +222,15 @@ class TrainSettings:
         foreign = [name for name, value in asdict(self.losses).items() if value and name not in STAGES[self.stage]]
         if foreign:
             raise SettingError(f"The stage {self.stage} has no loss {foreign[0]}: set --loss-{foreign[0]} to 0.")
-        clean = self.stage != "adapters"
+        if self.stage == "compensation" and self.scale != FACTOR:
+            raise SettingError(f"The detail network is made for a scale of {FACTOR}, got {self.scale}.")
+        clean = self.stage not in ("adapters", "compensation")
         if clean and (self.degradation != "none" or self.scale != 1):
             raise SettingError(
                 f"The stage {self.stage} learns from clean pictures: degradation none and scale 1, got "
                 f"{self.degradation} and {self.scale}."
             )
-        if clean and self.captions:
+        if self.stage != "adapters" and self.captions:
             raise SettingError(f"captions condition an adapter's training; the stage {self.stage} has none.")
         if self.gan_adaptive and self.stage not in ("decoder", "encoder"):
             raise SettingError("gan_adaptive is for the stages decoder and encoder; elsewhere the decoder is frozen.")

@@ -100,7 +100,8 @@ class Trainer:
         if self.held_out is not None:
             crops = _pairs(settings, self.held_out.inputs, self.held_out.count)
             self.validation = Validation(self.held_out, crops, self.data.paths, self.run_folder, self.step)
-        self.sources, self.figures = sources, {}
+        self.sources = sources
+        self.figures: dict[str, float] = {}
         self.origin = origin = origin_of(self.data.paths, sources)
         if state:
             check_origin(self.run_folder, origin)
