@@ -21,13 +21,16 @@ from .data import PairDataset, usable
 from .learner import Learner, NotFinite
 from .origin import check_origin, note_origin, origin_of
 from .pace import PACE, Pace, progress_line
-from .processes import as_the_first_says, emulates_half, make_accelerator, mean_losses
+from .processes import as_the_first_says, by_the_first, emulates_half, make_accelerator, mean_losses
 from .run_folder import RunFolder
 from .run_log import RunLog, summary_writer
 from .settings import MAY_CHANGE, TrainSettings, changed
 from .validation import HeldOut, Validation
 
 log = logging.getLogger("op4ksr")
+
+_MANY = 1000
+"""Pictures whose headers take long enough to be told of."""
 
 _SHOWN = 4
 """Held-out crops whose pictures are logged."""
@@ -95,14 +98,14 @@ class Trainer:
         settings = self.settings
         state = self._resume_from()
         self.step = state["step"] if state else 0
-        self.data = _pairs(settings, inputs, settings.steps * settings.batch)
+        self.data = self._pairs(inputs, settings.steps * settings.batch)
         self.validation = None
         if self.held_out is not None:
-            crops = _pairs(settings, self.held_out.inputs, self.held_out.count)
+            crops = self._pairs(self.held_out.inputs, self.held_out.count)
             self.validation = Validation(self.held_out, crops, self.data.paths, self.run_folder, self.step)
         self.sources = sources
         self.figures: dict[str, float] = {}
-        self.origin = origin = origin_of(self.data.paths, sources)
+        self.origin = origin = by_the_first(self.accelerator, lambda: origin_of(self.data.paths, sources))
         if state:
             check_origin(self.run_folder, origin)
         self.learner = Learner(settings, sources, self.accelerator, self.sharded, state)
@@ -113,6 +116,27 @@ class Trainer:
         if self.is_main:
             self.log = RunLog(self.run_folder, self.step)
             note_origin(self.run_folder, origin, self.step, self.changes)
+
+    def _pairs(self, inputs: Sequence[str | Path], count: int) -> PairDataset:
+        """So many samples of photographs. The first process looks at their headers, for all."""
+        settings = self.settings
+        return PairDataset(
+            by_the_first(self.accelerator, lambda: self._usable(inputs)),
+            settings.crop,
+            settings.scale,
+            settings.degradation,
+            settings.seed,
+            count,
+            settings.least_crop,
+            settings.captions,
+        )
+
+    def _usable(self, inputs: Sequence[str | Path]) -> list[Path]:
+        """What can be trained on; a long list says that it is looked at."""
+        paths = [found.path for found in find_pictures(inputs)]
+        if self.say is not None and len(paths) >= _MANY:
+            self.say(f"looking at the headers of {len(paths)} pictures")
+        return usable(paths, self.settings.least_crop or self.settings.crop)
 
     def _resume_from(self) -> dict[str, Any] | None:
         """The last checkpoint's state. Raises SettingError where it belongs to other settings."""
@@ -224,18 +248,3 @@ class Trainer:
             (folder / CARD).write_text(card, encoding="utf-8")
 
         return save_checkpoint(self.run_folder, self.step, state, self.settings, write)
-
-
-def _pairs(settings: TrainSettings, inputs: Sequence[str | Path], count: int) -> PairDataset:
-    """So many samples of photographs."""
-    paths = usable([found.path for found in find_pictures(inputs)], settings.least_crop or settings.crop)
-    return PairDataset(
-        paths,
-        settings.crop,
-        settings.scale,
-        settings.degradation,
-        settings.seed,
-        count,
-        settings.least_crop,
-        settings.captions,
-    )

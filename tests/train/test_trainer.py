@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -174,6 +175,21 @@ def test_a_killed_run_goes_on_to_the_same_curve(photos, whole, tmp_path, delay):
     assert not list((run / "checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_random_moments_is_the_undisturbed_one(photos, whole, tmp_path):
+    """Start, steps and saving alike: log and weights are those of the run without a stop."""
+    run, dice = tmp_path / "run", random.Random(3)
+    for _ in range(4):
+        process = subprocess.Popen(command(photos, run, "--save-every", "1"), cwd=ROOT, stdout=subprocess.DEVNULL)
+        time.sleep(dice.uniform(3, 12))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(photos, run, "--save-every", "1"), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert_same_log(log_of(run), log_of(whole), 1e-6)
+    ours, theirs = (load_checkpoint(checkpoints(place)[-1])[0]["trainable"] for place in (run, whole))
+    assert all(torch.allclose(ours[name], value, atol=1e-7) for name, value in theirs.items())
+
+
 def launched(photos, run, *more):
     """The command in two processes with one picture each at once."""
     more = [*more, "--per-device", "1"]
@@ -222,6 +238,25 @@ def test_a_loss_that_is_no_number_in_one_process_stops_all_with_one_message(phot
     done = subprocess.run(launch + arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert done.stderr.count("Step 2: the mse loss in process 1 is nan") == 1, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_the_first_process_looks_at_the_photographs_for_all(photos, tmp_path):
+    """What is left out is told once, and where nothing is left all processes stop."""
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    said = []
+    for crop in ("96", "512"):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        words = command(tmp_path / "photos", tmp_path / f"run{crop}")[3:]
+        more = ["--per-device", "1", "--stop-after", "1", "--crop", crop]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command_line = [*launch, "-m", "op4ksr_core", *words, *more]
+        said.append(
+            subprocess.run(command_line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        )
+    assert said[0].returncode == 0 and said[0].stderr.count("broken.png") == 1, said[0].stderr[-2000:]
+    assert said[1].returncode != 0 and "None of the 6 pictures can be used" in said[1].stderr
 
 
 @pytest.mark.slow
