@@ -8,13 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..curate.decide import Decisions, Rules, decide
+from ..curate.decide import Decisions, Rules, decide, emptied_by
 from ..curate.listing import list_pictures
 from ..curate.models import PROMPT, Models
 from ..curate.report import as_page
-from ..curate.shards import SCORES_OF, Shard, read_scores, run_shards
+from ..curate.rules import USUAL, as_rules, read_rules, write_rules
+from ..curate.shards import SCORES_OF, missing_shards, read_scores, run_shards
 from ..errors import SettingError
-from ..files import at_home, check_folders, read_lines, read_text, write_atomically, write_text
+from ..files import at_home, check_folders, read_text, write_atomically, write_text
 from .argument_types import WORKERS, number, whole
 from .console import complain, picture_bar, say
 from .options import find_device
@@ -33,12 +34,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=WORKERS, default=1, help="processes (default 1)")
     parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="ray: over many machines")
     parser.add_argument("--shard-size", type=whole(1), default=256, help="pictures in a file of scores (default 256)")
-    rules = parser.add_argument_group("rules")
+    rules = parser.add_argument_group("rules; what is not given is as in the last call into DIR, else the default")
+    rules.add_argument("--usual-rules", action="store_true", help="forget the last call's rules")
     rules.add_argument(
         "--keep",
         type=float,
         nargs="+",
-        default=[0.5],
         metavar="SHARE",
         help="of stage 1 by texture, of stage 2 by degradation (default 0.5 0.5)",
     )
@@ -48,19 +49,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         ("aesthetic", 5.0, "LAION score of stage 2"),
     ):
         option = f"--least-{name}"
-        rules.add_argument(option, type=number(0, 1e9), default=default, help=f"{text} (default {default:g})")
+        rules.add_argument(option, type=number(0, 1e9), help=f"{text} (default {default:g})")
     rules.add_argument(
         "--most-degradation", type=number(-1e9, 1e9), help="of stage 2, in place of a share of those scored"
     )
+    rules.add_argument("--vision-score", type=number(0, 100), help="least score of stage 3, 0 to 100 (default 60)")
+    rules.add_argument("--side", type=whole(1, 10**6), help="least px of the shorter side (default 1024)")
+    rules.add_argument("--duplicate-bits", type=whole(-1, 64), help="of 64 bits of hash (default 4; -1: keep all)")
+    rules.add_argument("--licences", metavar="A,B", help='only pictures of these licences; "": of all')
     rules.add_argument(
-        "--vision-score", type=number(0, 100), default=60, help="least score of stage 3, 0 to 100 (default 60)"
+        "--allowed", metavar="FILE", help='only pictures of this list, such as one without watermarks; "": of all'
     )
-    rules.add_argument("--side", type=whole(1, 10**6), default=1024, help="least px of the shorter side (default 1024)")
-    rules.add_argument(
-        "--duplicate-bits", type=whole(-1, 64), default=4, help="of 64 bits of hash (default 4; -1: keep all)"
-    )
-    rules.add_argument("--licences", metavar="A,B", help="only pictures of these licences")
-    rules.add_argument("--allowed", metavar="FILE", help="only pictures of this list, such as one without watermarks")
     models = parser.add_argument_group("models of stages 2 and 3; none is downloaded")
     models.add_argument("--degradation", metavar="FILE", help="torch.export program: picture to degradation")
     models.add_argument("--clip", metavar="DIR", help="transformers CLIP folder (LAION's scores want ViT-L/14)")
@@ -76,26 +75,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Scores what has no scores yet, stage by stage, then decides; returns 0. Raises Op4ksrError before any work."""
+    """Scores what has no scores yet, stage by stage, then decides; returns 0.
+
+    Raises Op4ksrError before any work, and where the rules leave nothing: the decisions before it stay then.
+    """
     stages = sorted(set(arguments.stage))
     models = _models(arguments)
     for stage in stages:
         models.check(stage)
     if arguments.shard_size < 1:
         raise SettingError(f"A shard holds one picture or more, got {arguments.shard_size}.")
-    folder, rules = at_home(arguments.output), _rules(arguments)
+    folder = at_home(arguments.output)
+    values = _rule_values(folder, arguments)
+    rules = as_rules(values)
     check_folders([folder / "listing.parquet"])
     rows = _nameable(_listing(folder, arguments.inputs).to_pylist())
     for stage in () if arguments.decide_only else stages:
         paths = _candidates(rows, folder, rules, stage)
-        shards = _shards(folder, stage, paths, models, arguments.shard_size)
+        place = folder / "scores" / f"stage{stage}"
+        check_folders([place / "0.parquet"])
+        shards = missing_shards(stage, paths, place, models, arguments.shard_size)
         with picture_bar(f"stage {stage}") as report:
-            count, fresh = run_shards(shards, arguments.engine, arguments.workers, report)
-        say(f"stage {stage}: {count} pictures, {fresh} scored now")
+            fresh = run_shards(shards, arguments.engine, arguments.workers, report)
+        say(f"stage {stage}: {len(paths)} pictures, {fresh} scored now")
     scores = {stage: read_scores(folder / "scores" / f"stage{stage}") for stage in _STAGES}
     found = decide(rows, scores, rules)
-    _write(folder, rows, scores, found)
     say("\n".join(f"{count:8d} {reason}" for reason, count in found.counts.items()))
+    if not found.kept:
+        raise SettingError(f"{emptied_by(found, rules)} {folder / 'kept.txt'} was not written and stays as it was.")
+    _write(folder, rows, scores, found)
+    write_rules(folder, values)
     say(f"{len(found.kept)} of {len(rows)} pictures are kept: {folder / 'kept.txt'}, {folder / 'report.html'}")
     return 0
 
@@ -130,47 +139,68 @@ def _models(arguments: argparse.Namespace) -> Models:
     )
 
 
-def _rules(arguments: argparse.Namespace) -> Rules:
-    licences = tuple(arguments.licences.split(",")) if arguments.licences else None
-    allowed = None
-    if arguments.allowed:
-        listed = at_home(arguments.allowed)
-        if not listed.is_file():
-            raise SettingError(f"There is no list {listed}, which --allowed names.")
-        lines = read_lines(listed)
-        allowed = frozenset(str(listed.parent / line.strip()) for line in lines if line.strip())
-    if len(arguments.keep) > 2:
-        raise SettingError(f"--keep takes the shares of stages 1 and 2, got {arguments.keep}.")
-    keep = (arguments.keep[0], arguments.keep[1] if len(arguments.keep) == 2 else 0.5)
-    return Rules(
-        keep=keep,
-        laplacian=arguments.least_laplacian,
-        sobel=arguments.least_sobel,
-        degradation=arguments.most_degradation,
-        aesthetic=arguments.least_aesthetic,
-        vision=arguments.vision_score,
-        side=arguments.side,
-        bits=arguments.duplicate_bits,
-        licences=licences,
-        allowed=allowed,
-    )
+def _rule_values(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The usual rules, over them those of the last call into the folder, over both the options; the last call's that
+    differ from the usual ones are printed."""
+    held = {} if arguments.usual_rules else read_rules(folder)
+    given = _given_rules(arguments, {**USUAL, **held})
+    taken = {name: value for name, value in held.items() if name not in given and value != _plain(USUAL[name])}
+    if taken:
+        words = ", ".join(f"{name} {value}" for name, value in taken.items())
+        say(f"as in the last call: {words} (--usual-rules forgets them)")
+    return {**USUAL, **held, **given}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _given_rules(arguments: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
+    """The rules among the options, by name."""
+    options = {
+        "laplacian": arguments.least_laplacian,
+        "sobel": arguments.least_sobel,
+        "degradation": arguments.most_degradation,
+        "aesthetic": arguments.least_aesthetic,
+        "vision": arguments.vision_score,
+        "side": arguments.side,
+        "bits": arguments.duplicate_bits,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if arguments.keep is not None:
+        if len(arguments.keep) > 2:
+            raise SettingError(f"--keep takes the shares of stages 1 and 2, got {arguments.keep}.")
+        given["keep"] = [*arguments.keep, *before["keep"][len(arguments.keep) :]]
+    if arguments.licences is not None:
+        given["licences"] = arguments.licences.split(",") if arguments.licences else None
+    if arguments.allowed is not None:
+        given["allowed"] = str(at_home(arguments.allowed).absolute()) if arguments.allowed else None
+    return given
 
 
 def _listing(folder: Path, inputs: list[str]) -> pa.Table:
-    """The listing of an earlier run into this folder, or a new one. Raises SettingError where they differ."""
+    """The listing of the last run into this folder, or that of the inputs in its place. Raises SettingError where those
+    share no picture with it."""
     path = folder / "listing.parquet"
-    if path.exists() and not inputs:
-        return pq.read_table(path)
-    if not inputs:
+    if not path.exists() and not inputs:
         raise SettingError(f"{folder} has no listing yet: name the pictures.")
+    held = pq.read_table(path) if path.exists() else None
+    if held is not None and not inputs:
+        return held
     table = list_pictures(inputs)
-    if path.exists() and not pq.read_table(path).equals(table):
-        raise SettingError(
-            f"{path} lists other pictures than {', '.join(inputs)}. Give another folder with -o, or take the listing "
-            "away: scores of pictures that are still there are used again."
-        )
+    if held is not None:
+        _say_what_changed(path, set(held["path"].to_pylist()), set(table["path"].to_pylist()), inputs)
     write_atomically(path, lambda file: pq.write_table(table, file))
     return table
+
+
+def _say_what_changed(path: Path, before: set[str], now: set[str], inputs: list[str]) -> None:
+    if not before & now:
+        raise SettingError(
+            f"{path} lists other pictures than {', '.join(inputs)}: none is in both. Give another folder with -o."
+        )
+    if before != now:
+        say(f"{len(now - before)} pictures are new in the listing, {len(before - now)} are gone from it")
 
 
 def _candidates(rows: list[dict[str, Any]], folder: Path, rules: Rules, stage: int) -> list[str]:
@@ -182,15 +212,6 @@ def _candidates(rows: list[dict[str, Any]], folder: Path, rules: Rules, stage: i
     if not before[1]:
         raise SettingError(f"Stage {stage} looks at what stage 1 lets through: run --stage 1 before it, or with it.")
     return decide(rows, before, rules).kept
-
-
-def _shards(folder: Path, stage: int, paths: list[str], models: Models, size: int) -> list[Shard]:
-    place = folder / "scores" / f"stage{stage}"
-    check_folders([place / "0.parquet"])
-    return [
-        Shard(stage, tuple(paths[first : first + size]), place / f"{first // size:06d}.parquet", models)
-        for first in range(0, len(paths), size)
-    ]
 
 
 def _write(folder: Path, rows: list[dict[str, Any]], scores: Scores, found: Decisions) -> None:
@@ -212,7 +233,7 @@ def _write(folder: Path, rows: list[dict[str, Any]], scores: Scores, found: Deci
         "gates": found.gates,
     }
     for name, text in (
-        ("kept.txt", "".join(f"{path}\n" for path in found.kept)),
+        ("kept.txt", "".join(f"{Path(path).absolute()}\n" for path in found.kept)),
         ("summary.json", json.dumps(summary, indent=1) + "\n"),
         ("report.html", as_page(found, scores)),
     ):

@@ -99,6 +99,11 @@ def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model.add_argument("--head", choices=HEADS, default="centered", help="F16 decoder head")
     model.add_argument("--adapter", action="append", default=[], help="PEFT adapter folder or single file; repeatable")
     model.add_argument(
+        "--compensation-weights",
+        metavar="FILE",
+        help="detail network in place of the bundled one, as `train --stage compensation` writes it",
+    )
+    model.add_argument(
         "--adapter-scale", type=number(-100, 100), default=1.0, help="strength of the adapters (default 1)"
     )
     return model
@@ -217,6 +222,7 @@ def find_sources(arguments: argparse.Namespace, conditioned: bool = True) -> Sou
             adapters=arguments.adapter,
             adapter_scale=arguments.adapter_scale,
             conditioned=conditioned,
+            compensation=arguments.compensation_weights,
         )
     if arguments.dino:
         raise SettingError(f"--dino is for a Stable Diffusion folder; {arguments.model} has no unet.")
@@ -229,6 +235,7 @@ def find_sources(arguments: argparse.Namespace, conditioned: bool = True) -> Sou
         head=arguments.head,
         adapters=arguments.adapter,
         adapter_scale=arguments.adapter_scale,
+        compensation=arguments.compensation_weights,
     )
 
 

@@ -4,14 +4,19 @@ import argparse
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from ..declared import add_options as add_options_of
 from ..declared import check_choice, declarations, find_setting, given_options
 from ..errors import SettingError, TrainingError
+from ..evaluate.metrics import SET, Metric, Tiles, find_metrics
 from ..files import at_home, json_text
 from ..train.presets import PRESETS
 from ..train.settings import GROUPS, NESTED, TrainSettings
+from ..train.validation import HeldOut, Measure
 from ..weights.unet_sources import UNetSources
 from .argument_types import number, whole
 from .console import say
@@ -46,6 +51,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--picture-every", type=whole(1), default=100, help="steps between logged pictures (default 100)"
     )
+    parser.add_argument(
+        "--licence", default="", metavar="NAME", help="for the model card of each checkpoint, such as cc-by-4.0"
+    )
+    valid = parser.add_argument_group("validation")
+    valid.add_argument(
+        "--validate", nargs="+", metavar="DATA", help="held-out photographs, judged as the training goes on"
+    )
+    valid.add_argument("--validate-every", type=whole(1), default=100, help="steps between validations (default 100)")
+    valid.add_argument("--validate-count", type=whole(1, 10_000), default=8, help="crops that are judged (default 8)")
+    valid.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["psnr", "ssim", "right", "detail"],
+        metavar="NAME",
+        help="as of `op4ksr evaluate`",
+    )
+    valid.add_argument(
+        "--best", default="psnr", metavar="NAME", help="the metric whose best adapters RUN/best holds (default psnr)"
+    )
     parser.add_argument("--shard", action="store_true", help="share the transformer out over the processes (FSDP)")
     parser.add_argument(
         "--processes", type=whole(1, 100_000), metavar="N", help="what --plan counts with (default: those launched)"
@@ -72,14 +96,27 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
     check_choice("preset", arguments.preset, tuple(PRESETS))
     settings = PRESETS[arguments.preset]
     if arguments.settings is not None:
-        settings = read_settings(arguments.settings, settings)
+        settings = _over(settings, arguments.settings)
     own = given_options(arguments, TrainSettings)
-    if "rank" in own and "alpha" not in own:  # the same strength at another rank
-        own["alpha"] = max(1, round(own["rank"] * settings.alpha / settings.rank))
+    if "rank" in own and "alpha" not in own:
+        own["alpha"] = _alpha_at(own["rank"], settings)
     for field, prefix in NESTED.values():
         nested = getattr(settings, field)
         own[field] = replace(nested, **given_options(arguments, type(nested), prefix))
     return replace(settings, **own)
+
+
+def _over(base: TrainSettings, file: str) -> TrainSettings:
+    """A settings file over a preset; alpha follows a rank that the file changes alone. Raises SettingError."""
+    held = read_settings(file, base)
+    if "alpha" in json.loads(at_home(file).read_text(encoding="utf-8")):
+        return held
+    return replace(held, alpha=_alpha_at(held.rank, base))
+
+
+def _alpha_at(rank: int, settings: TrainSettings) -> int:
+    """The alpha that keeps the LoRA as strong at another rank."""
+    return max(1, round(rank * settings.alpha / settings.rank))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -111,6 +148,8 @@ def run(arguments: argparse.Namespace) -> int:
         shard=arguments.shard,
         log_every=arguments.log_every,
         say=say,
+        held_out=_held_out(arguments),
+        licence=arguments.licence,
     )
     start = trainer.step
     if first:
@@ -129,6 +168,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _held_out(arguments: argparse.Namespace) -> HeldOut | None:
+    """What the options say of validation. Raises SettingError where a metric cannot run here."""
+    if not arguments.validate:
+        return None
+    metrics, absent = find_metrics([*arguments.metrics, arguments.best], with_truth=True)
+    if absent:
+        raise SettingError("; ".join(f"--metrics {name}: {why}" for name, why in absent.items()) + ".")
+    measures = [Measure(one.name, partial(_measured, one), one.goodness) for one in metrics if one.kind != SET]
+    return HeldOut(arguments.validate, measures, arguments.best, arguments.validate_every, arguments.validate_count)
+
+
+def _measured(metric: Metric, restored: Tensor, truth: Tensor) -> float:
+    return metric(restored, truth, Tiles())
+
+
 def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
@@ -145,8 +199,8 @@ def _print_plan(settings: TrainSettings, sources: Any, arguments: argparse.Names
     from ..train.cost import cost_of
     from ..train.memory import GB, largest_crop, meta_model, plan_training
 
-    if isinstance(sources, UNetSources):
-        say("memory plan: none for Stable Diffusion UNets")
+    if isinstance(sources, UNetSources) or settings.stage == "compensation":
+        say("memory plan: none for Stable Diffusion UNets and the stage compensation")
         return
     model, card, shards = meta_model(sources, settings), arguments.plan, _shards(arguments)
     processes = int(arguments.processes or os.environ.get("WORLD_SIZE", "1"))

@@ -1,7 +1,7 @@
 """Decisions from scores alone: remade in seconds, with nothing measured again."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -87,6 +87,31 @@ def decide(listing: Sequence[dict[str, Any]], scores: dict[int, dict[str, dict[s
     return found
 
 
+_OPTIONS = {
+    "below the least side": ("--side", "side"),
+    "licence": ("--licences", "licences"),
+    "not in the list of allowed pictures": ("--allowed", None),
+    "duplicate": ("--duplicate-bits", "bits"),
+    "blurred": ("--least-laplacian", "laplacian"),
+    "flat": ("--least-sobel", "sobel"),
+    "below the cut of stage 1": ("--keep", "keep"),
+    "too degraded": ("--most-degradation", "degradation"),
+    "below the least aesthetic score": ("--least-aesthetic", "aesthetic"),
+    "below the least score of stage 3": ("--vision-score", "vision"),
+}
+"""The option of each rule by the reason that it gives, and its name in Rules."""
+
+
+def emptied_by(found: Decisions, rules: Rules) -> str:
+    """A sentence for a decision that keeps nothing: the reason that most pictures have, and its rule."""
+    reason, count = max(found.counts.items(), key=lambda one: one[1], default=("not listed", 0))
+    option, name = _OPTIONS.get(reason, (None, None))
+    value = f" {getattr(rules, name)}" if name else ""
+    rule = f": the rule {option}{value}" if option else ""
+    example = next((f" {path}: {why}." for path, why in found.reasons.items() if why.startswith(reason)), "")
+    return f"Nothing would be kept: {count} of {len(found.reasons)} pictures are out as {reason!r}{rule}.{example}"
+
+
 def _basic(row: dict[str, Any], score: dict[str, Any] | None, rules: Rules) -> str:
     if score is None:
         return "not scored"
@@ -106,24 +131,58 @@ def _mark_duplicates(found: Decisions, scores: dict[str, dict[str, Any]], bits: 
     if bits < 0:
         return
     order = sorted(found.kept, key=lambda p: (-scores[p]["width"] * scores[p]["height"], p))
-    bands: dict[tuple[int, int], list[tuple[str, int]]] = {}
+    seen = Originals(bits)
     for path in order:
         value = int(scores[path]["phash"], 16)
-        keys = list(_bands(value, bits + 1))
-        near = (other for key in keys for other, hashed in bands.get(key, ()) if (value ^ hashed).bit_count() <= bits)
-        original = next(near, None)
-        if original is not None:
+        original = seen.near(value)
+        if original is None:
+            seen.add(value, path)
+        else:
             found.reasons[path] = f"duplicate ({original})"
-            continue
-        for key in keys:
-            bands.setdefault(key, []).append((path, value))
 
 
-def _bands(value: int, count: int) -> Iterable[tuple[int, int]]:
-    """64 bits in `count` pieces: hashes that differ in fewer bits than that share one of them."""
-    edges = [64 * n // count for n in range(count + 1)]
-    for n, (low, high) in enumerate(pairwise(edges)):
-        yield n, (value >> low) & ((1 << (high - low)) - 1)
+class Originals:
+    """Hashes of 64 bits, and which of them differ from another in `bits` or fewer.
+
+    A hash is cut into pieces so few that two near hashes agree in one of them but for a bit: what differs in 4 bits has
+    3 pieces of 21 bits, and one of them differs in 1 at most. So a look-up asks for each piece, and for each piece with
+    one bit turned, and compares only the handful that it finds, not all.
+    """
+
+    def __init__(self, bits: int):
+        self.bits = bits
+        count = bits // 2 + 1
+        edges = [64 * n // count for n in range(count + 1)]
+        self._pieces = list(pairwise(edges))
+        self._held: list[dict[int, list[int]]] = [{} for _ in self._pieces]
+        self._names: dict[int, str] = {}
+        self.compared = 0
+        """Pairs of hashes that were compared."""
+
+    def add(self, value: int, name: str) -> None:
+        """Remembers a hash."""
+        self._names[value] = name
+        for held, piece in zip(self._held, self._pieces, strict=True):
+            held.setdefault(_cut_out(value, piece), []).append(value)
+
+    def near(self, value: int) -> str | None:
+        """The name of a hash that is near, or None."""
+        if value in self._names:
+            return self._names[value]
+        for held, (low, high) in zip(self._held, self._pieces, strict=True):
+            own = _cut_out(value, (low, high))
+            for turned in (0, *(1 << n for n in range(high - low))):
+                for other in held.get(own ^ turned, ()):
+                    self.compared += 1
+                    if (value ^ other).bit_count() <= self.bits:
+                        return self._names[other]
+        return None
+
+
+def _cut_out(value: int, piece: tuple[int, int]) -> int:
+    """The bits from low to high of a hash."""
+    low, high = piece
+    return (value >> low) & ((1 << (high - low)) - 1)
 
 
 def aggregate(rows: Sequence[dict[str, Any]], weights: dict[str, float]) -> np.ndarray:

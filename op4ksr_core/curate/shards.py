@@ -1,4 +1,8 @@
-"""Scores by stage and shard, one Parquet file each: many processes, or Ray; what is there is not computed again."""
+"""Scores by stage, in Parquet files: many processes, or Ray.
+
+Scores are found by picture (path, bytes, time of change), whichever file holds them: only what lacks them is measured,
+into new files.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -43,21 +47,31 @@ def schema_of(stage: int) -> pa.Schema:
     return pa.schema(list(fields.items()))
 
 
-def score_shard(shard: Shard) -> tuple[int, int]:
-    """Scores what the shard's file lacks and writes it, whole or not at all; (pictures, of them computed now)."""
-    known = {row["path"]: row for row in _rows(shard.file)} if shard.file.exists() else {}
-    rows, fresh = [], 0
+def missing_shards(stage: int, paths: Sequence[str], place: Path, models: Models, size: int) -> list[Shard]:
+    """Shards of `size` pictures for those that have no scores as they are now. Raises SettingError."""
+    known = read_scores(place)
+    missing = [path for path in paths if _is_new(path, known.get(path))]
+    numbers = [int(file.stem) for file in place.glob("*.parquet") if file.stem.isdecimal()]
+    first = max(numbers, default=-1) + 1
+    return [
+        Shard(stage, tuple(missing[start : start + size]), place / f"{first + number:06d}.parquet", models)
+        for number, start in enumerate(range(0, len(missing), size))
+    ]
+
+
+def _is_new(path: str, row: dict[str, Any] | None) -> bool:
+    return row is None or (row["bytes"], row["modified"]) != _state(Path(path))
+
+
+def score_shard(shard: Shard) -> int:
+    """Scores the shard's pictures and writes its file, whole or not at all; how many there are."""
+    rows = []
     for path in shard.paths:
-        state = _state(Path(path))
-        row = known.pop(path, None)
-        if row is None or (row["bytes"], row["modified"]) != state:
-            row, fresh = {"path": path, "bytes": state[0], "modified": state[1]} | _score(shard, Path(path)), fresh + 1
-        rows.append(row)
-    if fresh or not shard.file.exists():
-        rows += known.values()  # of pictures that an earlier decision let through
-        table = pa.Table.from_pylist(rows, schema_of(shard.stage))
-        write_atomically(shard.file, lambda file: pq.write_table(table, file))
-    return len(shard.paths), fresh
+        size, modified = _state(Path(path))
+        rows.append({"path": path, "bytes": size, "modified": modified} | _score(shard, Path(path)))
+    table = pa.Table.from_pylist(rows, schema_of(shard.stage))
+    write_atomically(shard.file, lambda file: pq.write_table(table, file))
+    return len(rows)
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
@@ -90,44 +104,43 @@ def _score(shard: Shard, path: Path) -> dict[str, Any]:
 
 def run_shards(
     shards: Sequence[Shard], engine: str, workers: int, progress: Callable[[int, int], None] | None = None
-) -> tuple[int, int]:
-    """Scores all shards; (pictures, of them computed now). Raises SettingError on an unknown engine."""
+) -> int:
+    """Scores all shards; how many pictures. Raises SettingError on an unknown engine."""
     total = sum(len(shard.paths) for shard in shards)
-    done = fresh = 0
-    for pictures, computed in _engine(engine)(shards, workers):
-        done, fresh = done + pictures, fresh + computed
+    done = 0
+    for pictures in _engine(engine)(shards, workers) if shards else ():
+        done += pictures
         if progress:
             progress(done, total)
-    return done, fresh
+    return done
 
 
-def _engine(name: str) -> Callable[[Sequence[Shard], int], Iterator[tuple[int, int]]]:
+def _engine(name: str) -> Callable[[Sequence[Shard], int], Iterator[int]]:
     if name not in ENGINES:
         raise SettingError(f"The engine must be one of {', '.join(ENGINES)}, got {name!r}.")
     return _by_ray if name == "ray" else _by_processes
 
 
-def _by_processes(shards: Sequence[Shard], workers: int) -> Iterator[tuple[int, int]]:
+def _by_processes(shards: Sequence[Shard], workers: int) -> Iterator[int]:
     return spread(score_shard, shards, workers)
 
 
-def _by_ray(shards: Sequence[Shard], workers: int) -> Iterator[tuple[int, int]]:
+def _by_ray(shards: Sequence[Shard], workers: int) -> Iterator[int]:
     """The same as a Ray Data pipeline; on a cluster the files must be seen by every machine."""
     from ..workers import ray_data
 
     data = ray_data().from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     scored = data.map(_score_row, concurrency=max(1, workers))
-    yield from ((row["pictures"], row["computed"]) for row in scored.iter_rows())
+    yield from (row["pictures"] for row in scored.iter_rows())
 
 
 def _score_row(row: dict[str, Any]) -> dict[str, int]:
     single_thread()
-    pictures, computed = score_shard(row["shard"])
-    return {"pictures": pictures, "computed": computed}
+    return {"pictures": score_shard(row["shard"])}
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
-    """All rows of a stage by path."""
+    """All rows of a stage by path; of a picture that was scored again, the last."""
     rows: dict[str, dict[str, Any]] = {}
     for file in sorted(folder.glob("*.parquet")):
         rows |= {row["path"]: row for row in _rows(file)}

@@ -41,7 +41,7 @@ class DiffusersHost:
         self.vae_runner = VaeRunner(
             sources.vae, sources.f16, lambda: sources.load_vae(dtype, self.is_plain), device, dtype, execution
         )
-        self.compensator = Compensator(device, dtype)
+        self.compensator = Compensator(device, dtype, sources.compensation)
         self.residency = "resident"
         self._own_positions: Any = None
 

@@ -44,7 +44,7 @@ class UNetHost:
             self.unet_dtype = torch.float16 if device.type == "cuda" else torch.float32
         self.transformer = Resident(lambda: sources.load_transformer(self.unet_dtype), device, can_stream=True)
         self.vae_runner = VaeRunner(sources.vae, sources.f16, lambda: sources.load_vae(dtype), device, dtype, execution)
-        self.compensator = Compensator(device, dtype)
+        self.compensator = Compensator(device, dtype, sources.compensation)
         self.residency = "resident"
 
     @property

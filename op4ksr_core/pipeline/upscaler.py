@@ -80,6 +80,7 @@ class Upscaler:
         head: str = "centered",
         adapters: Iterable[str | Path] = (),
         adapter_scale: float = 1.0,
+        compensation: str | Path | None = None,
         settings: UpscaleSettings | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -89,8 +90,9 @@ class Upscaler:
         """A model from a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), or from files.
 
         Each named file or folder takes the place of the folder's own. `adapters` are OMGSR-layout
-        folders or single files, merged times `adapter_scale`. Settings default to the `op4ksr`
-        preset. A folder with `unet` is Stable Diffusion's: it goes with a converted OSEDiff or TVT file as its adapter
+        folders or single files, merged times `adapter_scale`. `compensation` is a detail network's
+        file in place of the bundled one. Settings default to the `op4ksr` preset. A folder with `unet` is Stable
+        Diffusion's: it goes with a converted OSEDiff or TVT file as its adapter
         (`op4ksr convert`), or with `features`, a DINOv2 folder, for F2IDiff-SR; give the preset of that name.
         Raises WeightsError where a part is missing or does not fit.
         """
@@ -104,6 +106,7 @@ class Upscaler:
                 features=features,
                 adapters=adapters,
                 adapter_scale=adapter_scale,
+                compensation=compensation,
             )
             return cls(unet, settings or PRESETS["osediff"], device, dtype, check_memory, execution)
         sources = Sources.find(
@@ -115,6 +118,7 @@ class Upscaler:
             head=head,
             adapters=adapters,
             adapter_scale=adapter_scale,
+            compensation=compensation,
         )
         return cls(sources, settings or PRESETS["op4ksr"], device, dtype, check_memory, execution)
 

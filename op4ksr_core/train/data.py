@@ -17,12 +17,9 @@ from ..weights.prompt_files import load_tokens
 from .degradation.apply import apply, degrade
 from .degradation.draw import draw
 from .degradation.presets import DEGRADATIONS
+from .settings import MULTIPLE
 
 log = logging.getLogger("op4ksr")
-
-MULTIPLE = 64
-"""Sides of crops that are not square are multiples of this, which every family of models takes."""
-
 
 _GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
 """Pillow's modes of pictures without colour."""
@@ -65,7 +62,8 @@ def usable(paths: Sequence[Path], crop: int) -> list[Path]:
     if not kept:
         raise SettingError(
             f"None of the {len(paths)} pictures can be used: {len(small)} are smaller than the crop of {crop} px, "
-            f"{len(broken)} are unreadable, {len(no_files)} are {_NO_FILES}. Give larger pictures, or a smaller --crop."
+            f"{len(broken)} are unreadable, {len(no_files)} are {_NO_FILES}: {_few([*small, *broken, *no_files])}. "
+            "Give larger pictures, or a smaller --crop."
         )
     return kept
 

@@ -1,5 +1,7 @@
 """Parameters that are learned, by name, with their optimizer; saved and put back by name, sharded or not."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -7,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from .settings import TrainSettings
-from .sharding import by_kind, fill, fill_optimizer, optimizer_state, whole
+from .sharding import by_kind, fill, fill_optimizer, like, optimizer_state, whole
 
 
 def adamw(parameters: dict[str, nn.Parameter], settings: TrainSettings, rate: float) -> torch.optim.AdamW:
@@ -17,11 +19,39 @@ def adamw(parameters: dict[str, nn.Parameter], settings: TrainSettings, rate: fl
 
 
 class Learned:
-    """Parameters by name and their AdamW. `optimizer` may be replaced by accelerate's wrapper of it."""
+    """Parameters by name and their AdamW. `optimizer` may be replaced by accelerate's wrapper of it.
 
-    def __init__(self, parameters: dict[str, nn.Parameter], settings: TrainSettings, rate: float):
+    With a decay `ema` a running average of the parameters is kept beside them.
+    """
+
+    def __init__(self, parameters: dict[str, nn.Parameter], settings: TrainSettings, rate: float, ema: float = 0.0):
         self.parameters = parameters
         self.optimizer: Any = adamw(parameters, settings, rate)
+        self.ema = ema
+        self.average: dict[str, Tensor] = {}
+        """Of the parameters by name, where they lie; empty before the first step and without a decay."""
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        """Takes the parameters after an optimizer step, 1 for the first, into the average. The first steps count more:
+        the decay is (1 + step) / (10 + step) at most."""
+        if not self.ema:
+            return
+        share = 1 - min(self.ema, (1 + step) / (10 + step))
+        for name, parameter in self.parameters.items():
+            if name not in self.average:
+                self.average[name] = parameter.detach().clone()
+            self.average[name].lerp_(parameter.detach(), share)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the parameters are their average."""
+        held = {name: self.parameters[name].detach().clone() for name in self.average}
+        _put(self.parameters, self.average)
+        try:
+            yield
+        finally:
+            _put(self.parameters, held)
 
     def values(self) -> list[nn.Parameter]:
         """The parameters, in order."""
@@ -31,6 +61,14 @@ class Learned:
         """(weights, moments), whole. Sharded: to be called in all processes at once."""
         weights = {name: whole(parameter) for name, parameter in self.parameters.items()}
         return weights, optimizer_state(self.optimizer, self.parameters)
+
+    def state_of_average(self) -> dict[str, Tensor]:
+        """The average, whole. Sharded: to be called in all processes at once."""
+        return {name: whole(value) for name, value in self.average.items()}
+
+    def restore_average(self, average: dict[str, Tensor]) -> None:
+        """Puts back what `state_of_average` gave, where the parameters lie now."""
+        self.average = {name: like(self.parameters[name].detach(), value).clone() for name, value in average.items()}
 
     def restore(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]]) -> None:
         """Copies in what `state` gave. Raises SettingError where it names other parameters."""
@@ -42,3 +80,9 @@ class Learned:
         for name, parameter in self.parameters.items():
             fill(parameter, weights[name])
         fill_optimizer(self.optimizer, self.parameters, moments)
+
+
+@torch.no_grad()
+def _put(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
+    for name, value in values.items():
+        parameters[name].copy_(value)

@@ -1,7 +1,9 @@
 """What learns in a training: the family's step, the losses' networks and every optimizer."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from .losses.perceptual import PerceptualLoss
 from .networks import load_lpips
 from .processes import first_not_finite
 from .regulariser import Regulariser
+from .schedule import rate_factor, set_rate
 from .settings import TrainSettings
 from .sharding import average_gradients, clip_gradients, shard
 from .strategies.choose import load_strategy
@@ -51,7 +54,8 @@ class Learner:
         strategy: Any = load_strategy(sources, settings, sharded)
         if sharded:
             shard(strategy.shardable, accelerator.device)
-        self.learned = Learned(strategy.trainable(), settings, settings.learning_rate)
+        self.step = state["step"] if state else 0
+        self.learned = Learned(strategy.trainable(), settings, settings.learning_rate, settings.ema)
         self.regulariser = None
         if strategy.distillation is not None:
             self.regulariser = Regulariser(strategy.distillation, settings, accelerator)
@@ -59,6 +63,8 @@ class Learner:
             self._restore(state)
         self.model = self._on_device(strategy)
         self.learned.optimizer = accelerator.prepare(self.learned.optimizer)
+        if state:
+            self.learned.restore_average(state.get("average", {}))
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.learned.restore(state["trainable"], state["optimizer"])
@@ -91,6 +97,7 @@ class Learner:
         Raises NotFinite, in all processes alike.
         """
         accelerator = self.accelerator
+        rate = self._set_rates()
         models = [self.model] + ([self.gan.critic] if self.gan is not None else [])
         with accelerator.accumulate(*models):
             with accelerator.autocast():
@@ -108,8 +115,24 @@ class Learner:
                 losses["critic"] = self.gan.critic_step(shown.detach(), batch)
             if self.regulariser is not None:
                 losses["regulariser"] = self.regulariser.step(outputs, batch["seed"])
+            if accelerator.sync_gradients:
+                self.step += 1
+                self.learned.follow(self.step)
         logged = {name: value.detach().float() for name, value in losses.items()} | {"total": total.detach()}
-        return logged | ({"gradient": torch.as_tensor(norm)} if norm is not None else {})
+        if norm is None:
+            return logged
+        return logged | {"gradient": torch.as_tensor(norm), "learning_rate": torch.tensor(rate, dtype=torch.float64)}
+
+    def _set_rates(self) -> float:
+        """Sets the learning rates of this step; returns the trained weights'."""
+        settings = self.settings
+        factor = rate_factor(settings, self.step)
+        set_rate(self.learned.optimizer, factor * settings.learning_rate)
+        if self.gan is not None:
+            set_rate(self.gan.optimizer, factor * settings.gan_learning_rate)
+        if self.regulariser is not None:
+            set_rate(self.regulariser.learned.optimizer, factor * settings.regulariser_learning_rate)
+        return factor * settings.learning_rate
 
     def _losses(self, batch: Batch, outputs: Any) -> tuple[dict[str, Tensor], Tensor | None]:
         """(losses by name, unweighted; the picture that they see, if there is one)."""
@@ -150,6 +173,10 @@ class Learner:
 
         None where the stage makes no pictures.
         """
+        with self.learned.averaged():
+            return self._restored(sample)
+
+    def _restored(self, sample: dict[str, Tensor | int]) -> tuple[Tensor, Tensor, Tensor] | None:
         strategy: Any = self.strategy
         batch = {name: torch.as_tensor(value)[None].to(self.accelerator.device) for name, value in sample.items()}
         with self.accelerator.autocast():
@@ -161,10 +188,16 @@ class Learner:
         lr = nn.functional.interpolate(batch["lr"], size=restored.shape[-2:])[0].cpu()
         return lr, restored, batch["hr"][0].cpu()
 
+    def export(self) -> Callable[[Path], None]:
+        """What writes the adapters, averaged if so set. Sharded: to be called in all processes at once."""
+        with self.learned.averaged():
+            return self.strategy.export()
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs for resuming. Sharded: to be called in all processes at once."""
         state: dict[str, Any] = {"regulariser": {}, "regulariser_optimizer": {}}
         state["trainable"], state["optimizer"] = self.learned.state()
+        state["average"] = self.learned.state_of_average()
         if self.regulariser is not None:
             state["regulariser"], state["regulariser_optimizer"] = self.regulariser.learned.state()
         return state | (self.gan.state() if self.gan is not None else {})

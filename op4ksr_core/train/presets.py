@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from ..settings import OMGSR_SIGMA, RopeSettings
+from ..settings import PRESETS as UPSCALE
 from .settings import LossWeights, TrainSettings
 
 _ULTRAFLUX = RopeSettings(theta=10_000.0, scheme="resonance-yarn")
@@ -100,7 +101,21 @@ PRESETS = {
     ),
     # F2IDiff-SR: OSEDiff's losses with DINOv2's features as the condition; 256-px crops, batch 6.
     "f2idiff": replace(_OSEDIFF, crop=256, batch=6),
-    # Fine-tunes the embedded model on any machine, on what it is judged by: the picture after back-projection.
+    # The detail network behind a frozen model: the losses and the rate of the bundled network's recipe,
+    # recipes/embedded/detail.py, without its teacher. The degradation is that of `op4ksr`.
+    "compensation": TrainSettings(
+        stage="compensation",
+        learning_rate=1e-4,
+        batch=8,
+        per_device=8,
+        crop=256,
+        degradation="omgsr",
+        losses=LossWeights(mse=8.0, l1=1.0, colour=1.0, soft=1.0, periodicity=0.0, refinement=0.0),
+        precision="no",
+        checkpointing=False,
+    ),
+    # Fine-tunes the embedded model on any machine, on what it is judged by: the picture after back-projection, as
+    # strong as `upscale` runs it.
     "embedded": TrainSettings(
         rank=16,
         alpha=16,
@@ -110,7 +125,7 @@ PRESETS = {
         per_device=4,
         crop=256,
         degradation="embedded",
-        fidelity=0.8,
+        fidelity=UPSCALE["embedded"].fidelity,
         losses=LossWeights(mse=10.0, l1=1.0, wavelet=0.25, periodicity=0.1, refinement=0.02),
         lap_highpass="box",
         lap_normalise="variance",

@@ -1,15 +1,17 @@
 """What several training processes agree on; with one process every function here does the plain thing."""
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from ..errors import SettingError
+from ..errors import Op4ksrError, SettingError
 from ..model.precision import half_is_fast
 from .settings import TrainSettings
+
+T = TypeVar("T")
 
 
 def launched() -> int:
@@ -33,11 +35,18 @@ def make_accelerator(settings: TrainSettings, cpu: bool, sharded: bool) -> Any:
     from accelerate import Accelerator, DistributedType
 
     processes = launched()
+    # Without a GPU accelerate joins several processes only where it is asked for CPUs.
+    on_cpus = cpu or (processes > 1 and not torch.cuda.is_available())
     accelerator = Accelerator(
         mixed_precision=settings.precision,
         gradient_accumulation_steps=micro_batches(settings, processes),
-        cpu=cpu,
+        cpu=on_cpus,
     )
+    if accelerator.num_processes != processes:
+        raise SettingError(
+            f"{processes} processes were launched and this one knows of {accelerator.num_processes}: they would train "
+            "apart. Launch with torchrun, with a GPU for each process or none."
+        )
     kind = accelerator.distributed_type
     if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise SettingError(f"{kind} is not supported: launch with plain multi-GPU settings, and --shard for FSDP.")
@@ -59,6 +68,24 @@ def as_the_first_says(accelerator: Any, here: bool) -> bool:
 
     flag = torch.tensor([int(here)], device=accelerator.device)
     return bool(broadcast(flag).item())
+
+
+def by_the_first(accelerator: Any, make: Callable[[], T]) -> T:
+    """What the first process makes, in all of them; where it raises an error of ours, all raise it."""
+    if accelerator.num_processes == 1:
+        return make()
+    from accelerate.utils import broadcast_object_list
+
+    box: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            box[0] = make()
+        except Op4ksrError as error:
+            box[1] = error
+    broadcast_object_list(box)
+    if box[1] is not None:
+        raise box[1]
+    return cast(T, box[0])
 
 
 def mean_losses(accelerator: Any, logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:

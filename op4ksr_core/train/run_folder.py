@@ -49,7 +49,7 @@ class RunFolder:
         """Raises OutputError where a checkpoint of that many learned numbers would not fit on the disk."""
         if not self.is_main:
             return
-        needed = 20 * learned  # weights, two moments, and the adapters twice; float32
+        needed = 32 * learned  # weights, average, two moments, the adapters twice and again among the best; float32
         free = shutil.disk_usage(self.path).free
         if free < needed:
             raise OutputError(

@@ -41,19 +41,21 @@ class RunLog:
         for name, value in numbers.items():
             self._tensorboard().add_scalar(name, value, step)
 
-    def show(self, step: int, lr: Tensor, restored: Tensor, hr: Tensor) -> None:
-        """One sample's pictures (3, H, W) in [0, 1], beside each other, the periodicity score, and the spectrum."""
+    def show(self, step: int, lr: Tensor, restored: Tensor, hr: Tensor, name: str = "") -> None:
+        """One sample's pictures (3, H, W) in [0, 1], beside each other, the periodicity score, and the spectrum; a name
+        goes before theirs."""
         import torch
 
         from ..lattice.inspector import inspect
         from ..lattice.report import draw_report
 
+        before = f"{name}: " if name else ""
         writer = self._tensorboard()
-        writer.add_image("LR, restored, HR", torch.cat([lr, restored, hr], 2), step)
+        writer.add_image(f"{before}LR, restored, HR", torch.cat([lr, restored, hr], 2), step)
         if min(restored.shape[-2:]) >= 64:
             found = inspect(restored)
-            writer.add_scalar("periodicity score", found.score, step)
-            writer.add_image("spectrum", draw_report(restored, found), step)
+            writer.add_scalar(f"{before}periodicity score", found.score, step)
+            writer.add_image(f"{before}spectrum", draw_report(restored, found), step)
 
     def close(self) -> None:
         if self._writer is not None:

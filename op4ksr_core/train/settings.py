@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from ..declared import as_values, check, from_values, setting
 from ..errors import SettingError
-from ..lattice.autocorrelation import Highpass, Normalise
+from ..lattice.autocorrelation import LAGS, Highpass, Normalise
+from ..model.compensation import FACTOR
 from ..settings import MAX_SEED, RopeSettings
 from .degradation.presets import DEGRADATIONS
 
@@ -20,7 +21,7 @@ TRANSFORMER_TARGETS = (
 ENCODER_TARGETS = "conv1 conv2 conv_in conv_shortcut conv conv_out to_q to_k to_v to_out.0".split()
 """OMGSR's LoRA targets (arXiv 2508.08227)."""
 
-Stage = Literal["adapters", "decoder", "encoder", "prior"]
+Stage = Literal["adapters", "decoder", "encoder", "prior", "compensation"]
 
 _OF_PICTURES = frozenset({"mse", "l1", "lpips", "wavelet", "periodicity", "adversarial"})
 STAGES = {
@@ -28,10 +29,13 @@ STAGES = {
     "decoder": _OF_PICTURES,
     "encoder": _OF_PICTURES,
     "prior": frozenset({"denoising"}),
+    "compensation": frozenset({"mse", "l1", "colour", "soft"}),
 }
 """What can be trained, and the losses that each may have."""
 
 MAX_SIDE = 32_768
+MULTIPLE = 64
+"""Sides of crops that are not square are multiples of this, which every family of models takes."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class LossWeights:
     vsd: float = setting(0.0, "Weight of variational score distillation of the latent. Needs --negative.", low=0)
     denoising: float = setting(0.0, "Weight of the noise or v of a latent at a random timestep (stage prior).", low=0)
 
+    colour: float = setting(0.0, "Weight of the L1 of the colour differences (stage compensation).", low=0)
+    soft: float = setting(
+        0.0, "Weight of detail that is stronger than the truth's where that is soft (stage compensation).", low=0
+    )
+
     def __post_init__(self) -> None:
         check(self)
         if not any(asdict(self).values()):
@@ -66,7 +75,8 @@ class TrainSettings:
     stage: Stage = setting(
         "adapters",
         "What is trained: adapters (LoRA for one step), decoder or encoder (the halves of TVT's VAE-D4, in this "
-        "order), prior (the UNet that F2IDiff-SR starts from).",
+        "order), prior (the UNet that F2IDiff-SR starts from), compensation (the detail network behind a frozen model, "
+        "which is run as by upscale).",
     )
     sigma: float = setting(0.3, "The mid-timestep of a flow model. OP4KSR: 0.3.", above=0, high=1)
     timestep: int = setting(999, "The timestep of a Stable Diffusion UNet, in sigma's place.", low=0, high=999)
@@ -159,6 +169,17 @@ class TrainSettings:
     )
     regulariser_learning_rate: float = setting(2.5e-5, "Step size of the AdamW of VSD's regulariser.", low=0)
 
+    schedule: Literal["constant", "cosine", "linear"] = setting(
+        "constant", "How all learning rates fall after the warm-up, to 0 at --steps."
+    )
+    warmup: int = setting(0, "Steps in which all learning rates rise in a line.", low=0, high=10**8)
+    ema: float = setting(
+        0.0,
+        "Decay of the running average of the weights, such as 0.999, which is exported and validated. 0: none.",
+        low=0,
+        below=1,
+    )
+
     def __post_init__(self) -> None:
         check(self)
         self._check_stage()
@@ -171,6 +192,7 @@ class TrainSettings:
             raise SettingError(
                 f"crop must be a multiple of the scale ({self.scale}) and at least 8 times it, got {self.crop} px."
             )
+        self._check_lags()
         if not self.least_crop:
             return
         if not 8 * self.scale <= self.least_crop <= self.crop:
@@ -183,17 +205,32 @@ class TrainSettings:
                 f"least_crop gives pictures of several sizes: per_device must be 1, got {self.per_device}."
             )
 
+    def _check_lags(self) -> None:
+        """L_AP looks at quadrants of the picture: their sides must be longer than its lags."""
+        side = self.crop
+        if self.least_crop:
+            side = self.least_crop // MULTIPLE * MULTIPLE or self.least_crop
+        if self.losses.periodicity and side // 2 <= max(LAGS):
+            name = "least_crop" if self.least_crop else "crop"
+            raise SettingError(
+                f"L_AP compares quadrants at lags up to {max(LAGS)} px and needs sides above {2 * max(LAGS) + 1} px, "
+                f"got a {name} of {self.least_crop or self.crop} px (sides down to {side}). Give larger crops, or set "
+                "--loss-periodicity to 0."
+            )
+
     def _check_stage(self) -> None:
         foreign = [name for name, value in asdict(self.losses).items() if value and name not in STAGES[self.stage]]
         if foreign:
             raise SettingError(f"The stage {self.stage} has no loss {foreign[0]}: set --loss-{foreign[0]} to 0.")
-        clean = self.stage != "adapters"
+        if self.stage == "compensation" and self.scale != FACTOR:
+            raise SettingError(f"The detail network is made for a scale of {FACTOR}, got {self.scale}.")
+        clean = self.stage not in ("adapters", "compensation")
         if clean and (self.degradation != "none" or self.scale != 1):
             raise SettingError(
                 f"The stage {self.stage} learns from clean pictures: degradation none and scale 1, got "
                 f"{self.degradation} and {self.scale}."
             )
-        if clean and self.captions:
+        if self.stage != "adapters" and self.captions:
             raise SettingError(f"captions condition an adapter's training; the stage {self.stage} has none.")
         if self.gan_adaptive and self.stage not in ("decoder", "encoder"):
             raise SettingError("gan_adaptive is for the stages decoder and encoder; elsewhere the decoder is frozen.")
@@ -212,8 +249,8 @@ GROUPS = {
     "the step": ("stage", "sigma", "timestep", "guidance", "sample_posterior"),
     "optimizer": (
         "rank", "alpha", "encoder_lora", "whole_layers",
-        "learning_rate", "weight_decay", "clip", "steps", "batch", "per_device", "precision",
-        "checkpointing", "seed",
+        "learning_rate", "schedule", "warmup", "ema", "weight_decay", "clip", "steps", "batch", "per_device",
+        "precision", "checkpointing", "seed",
     ),
     "pictures": ("crop", "least_crop", "scale", "degradation", "captions", "drop_condition"),
     "losses": ("fidelity", "lap_highpass", "lap_normalise", "lpips_weights", "lpips_window", "lpips_draw"),

@@ -15,17 +15,25 @@ from ..files import find_pictures
 from ..model.attention import trainable_kernels
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources
+from .card import CARD, model_card
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, usable
 from .learner import Learner, NotFinite
 from .origin import check_origin, note_origin, origin_of
-from .pace import Pace, progress_line
-from .processes import as_the_first_says, emulates_half, make_accelerator, mean_losses
+from .pace import PACE, Pace, progress_line
+from .processes import as_the_first_says, by_the_first, emulates_half, make_accelerator, mean_losses
 from .run_folder import RunFolder
 from .run_log import RunLog, summary_writer
 from .settings import MAY_CHANGE, TrainSettings, changed
+from .validation import HeldOut, Validation
 
 log = logging.getLogger("op4ksr")
+
+_MANY = 1000
+"""Pictures whose headers take long enough to be told of."""
+
+_SHOWN = 4
+"""Held-out crops whose pictures are logged."""
 
 
 class Trainer:
@@ -34,7 +42,9 @@ class Trainer:
     The folder gets `checkpoints/`, `log.jsonl` (a line per step) and `tensorboard/`. Raises SettingError, WeightsError,
     OutputError or TrainingError, all before any work but for a loss that is not a number and a full disk. Several
     processes each hold the whole model (DDP), or with `shard` a part of the transformer (FSDP2); a run may change
-    between the two. `say` gets a line of progress every `log_every` steps, in the first process.
+    between the two. `say` gets a line of progress every `log_every` steps, in the first process. With `held_out`
+    photographs are judged as it goes on, and `best/` holds the best adapters. Each checkpoint has a model card, with
+    the `licence`.
     """
 
     def __init__(
@@ -50,6 +60,8 @@ class Trainer:
         shard: bool = False,
         log_every: int = 10,
         say: Callable[[str], None] | None = None,
+        held_out: HeldOut | None = None,
+        licence: str = "",
     ):
         summary_writer()  # what is missing is said first
         self.settings = settings
@@ -58,6 +70,8 @@ class Trainer:
         self.picture_every = picture_every
         self.log_every = log_every
         self.say = say
+        self.held_out = held_out
+        self.licence = licence
         self.sharded = shard
         self.accelerator = make_accelerator(settings, cpu, shard)
         if emulates_half(settings, self.accelerator):
@@ -84,8 +98,14 @@ class Trainer:
         settings = self.settings
         state = self._resume_from()
         self.step = state["step"] if state else 0
-        self.data = _pairs(settings, inputs)
-        origin = origin_of(self.data.paths, sources)
+        self.data = self._pairs(inputs, settings.steps * settings.batch)
+        self.validation = None
+        if self.held_out is not None:
+            crops = self._pairs(self.held_out.inputs, self.held_out.count)
+            self.validation = Validation(self.held_out, crops, self.data.paths, self.run_folder, self.step)
+        self.sources = sources
+        self.figures: dict[str, float] = {}
+        self.origin = origin = by_the_first(self.accelerator, lambda: origin_of(self.data.paths, sources))
         if state:
             check_origin(self.run_folder, origin)
         self.learner = Learner(settings, sources, self.accelerator, self.sharded, state)
@@ -96,6 +116,27 @@ class Trainer:
         if self.is_main:
             self.log = RunLog(self.run_folder, self.step)
             note_origin(self.run_folder, origin, self.step, self.changes)
+
+    def _pairs(self, inputs: Sequence[str | Path], count: int) -> PairDataset:
+        """So many samples of photographs. The first process looks at their headers, for all."""
+        settings = self.settings
+        return PairDataset(
+            by_the_first(self.accelerator, lambda: self._usable(inputs)),
+            settings.crop,
+            settings.scale,
+            settings.degradation,
+            settings.seed,
+            count,
+            settings.least_crop,
+            settings.captions,
+        )
+
+    def _usable(self, inputs: Sequence[str | Path]) -> list[Path]:
+        """What can be trained on; a long list says that it is looked at."""
+        paths = [found.path for found in find_pictures(inputs)]
+        if self.say is not None and len(paths) >= _MANY:
+            self.say(f"looking at the headers of {len(paths)} pictures")
+        return usable(paths, self.settings.least_crop or self.settings.crop)
 
     def _resume_from(self) -> dict[str, Any] | None:
         """The last checkpoint's state. Raises SettingError where it belongs to other settings."""
@@ -139,11 +180,13 @@ class Trainer:
             if not self.accelerator.sync_gradients:
                 continue
             self.step += 1
-            self._report(logs)
+            best = self._report(logs)
             logs = []
             out_of_time = as_the_first_says(self.accelerator, time.time() >= end)
-            if self.step % self.save_every == 0 or self.step == last or out_of_time:
-                self.save()
+            if self.step % self.save_every == 0 or self.step == last or out_of_time or best:
+                checkpoint = self.save()
+                if best and checkpoint is not None and self.validation is not None:
+                    self.validation.keep(checkpoint, self.step, self._valid())
             if self.step == last or out_of_time:
                 break
         return self.step
@@ -153,17 +196,39 @@ class Trainer:
         left = f"The last good checkpoint is {found[-1]}." if found else "No checkpoint was written yet."
         return TrainingError(f"Step {self.step + 1}: {error}. {left} Lower the learning rate, or look at the data.")
 
-    def _report(self, logs: Sequence[dict[str, Tensor]]) -> None:
-        numbers = mean_losses(self.accelerator, logs) | self.pace.after_step(self.step)
+    def _report(self, logs: Sequence[dict[str, Tensor]]) -> bool:
+        """Validates, logs, prints and shows; whether this step is the best so far."""
+        figures, best = self._validate()
+        numbers = mean_losses(self.accelerator, logs) | self.pace.after_step(self.step) | figures
+        self.figures = {name: value for name, value in numbers.items() if name not in PACE}
         if self.log is not None:
             self.log.write(self.step, numbers)
-            if self.say is not None and (self.step % self.log_every == 0 or self.step == self.settings.steps):
+            due = self.step % self.log_every == 0 or self.step == self.settings.steps or bool(figures)
+            if self.say is not None and due:
                 self.say(progress_line(self.step, self.settings.steps, numbers))
-        if self.step % self.picture_every == 0 and (self.is_main or self.sharded):  # sharded, all run the model
+        showing = self.validation is None and self.step % self.picture_every == 0
+        if showing and (self.is_main or self.sharded):  # sharded, all run the model
             self._show()
+        return best
+
+    def _validate(self) -> tuple[dict[str, float], bool]:
+        """(figures of the held-out photographs where they are due, whether they are the best so far)."""
+        validation = self.validation
+        if validation is None or not validation.is_due(self.step, self.settings.steps):
+            return {}, False
+        figures: dict[str, float] = {}
+        if self.is_main or self.sharded:
+            figures, pictures = validation.judge(self.learner.restore_sample)
+            for number, shown in enumerate(pictures[:_SHOWN]):
+                if self.log is not None:
+                    self.log.show(self.step, *shown, name=f"held out {number}")
+        return figures, as_the_first_says(self.accelerator, validation.is_best(figures))
+
+    def _valid(self) -> dict[str, float]:
+        return {name: value for name, value in self.figures.items() if name.startswith("valid_")}
 
     def _show(self) -> None:
-        """The first sample, as it is restored now."""
+        """The first sample of the training, as it is restored now."""
         pictures = self.learner.restore_sample(self.data[0])
         if self.log is not None and pictures is not None:
             self.log.show(self.step, *pictures)
@@ -173,22 +238,13 @@ class Trainer:
         if not (self.is_main or self.sharded):
             return None
         state = {"step": self.step} | self.learner.state()
-        write_adapters = self.learner.strategy.export()
+        write_adapters = self.learner.export()
         if not self.is_main:
             return None
-        return save_checkpoint(self.run_folder, self.step, state, self.settings, write_adapters)
+        card = model_card(self.step, self.settings, self.sources, self.origin, self.figures, self.licence)
 
+        def write(folder: Path) -> None:
+            write_adapters(folder)
+            (folder / CARD).write_text(card, encoding="utf-8")
 
-def _pairs(settings: TrainSettings, inputs: Sequence[str | Path]) -> PairDataset:
-    """What the training learns from."""
-    paths = usable([found.path for found in find_pictures(inputs)], settings.least_crop or settings.crop)
-    return PairDataset(
-        paths,
-        settings.crop,
-        settings.scale,
-        settings.degradation,
-        settings.seed,
-        settings.steps * settings.batch,
-        settings.least_crop,
-        settings.captions,
-    )
+        return save_checkpoint(self.run_folder, self.step, state, self.settings, write)

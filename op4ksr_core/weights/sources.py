@@ -29,6 +29,8 @@ class Sources:
     head: str = "centered"
     adapters: tuple[Path, ...] = ()
     adapter_scale: float = 1.0
+    compensation: Path | None = None
+    """The detail network; the bundled one without it."""
 
     @classmethod
     def find(
@@ -42,6 +44,7 @@ class Sources:
         head: str = "centered",
         adapters: Iterable[str | Path] = (),
         adapter_scale: float = 1.0,
+        compensation: str | Path | None = None,
     ) -> "Sources":
         """The parts of a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), each named one in its place.
 
@@ -59,7 +62,9 @@ class Sources:
         if not prompt_path.exists():
             raise WeightsError(f"{prompt_path} is missing. `op4ksr embed-prompt` makes it from the text encoders.")
         places = tuple(at_home(a) for a in adapters)
-        return cls(part(transformer, "transformer"), part(vae, "vae"), prompt_path, f16, head, places, adapter_scale)
+        detail = None if compensation is None else at_home(compensation)
+        parts = part(transformer, "transformer"), part(vae, "vae"), prompt_path
+        return cls(*parts, f16, head, places, adapter_scale, detail)
 
     @cached_property
     def found_adapters(self) -> dict[str, list[Adapter]]:

@@ -33,7 +33,8 @@ class UNetSources:
     """A diffusers folder of Stable Diffusion (`unet`, `vae`, `scheduler`), an adapter, and what conditions the UNet.
 
     prompt: a file with `prompt_embeds` (1, L, D), fixed for all pictures. features: in its place, a transformers
-    folder of DINOv2, whose tokens of each picture condition the UNet (F2IDiff-SR).
+    folder of DINOv2, whose tokens of each picture condition the UNet (F2IDiff-SR). compensation: the detail network's
+    file; the bundled one without it.
     """
 
     unet: Path
@@ -42,6 +43,7 @@ class UNetSources:
     features: Path | None = None
     adapter: Path | None = None
     adapter_scale: float = 1.0
+    compensation: Path | None = None
 
     @property
     def transformer(self) -> Path:
@@ -60,6 +62,7 @@ class UNetSources:
         adapters: Iterable[str | Path] = (),
         adapter_scale: float = 1.0,
         conditioned: bool = True,
+        compensation: str | Path | None = None,
     ) -> "UNetSources":
         """The parts of a diffusers folder, each named one in its place; not `conditioned`, the UNet is not run and
         wants no prompt. Raises WeightsError and SettingError."""
@@ -81,6 +84,7 @@ class UNetSources:
             at_home(features) if features else None,
             given[0] if given else None,
             adapter_scale,
+            None if compensation is None else at_home(compensation),
         )
 
     @property

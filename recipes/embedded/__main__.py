@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from op4ksr_core.model.attention import trainable_kernels
+from op4ksr_core.train.losses.detail import CHROMA_SHIPPED, LUMA_SHIPPED
 
 from . import autoencoder, crops, detail, export, transformer
 from .bank import Bank, HeldOut
@@ -70,10 +71,8 @@ def main() -> None:
     parser.add_argument("--with", type=Path, dest="other", help="average: the other weights")
     parser.add_argument("--share", type=float, default=0.5, help="average: of the other weights")
     parser.add_argument("--keep-encoder", action="store_true", help="bundled: for going on after its encoder")
-    parser.add_argument("--luma", type=float, default=detail.LUMA_SHIPPED, help="scale: factor of the detail")
-    parser.add_argument(
-        "--chroma", type=float, default=detail.CHROMA_SHIPPED, help="scale: factor of the detail's colour"
-    )
+    parser.add_argument("--luma", type=float, default=LUMA_SHIPPED, help="scale: factor of the detail")
+    parser.add_argument("--chroma", type=float, default=CHROMA_SHIPPED, help="scale: factor of the detail's colour")
     parser.add_argument("--count", type=int, help="pairs: how many crops")
     parser.add_argument("--seed", type=int, default=0, help="pairs: of the crops")
     parser.add_argument("--to", type=Path, help="what export and average write")
@@ -145,7 +144,7 @@ def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
     source = crops.restored_crops(pairs, transformer.pipeline(run, device, FIDELITIES))
     figures = detail.figures_of(held_out, transformer.pipeline(run, device))
     detail.train_faithful(run, "detail", minutes["detail"], begun("detail"), source, figures, device)
-    detail.scale(run / "detail_best.pt", run / "shipped.pt", detail.LUMA_SHIPPED, detail.CHROMA_SHIPPED)
+    detail.scale(run / "detail_best.pt", run / "shipped.pt", LUMA_SHIPPED, CHROMA_SHIPPED)
 
 
 if __name__ == "__main__":

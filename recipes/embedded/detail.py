@@ -17,14 +17,20 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from op4ksr_core.model.compensation import HighFrequencyCompensation, network_of
-from op4ksr_core.picture.luma import FULL_RANGE
+from op4ksr_core.train.losses.detail import (
+    LUMA_SHIPPED,
+    colour_error,
+    low,
+    luma,
+    scale_detail,
+    soft_guard,
+)
 
 from .bank import HeldOut, enlarged
 from .crops import Restorer, Source
-from .figures import detail_and_right, lattice, luma, psnr
+from .figures import detail_and_right, lattice, psnr
 from .loop import Figures, Loop, read, write
 from .networks import half_where_fast
-from .teacher import low
 
 WIDTH, BLOCKS = 64, 6
 
@@ -37,19 +43,12 @@ TRUTH = 8.0
 COLOUR = 1.0
 """Weight of the L1 of the colour differences, which brightness does not see."""
 
-LUMA_SHIPPED, CHROMA_SHIPPED = 2.4, 1.2
-"""How much stronger the detail is made for shipping, in brightness and in colour: L1 makes it fainter than it is. The
-soft guard sees it so."""
-
-SOFT, SOFT_WEIGHT = 1 / 255, 1.0
-"""How strong the truth's detail is, at most, where it is soft, and the weight of more than that there."""
+SOFT_WEIGHT = 1.0
+"""Weight of detail that is stronger than the truth's where that is soft."""
 
 LAGS = (1, 2, 3, 4, 8, 12, 16, 32)
 """px; the pitches of PixelShuffle (4), of the VAE (16) and of a token (32) are among them."""
 
-
-FLOOR = 0.5 / 255
-"""What `strength` gives where there is no detail at all, so that its gradient stays bounded."""
 
 LDL = 1.0
 """Weight of `artefacts`."""
@@ -89,19 +88,6 @@ def correlations(x: Tensor) -> Tensor:
 def guard(made: Tensor, truth: Tensor) -> Tensor:
     """High-passed, normalised L_AP."""
     return (correlations(made) - correlations(truth)).square().mean()
-
-
-def soft_guard(made: Tensor, truth: Tensor) -> Tensor:
-    """How much stronger the picture's detail is than the truth's, where that is soft."""
-    wanted = strength(truth)
-    excess = (strength(made) - wanted - 0.25 * SOFT).relu() * (wanted < SOFT + FLOOR)
-    return excess.mean()
-
-
-def colour_error(made: Tensor, truth: Tensor) -> Tensor:
-    """L1 of each channel's difference from brightness."""
-    error = made - truth
-    return (error - luma(error)[:, None]).abs().mean()
 
 
 def artefacts(made: Tensor, average: Tensor, truth: Tensor) -> Tensor:
@@ -188,12 +174,6 @@ def train_faithful(
     loop.train(loss, figures)
 
 
-def strength(x: Tensor) -> Tensor:
-    """(B, 1, H, W): how strong the detail of brightness is around each px, as a deviation over 15 px."""
-    y = luma(x)[:, None]
-    return (F.avg_pool2d((y - low(y)).square(), 15, 1, 7, count_include_pad=False) + FLOOR**2).sqrt()
-
-
 def train_textured(
     run: Path,
     name: str,
@@ -265,20 +245,10 @@ def widen(start: Path, to: Path, width: int = WIDTH) -> None:
 def scale(start: Path, to: Path, luma: float, chroma: float) -> None:
     """The network's detail times `luma` in brightness and `chroma` in colour, by its last convolution.
 
-    L1 makes detail fainter than it is; more of it in colour draws fringes. What the network adds to flat pictures, a
-    constant for each of the 16 places, is taken out of the convolution's bias.
+    L1 makes detail fainter than it is; more of it in colour draws fringes.
     """
-    state = read(start)
-    weights = torch.tensor(FULL_RANGE)
-    for name in ("tail.weight", "tail.bias"):
-        rows = state[name].unflatten(0, (3, 16))
-        brightness = torch.einsum("cp...,c->p...", rows, weights)[None]
-        state[name] = (chroma * (rows - brightness) + luma * brightness).flatten(0, 1)
-    module = network_of(state)
-    with torch.no_grad():
-        greys = torch.linspace(0.05, 0.95, 19)[:, None, None, None].expand(-1, 3, -1, -1)
-        added = module(greys.expand(-1, -1, 40, 40), greys.expand(-1, -1, 160, 160))
-        module.tail.bias -= F.pixel_unshuffle(added, 4)[:, :, 20, 20].mean(0)
+    module = network_of(read(start))
+    scale_detail(module, luma, chroma)
     write(to, module.state_dict())
 
 

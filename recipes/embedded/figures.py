@@ -7,12 +7,7 @@ import torch
 from torch import Tensor
 
 from op4ksr_core.evaluate.sharpness import detail, right
-from op4ksr_core.picture.luma import FULL_RANGE
-
-
-def luma(x_bchw: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, H, W)."""
-    return torch.einsum("bchw,c->bhw", x_bchw.float(), x_bchw.new_tensor(FULL_RANGE).float())
+from op4ksr_core.train.losses.detail import luma
 
 
 def psnr(picture: Tensor, truth: Tensor) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from op4ksr_core.picture.luma import FULL_RANGE
+from op4ksr_core.train.losses.detail import low
 
 from .networks import half_where_fast
 
@@ -121,11 +122,6 @@ def teach(teacher: nn.Module, small: Tensor) -> Tensor:
     """(B, 3, h, w) -> (B, 3, 4h, 4w) in [0, 1]."""
     with torch.no_grad(), half_where_fast(small.device):
         return teacher(small.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
-
-
-def low(x: Tensor) -> Tensor:
-    """What a 5-px box leaves."""
-    return F.avg_pool2d(x, 5, 1, 2, count_include_pad=False)
 
 
 def sharp_target(teacher: nn.Module, small: Tensor, truth: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -11,15 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from training_stand_ins import Blur, chat_server, write_curation_models
 
 from op4ksr_core.app.cli import main
-from op4ksr_core.curate import shards
-from op4ksr_core.curate.decide import Rules, aggregate, decide
+from op4ksr_core.curate import listing, shards
+from op4ksr_core.curate.decide import Originals, Rules, aggregate, decide
 from op4ksr_core.curate.features import SCORES, measure
 from op4ksr_core.curate.listing import list_pictures
 from op4ksr_core.curate.models import clip_input, native_crops, score_in
 from op4ksr_core.errors import SettingError, WeightsError
+from op4ksr_core.files import find_pictures
 
 
 def picture(path, seed, blur=1, side=(64, 80)):
@@ -70,8 +72,51 @@ def test_blurred_and_flat_pictures_are_eliminated_before_the_ranking(folder):
     blurred = {Path(row["path"]).name for row in decisions if row["decision"].startswith("blurred (Laplacian")}
     assert blurred == {name for name, row in rows.items() if row["laplacian"] < cut} and len(blurred) == 3
     assert len(kept(folder)) == 5
-    assert curate(folder, "--decide-only", "--keep", "1", "--least-sobel", "1e9", inputs=()) == 0
-    assert kept(folder) == []
+
+
+def test_rules_that_leave_nothing_are_named_and_change_nothing(folder, capsys):
+    assert curate(folder, "--keep", "1") == 0
+    before = {path.name: path.read_bytes() for path in (folder / "out").iterdir() if path.is_file()}
+    assert curate(folder, "--decide-only", "--least-sobel", "1e9", inputs=()) == 2
+    message = capsys.readouterr().err
+    assert "8 of 8" in message and "--least-sobel 1000000000.0" in message and "kept.txt" in message
+    assert {path.name: path.read_bytes() for path in (folder / "out").iterdir() if path.is_file()} == before
+
+
+def test_a_later_call_goes_on_with_the_rules_of_the_last(folder, capsys):
+    def again(*options):
+        assert main(["curate", "-o", str(folder / "out"), "--decide-only", *options]) == 0
+        return capsys.readouterr().out
+
+    (folder / "in" / "some.txt").write_text("".join(f"{n}.png\n" for n in range(6)))
+    assert curate(folder, "--keep", "0.25", "--allowed", str(folder / "in" / "some.txt")) == 0
+    assert kept(folder) == ["0", "1"]
+    assert "keep [0.25, 0.5]" in again() and kept(folder) == ["0", "1"]
+    assert "allowed" in again("--keep", "1") and len(kept(folder)) == 6
+    again("--allowed", "")
+    assert len(kept(folder)) == 8
+    assert main(["curate", "-o", str(folder / "out"), "--decide-only", "--usual-rules"]) == 2
+    assert "--side 1024" in capsys.readouterr().err and len(kept(folder)) == 8
+
+
+def test_the_kept_list_can_be_read_from_anywhere(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert main(["curate", "in", "-o", "out", "--side", "32", "--least-laplacian", "0", "--least-sobel", "0"]) == 0
+    monkeypatch.chdir(folder / "in")
+    found = find_pictures([folder / "out" / "kept.txt"])
+    assert [one.path for one in found] == [folder / "in" / f"{n}.png" for n in range(4)]
+    assert main(["curate", "-o", "../out", "--decide-only", "--keep", "0.25"]) == 0
+    assert [one.path for one in find_pictures([folder / "out" / "kept.txt"])] == [
+        folder / "in" / f"{n}.png" for n in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"kept": 1}', '{"side": "much"}'])
+def test_rules_that_are_none_are_refused(folder, capsys, text):
+    assert curate(folder) == 0
+    (folder / "out" / "rules.json").write_text(text)
+    assert main(["curate", "-o", str(folder / "out"), "--decide-only"]) == 2
+    assert capsys.readouterr().err and kept(folder) == ["0", "1", "2", "3"]
 
 
 def test_decisions_are_made_anew_from_the_scores(folder, capsys, monkeypatch):
@@ -164,15 +209,40 @@ def test_a_damaged_table_is_an_error_that_names_it(folder, capsys, name):
     assert curate(folder, inputs=(f"in/{name}",)) == 2 and f"{name} cannot be read" in capsys.readouterr().err
 
 
+def test_six_new_pictures_cost_six_scores(folder, capsys):
+    curate(folder, "--shard-size", "3")
+    for n in range(6):
+        picture(folder / "in" / f"1{n}.png", 20 + n)
+    (folder / "in" / "7.png").unlink()
+    capsys.readouterr()
+    assert curate(folder, "--keep", "1", "--shard-size", "5") == 0
+    said = capsys.readouterr().out
+    assert "6 pictures are new in the listing, 1 are gone" in said and "13 pictures, 6 scored now" in said
+    assert len(kept(folder)) == 13
+
+
 def test_another_listing_and_no_listing_are_errors(folder, capsys):
     curate(folder)
-    picture(folder / "in" / "new.png", 9)
-    assert curate(folder) == 2 and "other pictures" in capsys.readouterr().err
+    picture(folder / "other" / "new.png", 9)
+    assert curate(folder, inputs=("other",)) == 2 and "other pictures" in capsys.readouterr().err
+    assert len(kept(folder)) == 4
     (folder / "empty").mkdir()
     assert main(["curate", "-o", str(folder / "empty")]) == 2 and "no listing" in capsys.readouterr().err
     assert main(["curate", str(folder / "empty"), "-o", str(folder / "e2")]) == 2
-    (folder / "in" / "list.txt").write_text("0.png\n0.png\n")
-    assert curate(folder, inputs=("in/list.txt",)) == 2 and "listed twice" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_listed_twice_counts_once(folder, caplog):
+    (folder / "in" / "list.csv").write_text("path,licence\n0.png,\n1.png,CC0\n0.png,CC-BY\n")
+    with caplog.at_level(logging.WARNING, "op4ksr"):
+        table = list_pictures([str(folder / "in" / "list.csv")])
+    assert [(Path(row["path"]).name, row["licence"]) for row in table.to_pylist()] == [
+        ("0.png", "CC-BY"),
+        ("1.png", "CC0"),
+    ]
+    assert "1 pictures are listed more than once" in caplog.text and "0.png" in caplog.text
+    (folder / "in" / "list.csv").write_text("path,licence\n0.png,CC0\n0.png,CC-BY\n")
+    with pytest.raises(SettingError, match=r"0\.png .*CC0 and CC-BY"):
+        list_pictures([str(folder / "in" / "list.csv")])
 
 
 @pytest.mark.slow
@@ -244,37 +314,58 @@ def test_duplicates_are_found_as_by_comparing_all(bits):
         originals += [] if double else [value]
 
 
-class Blur(torch.nn.Module):
-    """Stands where a degradation estimate would: less gradient, more of it."""
+def made_up(count, seed=0):
+    """(listing, scores of stage 1) of pictures that were never there; one in ten is near another."""
+    rng = np.random.default_rng(seed)
+    hashes = [int(value) for value in rng.integers(0, 2**64, count, np.uint64)]
+    for n in range(9, count, 10):
+        hashes[n] = hashes[n - 9] ^ 5
+    rows = dict(row(f"{n:06}", value) for n, value in enumerate(hashes))
+    return [{"path": path, "licence": ""} for path in rows], rows
 
-    def forward(self, x):
-        return -(x[..., 1:] - x[..., :-1]).abs().mean()[None]
+
+def test_duplicates_of_many_pictures_are_found_without_comparing_all_pairs():
+    """Twice the pictures, hardly more comparisons than twice; all pairs would be 8 million."""
+    compared = []
+    for count in (2000, 4000):
+        listing, rows = made_up(count)
+        seen = Originals(4)
+        near = 0
+        for name, scores in rows.items():
+            value = int(scores["phash"], 16)
+            if seen.near(value) is None:
+                seen.add(value, name)
+            else:
+                near += 1
+        assert near == count // 10
+        assert decide(listing, {1: rows}, Rules((1.0, 1.0), 0, 0, side=1)).counts["duplicate"] == near
+        compared.append(seen.compared)
+    assert compared[0] >= 200 and compared[1] < 1.2 * 4000
+
+
+def test_a_long_list_is_gone_through_once():
+    """Each path is hashed a few times, and never compared with all before it."""
+    count, looked = 3000, 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            nonlocal looked
+            looked += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    rows = [{"path": Counted(f"{n % (count - 1)}.png")} for n in range(count)]
+    assert len(listing._joined(rows)) == count - 1
+    assert looked < 3 * count
 
 
 @pytest.fixture
 def models(tmp_path):
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    torch.manual_seed(0)
-    width = torch.export.Dim("width", min=4, max=4096)
-    height = torch.export.Dim("height", min=4, max=4096)
-    program = torch.export.export(Blur(), (torch.rand(1, 3, 64, 80),), dynamic_shapes=({2: height, 3: width},))
-    torch.export.save(program, tmp_path / "blur.pt2")
-    config = CLIPVisionConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        projection_dim=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-    )
-    CLIPVisionModelWithProjection(config).save_pretrained(tmp_path / "clip")
-    state = {"layers.0.weight": torch.randn(8, 16), "layers.0.bias": torch.randn(8)}
-    save_file(
-        state | {"layers.10.weight": torch.randn(1, 8), "layers.10.bias": torch.zeros(1)}, tmp_path / "head.safetensors"
-    )
-    names = (("--degradation", "blur.pt2"), ("--clip", "clip"), ("--aesthetic", "head.safetensors"))
+    write_curation_models(tmp_path)
+    names = (("--degradation", "deg.pt2"), ("--clip", "clip-vit-l-14"), ("--aesthetic", "laion.safetensors"))
     return [part for option, name in names for part in (option, str(tmp_path / name))]
 
 
@@ -292,7 +383,7 @@ def test_stage_2_scores_what_stage_1_let_through(folder, models, capsys):
         wanted = "kept" if row["aesthetic"] >= 0 else "below the least aesthetic score"
         assert row["decision"].startswith(wanted)
     # Without a limit the less degraded half goes through, and the gates are written down.
-    assert curate(folder, "--decide-only", "--least-aesthetic", "0", inputs=()) == 0
+    assert curate(folder, "--decide-only", "--usual-rules", "--least-aesthetic", "0", inputs=()) == 0
     rows = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()[:4]
     gate = json.loads((folder / "out" / "summary.json").read_text())["gates"]["degradation"]
     assert gate == pytest.approx(float(np.median([row["degradation"] for row in rows])))
@@ -388,38 +479,19 @@ def vision(tmp_path):
 
 def test_stage_3_asks_a_vision_model(folder, vision, capsys):
     """A model of random weights gives no score, which is told and not guessed."""
-    assert curate(folder, "--stage", "1", "3", "--keep", "0.25", "--vision", str(vision)) == 0
-    assert "stage 3: 2 pictures, 2 scored now" in capsys.readouterr().out and kept(folder) == []
+    assert curate(folder, "--stage", "1", "3", "--keep", "0.25", "--vision", str(vision)) == 2
+    said = capsys.readouterr()
+    assert "stage 3: 2 pictures, 2 scored now" in said.out and not (folder / "out" / "kept.txt").exists()
+    assert "2 no score in the vision model's answer" in said.out and "Nothing would be kept" in said.err
     rows = pq.read_table(folder / "out" / "scores" / "stage3" / "000000.parquet").to_pylist()
     assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png"] and all(row["error"] is None for row in rows)
-    decisions = pq.read_table(folder / "out" / "decisions.parquet").to_pylist()
-    assert decisions[0]["decision"] == "no score in the vision model's answer"
 
 
 @pytest.fixture
 def address():
-    """A server that speaks chat completions: it says 90 of the first picture it sees and 10 of all others."""
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append((self.path, self.headers["Authorization"], body))
-            words = json.dumps({"choices": [{"message": {"content": f"Score: {90 if len(asked) == 1 else 10}"}}]})
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(words.encode())
-
-        def log_message(self, *words):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    server.shutdown()
+    """It says 90 of the first picture it sees and 10 of all others."""
+    with chat_server(lambda count: 90 if count == 1 else 10) as (url, asked):
+        yield url, asked
 
 
 def test_stage_3_asks_an_address_with_native_crops(folder, address, capsys, monkeypatch):

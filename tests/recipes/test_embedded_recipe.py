@@ -17,6 +17,7 @@ from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.picture.luma import FULL_RANGE
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.settings import RopeSettings
+from op4ksr_core.train.losses.detail import strength
 from recipes.embedded import detail, export, figures, loop, networks, norms, transformer
 from recipes.embedded.muon import Muon, orthogonal
 from recipes.embedded.teacher import Graph, sharp_target
@@ -239,8 +240,8 @@ def test_the_guard_pulls_at_a_lattice_and_not_at_its_own_texture():
 
 def test_the_strength_of_detail_is_asked_for_wherever_it_lies():
     texture = torch.rand(2, 3, 96, 96)
-    moved = detail.strength(texture.roll((3, 5), (2, 3))) - detail.strength(texture)
-    blurred = detail.strength(nn.functional.avg_pool2d(texture, 3, 1, 1)) - detail.strength(texture)
+    moved = strength(texture.roll((3, 5), (2, 3))) - strength(texture)
+    blurred = strength(nn.functional.avg_pool2d(texture, 3, 1, 1)) - strength(texture)
     assert float(moved.abs().mean()) < 0.2 * float(blurred.abs().mean())
 
 

@@ -1,6 +1,8 @@
 """Training pairs: which pictures, which crops, and that they depend on nothing but their number."""
 
 import logging
+import os
+import shutil
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from op4ksr_core.picture.read import Picture
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.picture.write import write_picture
 from op4ksr_core.train.data import PairDataset, pair_sheet, usable
+from op4ksr_core.train.presets import PRESETS
 
 
 @pytest.fixture
@@ -120,6 +123,37 @@ def test_a_sheet_of_pairs(folder, capsys):
     assert "5 pairs of 4 pictures" in capsys.readouterr().out
     assert Image.open(folder / "new" / "sheet.png").width == 5 * 264 + 8
     assert cli.main(["pairs", str(folder), "-o", str(folder / "s.png"), "--degradation", "x"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("preset", "degradation"), [("embedded", "embedded"), ("op4ksr", "omgsr"), ("tvt-decoder", "none")]
+)
+def test_a_sheet_shows_the_degradation_of_the_preset(folder, tmp_path_factory, capsys, preset, degradation):
+    assert PRESETS[preset].degradation == degradation
+    shown = []
+    for choice in (["--preset", preset], ["--degradation", degradation]):
+        sheet = tmp_path_factory.mktemp("sheet") / "sheet.png"
+        assert cli.main(["pairs", str(folder), "-o", str(sheet), "--crop", "64", "--count", "2", *choice]) == 0
+        shown.append(sheet.read_bytes())
+    assert shown[0] == shown[1] and f"degradation {degradation}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes a pipe")
+def test_a_pipe_is_named_and_not_opened(folder, caplog):
+    os.mkfifo(folder / "pipe.png")
+    with caplog.at_level(logging.WARNING, "op4ksr"):
+        assert len(usable([one.path for one in find_pictures([folder])], 64)) == 4
+    assert "pipe.png" in caplog.text
+    with pytest.raises(SettingError, match=r"pipe\.png"):
+        usable([folder / "pipe.png"], 64)
+
+
+def test_a_linked_folder_is_followed_once(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copy(folder / "0.png", other / "9.png")
+    (folder / "linked").symlink_to(other)
+    (folder / "again").symlink_to(folder / "deep")
+    assert [one.path.name for one in find_pictures([folder])] == ["0.png", "2.png", "1.png", "3.png", "9.png"]
 
 
 def test_a_sheet_of_steps(folder):

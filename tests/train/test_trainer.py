@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -173,10 +175,26 @@ def test_a_killed_run_goes_on_to_the_same_curve(photos, whole, tmp_path, delay):
     assert not list((run / "checkpoints").glob(".*"))
 
 
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_random_moments_is_the_undisturbed_one(photos, whole, tmp_path):
+    """Start, steps and saving alike: log and weights are those of the run without a stop."""
+    run, dice = tmp_path / "run", random.Random(3)
+    for _ in range(4):
+        process = subprocess.Popen(command(photos, run, "--save-every", "1"), cwd=ROOT, stdout=subprocess.DEVNULL)
+        time.sleep(dice.uniform(3, 12))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(photos, run, "--save-every", "1"), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert_same_log(log_of(run), log_of(whole), 1e-6)
+    ours, theirs = (load_checkpoint(checkpoints(place)[-1])[0]["trainable"] for place in (run, whole))
+    assert all(torch.allclose(ours[name], value, atol=1e-7) for name, value in theirs.items())
+
+
 def launched(photos, run, *more):
     """The command in two processes with one picture each at once."""
+    more = [*more, "--per-device", "1"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["-m", "op4ksr_core", *command(photos, run)[3:], "--per-device", "1", *more]
+    arguments = ["-m", "op4ksr_core", *command(photos, run)[3:], *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch + arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -220,6 +238,52 @@ def test_a_loss_that_is_no_number_in_one_process_stops_all_with_one_message(phot
     done = subprocess.run(launch + arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0
     assert done.stderr.count("Step 2: the mse loss in process 1 is nan") == 1, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_the_first_process_looks_at_the_photographs_for_all(photos, tmp_path):
+    """What is left out is told once, and where nothing is left all processes stop."""
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    said = []
+    for crop in ("96", "512"):
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        words = command(tmp_path / "photos", tmp_path / f"run{crop}")[3:]
+        more = ["--per-device", "1", "--stop-after", "1", "--crop", crop]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        command_line = [*launch, "-m", "op4ksr_core", *words, *more]
+        said.append(
+            subprocess.run(command_line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        )
+    assert said[0].returncode == 0 and said[0].stderr.count("broken.png") == 1, said[0].stderr[-2000:]
+    assert said[1].returncode != 0 and "None of the 6 pictures can be used" in said[1].stderr
+
+
+@pytest.mark.slow
+def test_two_nodes_are_one_process(photos, whole, tmp_path):
+    """Two launchers of one process each, as on two machines, over loopback; neither says that it is on a CPU."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    launch += ["--master-addr", "127.0.0.1", "--master-port", str(port)]
+    words = [word for word in command(photos, tmp_path / "run")[3:] if word not in ("--device", "cpu")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    nodes = [
+        subprocess.Popen(
+            [*launch, "--node-rank", str(rank), "-m", "op4ksr_core", *words, "--per-device", "1"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "2 processes on cpu" in said[0] and "step 4 of 4" not in said[1]
+    assert_same_log(log_of(tmp_path / "run"), log_of(whole), 5e-3)
 
 
 @pytest.mark.slow
@@ -339,9 +403,10 @@ def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(phot
 
 def test_the_cost_is_counted_and_said():
     sources = Sources.find(EMBEDDED)
-    few = {crop: operations_of_a_picture(meta_model(sources, SMALL), replace(SMALL, crop=crop)) for crop in (64, 128)}
+    small = replace(SMALL, losses=replace(SMALL.losses, periodicity=0.0))  # whose lags want larger crops
+    few = {crop: operations_of_a_picture(meta_model(sources, small), replace(small, crop=crop)) for crop in (64, 128)}
     assert 3.5 < few[128] / few[64] < 6  # convolutions by area, attention by its square
-    checkpointed = operations_of_a_picture(meta_model(sources, SMALL), replace(SMALL, crop=64, checkpointing=True))
+    checkpointed = operations_of_a_picture(meta_model(sources, SMALL), replace(small, crop=64, checkpointing=True))
     assert checkpointed == pytest.approx(1.5 * few[64])
     found = cost_of(meta_model(sources, SMALL), SMALL, torch.device("cpu"), 2)
     assert found.hours > 0 and "over 2 processes" in str(found) and Cost(3.6e15, 1e12, 1).hours == 1
@@ -358,7 +423,7 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
     ("change", "message"),
     [
         ({"batch": 3, "per_device": 2}, "batch of 3 cannot be shared evenly"),
-        ({"crop": 80}, "multiple of 32 px"),
+        ({"crop": 112}, "multiple of 32 px"),
         ({"losses": LossWeights(lpips=1.0)}, "vgg16-397923af.pth"),
         ({"losses": LossWeights(adversarial=1.0)}, "--features FOLDER"),
         ({"losses": LossWeights(vsd=1.0)}, "--negative FILE"),
@@ -482,6 +547,38 @@ def test_a_value_out_of_range_is_named(name, value):
     with pytest.raises(SettingError) as error:
         replace(PRESETS["embedded"], **{name: value})
     assert name in str(error.value) and str(value) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "value"), [({"crop": 64}, 64), ({"crop": 256, "least_crop": 96, "per_device": 1}, 96)]
+)
+def test_crops_too_small_for_the_lags_are_named_before_the_first_step(change, value):
+    """A least crop of 96 px gives rectangles with a side of 64."""
+    with pytest.raises(SettingError, match=f"lags up to 40 px .* {value} px"):
+        replace(PRESETS["embedded"], **change)
+    losses = replace(PRESETS["embedded"].losses, periodicity=0.0)
+    assert replace(PRESETS["embedded"], losses=losses, **change).crop == change["crop"]
+
+
+def test_the_embedded_preset_trains_at_the_fidelity_that_it_is_run_at():
+    assert PRESETS["embedded"].fidelity == UPSCALE["embedded"].fidelity
+
+
+@pytest.mark.parametrize(
+    ("words", "held", "alpha"),
+    [
+        (["--preset", "osediff", "--rank", "6"], None, 12),
+        (["--preset", "osediff", "--rank", "6", "--alpha", "6"], None, 6),
+        (["--preset", "osediff"], {"rank": 2}, 4),
+        (["--preset", "osediff", "--rank", "6"], {"rank": 2, "alpha": 2}, 6),
+    ],
+)
+def test_alpha_follows_a_rank_that_is_changed_alone(words, held, alpha, tmp_path, capsys):
+    if held is not None:
+        (tmp_path / "settings.json").write_text(json.dumps(held))
+        words = [*words, "--settings", str(tmp_path / "settings.json")]
+    assert cli.main(["train", *words, "--print-settings"]) == 0
+    assert json.loads(capsys.readouterr().out)["alpha"] == alpha
 
 
 def test_loss_weights_are_numbers_of_at_least_0_and_not_all_0():

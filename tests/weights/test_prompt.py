@@ -1,9 +1,8 @@
-import json
-
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from training_stand_ins import write_text_encoders
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import WeightsError
@@ -14,49 +13,7 @@ from op4ksr_core.weights.prompt_files import load_prompt, load_tokens
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
-    """A diffusers FLUX folder whose CLIP and T5 are tiny and random, with working tokenizers."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPTokenizer,
-        PreTrainedTokenizerFast,
-        T5Config,
-        T5EncoderModel,
-    )
-
-    torch.manual_seed(5)
-    folder = tmp_path_factory.mktemp("flux")
-    letters = [
-        *"abcdefghijklmnopqrstuvwxyz0123456789,.-",
-        *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz0123456789,.-"),
-    ]
-    words = {w: i for i, w in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    (folder / "vocab.json").write_text(json.dumps(words))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    clip_tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
-    unigram = Tokenizer(
-        models.Unigram([("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((c, -1.0) for c in letters)], 2)
-    )
-    unigram.pre_tokenizer = pre_tokenizers.Whitespace()
-    t5_tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=unigram, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
-    clip = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=20, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
-    )
-    t5 = T5Config(vocab_size=200, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=None,
-        text_encoder=CLIPTextModel(clip),
-        tokenizer=clip_tokenizer,
-        text_encoder_2=T5EncoderModel(t5),
-        tokenizer_2=t5_tokenizer,
-        transformer=None,
-    ).save_pretrained(folder)
-    return folder
+    return write_text_encoders(tmp_path_factory.mktemp("flux"))
 
 
 def test_equals_the_pipelines_own_embedding(encoders, tmp_path):

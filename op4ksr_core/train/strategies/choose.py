@@ -4,6 +4,7 @@ from ...errors import SettingError
 from ...weights.sources import Sources
 from ...weights.unet_sources import UNetSources
 from ..settings import TrainSettings
+from .compensation import CompensationStrategy
 from .flow import FlowStrategy
 from .prior import PriorStrategy
 from .protocol import TrainingStrategy
@@ -20,11 +21,13 @@ def load_strategy(sources: Sources | UNetSources, settings: TrainSettings, shard
     if settings.captions and not strategy.takes_captions:
         raise SettingError("captions are for Stable Diffusion UNets; a FLUX transformer has one fixed prompt.")
     if sharded and strategy.shardable is None:
-        raise SettingError("--shard shares out FLUX transformers; a Stable Diffusion UNet trains whole.")
+        raise SettingError("--shard shares out the FLUX transformer that is trained; nothing else is.")
     return strategy
 
 
 def _load(sources: Sources | UNetSources, settings: TrainSettings) -> TrainingStrategy:
+    if settings.stage == "compensation":
+        return CompensationStrategy.load(sources, settings)
     if isinstance(sources, Sources):
         if settings.stage != "adapters":
             raise SettingError(

@@ -101,7 +101,7 @@ class PriorStrategy(nn.Module):
 
     def export(self) -> Callable[[Path], None]:
         """The UNet as a diffusers folder, and beside it what it predicts."""
-        state = {key: value.detach().float().cpu() for key, value in self.transformer.state_dict().items()}
+        state = {key: value.detach().float().cpu().clone() for key, value in self.transformer.state_dict().items()}
 
         def write(folder: Path) -> None:
             save_diffusers(folder / FOLDER, "UNet2DConditionModel", dict(self.transformer.config), state)

@@ -77,7 +77,7 @@ class TrainingStrategy(Protocol):
         """What is learned, by name; the regulariser is not part of it."""
 
     def export(self) -> Callable[[Path], None]:
-        """Gathers what was learned and returns what writes it into a folder.
+        """Copies what was learned, and returns what writes the copy into a folder.
 
         Sharded: to be called in all processes at once; the writer by one.
         """

@@ -96,7 +96,7 @@ class VaeStrategy(nn.Module):
 
     def export(self) -> Callable[[Path], None]:
         """The VAE as a diffusers folder; after the decoder stage only its decoder."""
-        state = {key: value.detach().float().cpu() for key, value in self.vae.state_dict().items()}
+        state = {key: value.detach().float().cpu().clone() for key, value in self.vae.state_dict().items()}
         if self.settings.stage == "decoder":
             state = {key: value for key, value in state.items() if key.startswith(HALVES["decoder"])}
         return lambda folder: save_diffusers(folder / FOLDER, "AutoencoderKL", dict(self.vae.config), state)
