@@ -48,7 +48,7 @@ from recipes.embedded.pictures import HELD_OUT, LIGHT, degraded  # noqa: E402
 from recipes.embedded.teacher import Graph, teach  # noqa: E402
 
 PAIRS = Path(__file__).parent.parent.parent / "shared" / "data" / "realsr"
-NAMES = ("psnr", "ssim", "gmsd", "detail", "right", "niqe", "periodicity")
+NAMES = ("psnr", "ssim", "gmsd", "hf_energy_db", "hf_correlation", "niqe", "periodicity")
 SOFT, DRAWN, LEAST_SOFT = 1.0, 2.5, 0.02
 MODEL = "the model"
 SHOWN = ("Lanczos", MODEL, "peer", "truth")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from op4ksr_core.evaluate.measures import luma, quantised
 from op4ksr_core.evaluate.metrics import METRICS, Tiles
 
-NAMES = ("psnr", "ssim", "ms_ssim", "vif", "gmsd", "detail", "right", "niqe")
+NAMES = ("psnr", "ssim", "ms_ssim", "vif", "gmsd", "hf_energy_db", "hf_correlation", "niqe")
 
 
 def all_metrics(picture: Tensor, truth: Tensor, names: Sequence[str] = NAMES) -> dict[str, float]:

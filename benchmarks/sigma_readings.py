@@ -15,7 +15,7 @@ from torch import Tensor
 
 from op4ksr_core import PRESETS, Upscaler
 from op4ksr_core.evaluate.measures import psnr
-from op4ksr_core.evaluate.sharpness import detail, right
+from op4ksr_core.evaluate.sharpness import hf_correlation, hf_energy_db
 from op4ksr_core.geometry import Size
 from op4ksr_core.model.flow import estimate_sigma
 from op4ksr_core.picture.read import read_picture
@@ -44,13 +44,14 @@ def main() -> None:
         variants = [replace(settings, sigma=sigma) for sigma in arguments.sigmas]
         for found in upscaler.variants(lr, variants, target=size):
             made = found.picture
-            rows[found.settings.sigma].append((psnr(made, hr), detail(made, hr), right(made, hr)))
+            rows[found.settings.sigma].append((psnr(made, hr), hf_energy_db(made, hr), hf_correlation(made, hr)))
         encoded = [upscaler.host.encode(x, settings, lambda *_: None) for x in (hr, resize(lr, size).clamp(0, 1))]
         latents.append((encoded[0], encoded[1]))
-    print(f"{len(latents)} pairs, medians, compensation 0\n\n| sigma | PSNR | detail, dB | right |\n|---|---|---|---|")
+    print(f"{len(latents)} pairs, medians, compensation 0\n")
+    print("| sigma | PSNR | HF energy, dB | HF correlation |\n|---|---|---|---|")
     for sigma, values in rows.items():
-        psnr_, detail_, right_ = (median(column) for column in zip(*values, strict=True))
-        print(f"| {sigma:g} | {psnr_:.2f} | {detail_:.2f} | {right_:.3f} |")
+        psnr_, energy, correlation = (median(column) for column in zip(*values, strict=True))
+        print(f"| {sigma:g} | {psnr_:.2f} | {energy:.2f} | {correlation:.3f} |")
     closed = median(closed_form_sigma(*pair) for pair in latents)
     print(f"\nOMGSR's estimator: sigma {estimate_sigma(latents):.3f}; r / (1 + r), median: {closed:.3f}")
 

@@ -22,7 +22,7 @@ from scipy.stats import wilcoxon
 
 from op4ksr_core import PRESETS, Upscaler
 from op4ksr_core.evaluate.measures import gmsd, psnr
-from op4ksr_core.evaluate.sharpness import detail, right
+from op4ksr_core.evaluate.sharpness import hf_correlation, hf_energy_db
 from op4ksr_core.geometry import Size
 from op4ksr_core.model.precision import half_is_fast
 from op4ksr_core.picture.read import read_picture
@@ -35,7 +35,7 @@ from recipes.embedded.pictures import CAMERA, LIGHT, degraded  # noqa: E402
 DEGRADATIONS = {"light": LIGHT, "camera": CAMERA}
 
 USUAL, FLUX, OFF = ROWS = ("as usual", "theta 10,000", "no transformer")
-BETTER = {"latent": 1, "PSNR": 1, "GMSD": -1, "detail": 1, "right": 1}
+BETTER = {"latent": 1, "PSNR": 1, "GMSD": -1, "HF energy": 1, "HF correlation": 1}
 """1 where more is better; detail, in dB, is below 0 here."""
 
 Found = dict[tuple[str, float], list[dict[str, float]]]
@@ -80,7 +80,10 @@ def measure(upscaler: Upscaler, hr: torch.Tensor, lr: torch.Tensor, found: Found
             for made in upscaler.variants(lr, wanted, target=size):
                 gain = 10 * torch.log10((before - truth).square().mean() / (made.after - truth).square().mean())
                 values = {"latent": float(gain), "PSNR": psnr(made.picture, hr), "GMSD": gmsd(made.picture, hr)}
-                values |= {"detail": detail(made.picture, hr), "right": right(made.picture, hr)}
+                values |= {
+                    "HF energy": hf_energy_db(made.picture, hr),
+                    "HF correlation": hf_correlation(made.picture, hr),
+                }
                 found[row, made.settings.compensation].append(values)
 
 

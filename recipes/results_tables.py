@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 PAGES = ("README.md", "docs/evaluation.md", "op4ksr_core/assets/embedded/MODEL_CARD.md")
 
-MEASURES = ("psnr", "ssim", "gmsd", "detail", "right", "niqe", "periodicity")
+MEASURES = ("psnr", "ssim", "gmsd", "hf_energy_db", "hf_correlation", "niqe", "periodicity")
 NAMES = {"the model": "this", "peer": "realesr-general-x4v3"}
 """What readers call the rows."""
 
@@ -49,7 +49,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "held-out medians": lambda: medians("rows_held_out.json"),
 }
 
-_DIGITS = {"psnr": 2, "ssim": 3, "gmsd": 3, "detail": 1, "right": 3, "niqe": 2, "periodicity": 3}
+_DIGITS = {"psnr": 2, "ssim": 3, "gmsd": 3, "hf_energy_db": 1, "hf_correlation": 3, "niqe": 2, "periodicity": 3}
 
 
 def _head(first: str, last: str) -> str:

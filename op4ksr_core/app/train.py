@@ -12,7 +12,7 @@ from torch import Tensor
 from ..declared import add_options as add_options_of
 from ..declared import check_choice, declarations, find_setting, given_options
 from ..errors import SettingError, TrainingError
-from ..evaluate.metrics import SET, Metric, Tiles, find_metrics
+from ..evaluate.metrics import FORMER_NAMES, SET, Metric, Tiles, find_metrics
 from ..files import at_home, json_text
 from ..train.presets import PRESETS
 from ..train.settings import GROUPS, NESTED, TrainSettings
@@ -172,11 +172,12 @@ def _held_out(arguments: argparse.Namespace) -> HeldOut | None:
     """What the options say of validation. Raises SettingError where a metric cannot run here."""
     if not arguments.validate:
         return None
-    metrics, absent = find_metrics([*arguments.metrics, arguments.best], with_truth=True)
+    best = FORMER_NAMES.get(arguments.best, arguments.best)
+    metrics, absent = find_metrics([*arguments.metrics, best], with_truth=True)
     if absent:
         raise SettingError("; ".join(f"--metrics {name}: {why}" for name, why in absent.items()) + ".")
     measures = [Measure(one.name, partial(_measured, one), one.goodness) for one in metrics if one.kind != SET]
-    return HeldOut(arguments.validate, measures, arguments.best, arguments.validate_every, arguments.validate_count)
+    return HeldOut(arguments.validate, measures, best, arguments.validate_every, arguments.validate_count)
 
 
 def _measured(metric: Metric, restored: Tensor, truth: Tensor) -> float:

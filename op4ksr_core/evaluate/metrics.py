@@ -133,8 +133,8 @@ METRICS = {
         Metric("ms_ssim", "MS-SSIM", PAIR, True, "torchmetrics", False, measures.ms_ssim),
         Metric("vif", "VIF", PAIR, True, "torchmetrics", False, measures.vif),
         Metric("gmsd", "GMSD", PAIR, False, "", False, measures.gmsd),
-        Metric("detail", "detail dB", PAIR, True, "", False, sharpness.detail, ideal=0.0),
-        Metric("right", "right", PAIR, True, "", False, sharpness.right),
+        Metric("hf_energy_db", "HF energy dB", PAIR, True, "", False, sharpness.hf_energy_db, ideal=0.0),
+        Metric("hf_correlation", "HF correlation", PAIR, True, "", False, sharpness.hf_correlation),
         Metric("niqe", "NIQE", SINGLE, False, "scipy", False, niqe),
         Metric("niqe-pyiqa", "NIQE (pyiqa)", SINGLE, False, "scipy", False, niqe_pyiqa),
         Metric("l_ap", "L_AP", PAIR, False, "", False, measures.l_ap),
@@ -159,6 +159,9 @@ METRICS = {
 }
 """Every metric, in the order of tables."""
 
+FORMER_NAMES = {"detail": "hf_energy_db", "right": "hf_correlation"}
+"""Names of version 0.1, taken and written beside the new ones until 0.3."""
+
 LOCAL = tuple(name for name, metric in METRICS.items() if metric.library != "pyiqa")
 """Those that need no download."""
 
@@ -170,6 +173,7 @@ def find_metrics(names: Sequence[str], with_truth: bool) -> tuple[list[Metric], 
     """
     wanted: dict[str, None] = {}
     for name in names:
+        name = FORMER_NAMES.get(name, name)
         wanted |= dict.fromkeys({"all": METRICS, "local": LOCAL}.get(name, (name,)))
     unknown = [name for name in wanted if name not in METRICS]
     if unknown:

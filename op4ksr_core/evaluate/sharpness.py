@@ -1,4 +1,4 @@
-"""How much fine detail a picture has, and how much of it is right."""
+"""High frequencies beside a truth: how strong they are, and how much of them is the same detail."""
 
 import math
 
@@ -11,7 +11,7 @@ LOW, HIGH = 1 / 8, 1 / 2
 """The band of fine detail, in cycles per px: what a picture made small by 4 does not hold."""
 
 
-def detail(a: Tensor, b: Tensor) -> float:
+def hf_energy_db(a: Tensor, b: Tensor) -> float:
     """Power of picture `a` in the band of fine detail over that of the truth `b`, in dB: 0 is as sharp as the truth.
 
     Pictures are (1, 3, H, W) in [0, 1]; luma, under a Hann window. Noise and invented detail count as detail.
@@ -20,7 +20,7 @@ def detail(a: Tensor, b: Tensor) -> float:
     return 10 * math.log10((power_a + 1) / (power_b + 1))
 
 
-def right(a: Tensor, b: Tensor) -> float:
+def hf_correlation(a: Tensor, b: Tensor) -> float:
     """Correlation of the picture's band of fine detail with the truth's: 1 is the same detail, 0 unrelated detail."""
     power_a, power_b, common = _powers(a, b)
     return common / math.sqrt(power_a * power_b + 1e-9)

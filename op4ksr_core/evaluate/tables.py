@@ -11,7 +11,7 @@ import torch
 
 from .. import __version__
 from ..files import printable
-from .metrics import SET, Metric
+from .metrics import FORMER_NAMES, SET, Metric
 from .run import Outcome
 from .statistics import CONFIDENCE, compare, interval
 
@@ -34,10 +34,12 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         methods[method.name] = {
             "folder": str(method.folder),
             "pictures": len(method.pairs),
-            "count": {name: len(found) for name, found in values.items()},
-            "mean": {name: number(mean) for name, mean in means.items()},
-            "interval": {name: interval(list(found.values())) for name, found in values.items()},
-            "per_image": {name: {k: number(v) for k, v in found.items()} for name, found in values.items()},
+            "count": _under_former_names({name: len(found) for name, found in values.items()}),
+            "mean": _under_former_names({name: number(mean) for name, mean in means.items()}),
+            "interval": _under_former_names({name: interval(list(found.values())) for name, found in values.items()}),
+            "per_image": _under_former_names(
+                {name: {k: number(v) for k, v in found.items()} for name, found in values.items()}
+            ),
             "errors": {row.name: row.errors for row in rows if row.errors},
             "notes": {row.name: list(row.notes) for row in rows if row.notes},
         }
@@ -51,6 +53,11 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "methods": methods,
         "tests": [asdict(test) for test in compare(outcome)],
     }
+
+
+def _under_former_names(by_metric: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the values of renamed metrics under their former names too."""
+    return by_metric | {old: by_metric[new] for old, new in FORMER_NAMES.items() if new in by_metric}
 
 
 def number(value: float | None) -> float | str | None:

@@ -12,7 +12,7 @@ from op4ksr_core.model.vae import decode, encode
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 from .bank import Bank, HeldOut, enlarged
-from .figures import detail_and_right, psnr
+from .figures import energy_and_correlation, psnr
 from .loop import Figures, Loop, read
 from .networks import VAE_CONFIG, half_where_fast, new_vae
 from .norms import DROPLET, excess_of, inner_norms
@@ -64,8 +64,14 @@ def figures_of(held_out: HeldOut) -> Callable[[nn.Module], Figures]:
         with torch.no_grad(), half_where_fast(hr.device):
             made = torch.cat([decode(vae, encode(vae, part)).float() for part in hr.split(4)])
             whole = decode(vae, encode(vae, clean)).float()
-        detail, right = detail_and_right(made, hr)
+        energy, correlation = energy_and_correlation(made, hr)
         value = psnr(made, hr)
-        return {"psnr": value, "detail": detail, "right": right, "whole": psnr(whole, clean), "score": value}
+        return {
+            "psnr": value,
+            "hf_energy_db": energy,
+            "hf_correlation": correlation,
+            "whole": psnr(whole, clean),
+            "score": value,
+        }
 
     return figures

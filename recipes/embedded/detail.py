@@ -28,7 +28,7 @@ from op4ksr_core.train.losses.detail import (
 
 from .bank import HeldOut, enlarged
 from .crops import Restorer, Source
-from .figures import detail_and_right, lattice, psnr
+from .figures import energy_and_correlation, lattice, psnr
 from .loop import Figures, Loop, read, write
 from .networks import half_where_fast
 
@@ -132,15 +132,21 @@ def figures_of(held_out: HeldOut, restorer: Restorer) -> Callable[[nn.Module], F
     strong detail, which `scale` can mend; `without` is the right detail of the picture that the network is given."""
     lr, hr = held_out.lr, held_out.hr
     picture = torch.cat([restorer(*pair) for pair in zip(lr.split(8), hr.split(8), strict=True)])
-    _, without = detail_and_right(picture, hr)
+    _, without = energy_and_correlation(picture, hr)
 
     def figures(module: nn.Module) -> Figures:
         with torch.no_grad():
             made = torch.cat([forward(module, *part) for part in zip(lr.split(8), picture.split(8), strict=True)])
-        detail, right = detail_and_right(made, hr)
+        energy, correlation = energy_and_correlation(made, hr)
         grid = lattice(made, hr)
-        score = right - 0.002 * abs(detail) - 0.2 * grid
-        values = {"psnr": psnr(made, hr), "detail": detail, "right": right, "without": without, "lattice": grid}
+        score = correlation - 0.002 * abs(energy) - 0.2 * grid
+        values = {
+            "psnr": psnr(made, hr),
+            "hf_energy_db": energy,
+            "hf_correlation": correlation,
+            "without": without,
+            "lattice": grid,
+        }
         return values | {"score": score}
 
     return figures

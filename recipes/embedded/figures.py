@@ -6,7 +6,7 @@ import statistics
 import torch
 from torch import Tensor
 
-from op4ksr_core.evaluate.sharpness import detail, right
+from op4ksr_core.evaluate.sharpness import hf_correlation, hf_energy_db
 from op4ksr_core.train.losses.detail import luma
 
 
@@ -16,10 +16,10 @@ def psnr(picture: Tensor, truth: Tensor) -> float:
     return float((-10 * error.clamp(min=1e-10).log10()).mean())
 
 
-def detail_and_right(picture: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Means over the batch of the product's own measures."""
+def energy_and_correlation(picture: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Means over the batch of `evaluate`'s hf_energy_db and hf_correlation."""
     pairs = list(zip(picture.clamp(0, 1).split(1), truth.split(1), strict=True))
-    return tuple(statistics.fmean(measure(*pair) for pair in pairs) for measure in (detail, right))
+    return tuple(statistics.fmean(measure(*pair) for pair in pairs) for measure in (hf_energy_db, hf_correlation))
 
 
 def lattice(picture: Tensor, truth: Tensor, period: int = 4) -> float:

@@ -19,7 +19,7 @@ from op4ksr_core.settings import PRESETS
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
 from .bank import Bank, HeldOut, enlarged
-from .figures import detail_and_right, lattice, psnr
+from .figures import energy_and_correlation, lattice, psnr
 from .loop import Figures, Loop, mean, read, write
 from .networks import SIGMA_MID, THETA, KnownPositions, Restorer, half_where_fast, new_vae
 from .norms import DROPLET, excess_of, inner_norms
@@ -123,9 +123,9 @@ def latent_figures(frozen: Frozen, held_out: HeldOut) -> Callable[[nn.Module], F
             with positions(module, FLUX_THETA):
                 elsewhere = mean(latent_gain(*pair, restored(module, pair[0])) for pair in large)
         gain = latent_gain(z, wanted, moved)
-        detail, right = detail_and_right(on, held_out.hr)
+        energy, correlation = energy_and_correlation(on, held_out.hr)
         values = {"latent_gain": gain, "large": whole, "large_10000": elsewhere, "psnr": psnr(on, held_out.hr)}
-        return values | {"detail": detail, "right": right, "score": gain}
+        return values | {"hf_energy_db": energy, "hf_correlation": correlation, "score": gain}
 
     return figures
 
@@ -218,10 +218,15 @@ def picture_figures(frozen: Frozen, held_out: HeldOut) -> Callable[[nn.Module], 
             moved = torch.cat([restored(average["restorer"], part) for part in z.split(8)])
             on, off = (wavelet_fix(torch.cat([shown(x) for x in y.split(8)]), enlarged(lr)) for y in (moved, z))
             large, part = shown(z_whole), shown(z_whole[..., 16:32, 16:32].contiguous())
-        (detail, right), (_, right_off) = detail_and_right(on, hr), detail_and_right(off, hr)
-        values = {"psnr": psnr(on, hr), "psnr_off": psnr(off, hr), "detail": detail, "right": right}
+        (energy, correlation), (_, correlation_off) = energy_and_correlation(on, hr), energy_and_correlation(off, hr)
+        values = {
+            "psnr": psnr(on, hr),
+            "psnr_off": psnr(off, hr),
+            "hf_energy_db": energy,
+            "hf_correlation": correlation,
+        }
         values |= {"clean": psnr(large, whole), "part": psnr(part[..., 64:192, 64:192], large[..., 320:448, 320:448])}
-        return values | {"right_off": right_off, "lattice": lattice(on, hr, 16), "score": right}
+        return values | {"hf_correlation_off": correlation_off, "lattice": lattice(on, hr, 16), "score": correlation}
 
     return figures
 

@@ -63,6 +63,32 @@ def test_tables_agree_with_each_other(folders, capsys):
     assert not list(folders.glob("*.resume"))
 
 
+def test_former_names_of_metrics_are_taken_and_written_beside_the_new_ones(folders, capsys):
+    out = folders / "out.json"
+    assert (
+        main(
+            [
+                "evaluate",
+                str(folders / "good"),
+                "--gt",
+                str(folders / "hr"),
+                "--metrics",
+                "right,detail",
+                "--json",
+                str(out),
+            ]
+        )
+        == 0
+    )
+    good = json.loads(out.read_text())["methods"]["good"]
+    for part in ("count", "mean", "interval", "per_image"):
+        assert good[part].keys() == {"hf_energy_db", "hf_correlation", "detail", "right"}
+        assert (
+            good[part]["right"] == good[part]["hf_correlation"] and good[part]["detail"] == good[part]["hf_energy_db"]
+        )
+    assert "HF correlation" in capsys.readouterr().out
+
+
 def test_the_page_is_one_file_and_holds_every_version(folders):
     page = folders / "page.html"
     evaluate(folders, "--html", str(page))

@@ -25,13 +25,13 @@ def test_size_and_card():
         assert word in card
 
 
-SHARP = ("ssim", "gmsd", "detail", "right", "niqe")
+SHARP = ("ssim", "gmsd", "hf_energy_db", "hf_correlation", "niqe")
 """What the model is made for. A sharp picture that is a little wrong loses PSNR to a blurred one."""
 
 
 def test_the_held_out_photo_beats_lanczos_and_the_projection_alone(embedded, photo):
     lr = resize(photo, Size(128, 128)).clamp(0, 1)
-    names = ("detail", "right", "niqe")
+    names = ("hf_energy_db", "hf_correlation", "niqe")
     ours = all_metrics(embedded(lr), photo, names)
     for rival in (resize(lr, Size(512, 512)), back_project(resize(lr, Size(512, 512)), lr, 1.0)):
         assert set(wins(ours, all_metrics(rival, photo, names))) == set(names), ours
@@ -88,7 +88,7 @@ def test_real_photos_beat_lanczos(embedded, realsr, pairs):
 
 def test_the_transformer_earns_its_place(embedded, realsr, monkeypatch):
     """Without it (velocity 0) the picture is less sharp and less of it is right, also behind the detail network."""
-    from op4ksr_core.evaluate.sharpness import detail, right
+    from op4ksr_core.evaluate.sharpness import hf_correlation, hf_energy_db
 
     for compensation, sharper, righter in ((0.0, 2.0, 0.03), (1.0, 1.0, 0.02)):
         settings = replace(embedded.settings, compensation=compensation)
@@ -101,7 +101,7 @@ def test_the_transformer_earns_its_place(embedded, realsr, monkeypatch):
                 for lr_path, hr_path in realsr[::8]:
                     hr = read_picture(hr_path).rgb
                     made = embedded(read_picture(lr_path).rgb, Size(*hr.shape[-2:]), settings)
-                    rows.append((detail(made, hr), right(made, hr)))
+                    rows.append((hf_energy_db(made, hr), hf_correlation(made, hr)))
                 found.append([sum(column) / len(rows) for column in zip(*rows, strict=True)])
         (sharp, true), (blurred, less) = found
         assert sharp > blurred + sharper and true > less + righter, found

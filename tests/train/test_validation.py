@@ -131,5 +131,5 @@ def test_the_command_validates_and_shows_the_held_out_crops(places, tmp_path, ca
     assert cli.main([*words, "--validate-count", "2", "--metrics", "psnr", "right"]) == 0
     assert "valid_psnr" in capsys.readouterr().out
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    assert {"valid_psnr", "valid_right", "held out 0: periodicity score"} <= set(events.Tags()["scalars"])
+    assert {"valid_psnr", "valid_hf_correlation", "held out 0: periodicity score"} <= set(events.Tags()["scalars"])
     assert {f"held out {n}: LR, restored, HR" for n in (0, 1)} < set(events.Tags()["images"])
