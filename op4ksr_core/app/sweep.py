@@ -13,7 +13,7 @@ from ..progress import Progress
 from ..settings import RopeSettings
 from .batch import Job
 from .options import add_inputs, add_method_options, add_model_options, target_of, upscale_settings
-from .studies import run_study, tell, write_json, write_png
+from .per_image import run_study, tell, write_json, write_png
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

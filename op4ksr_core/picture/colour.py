@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from ..geometry import Size
 from ..settings import COLOUR_FIXES, check_choice, check_range
 from .lab import lab_fix
-from .resample import crop, resize, there_and_back
+from .resample import crop, down_up_band, resize
 
 _QUARTER, _QUARTER_STEPS = 4, (1, 2, 4)
 _PROJECTIONS = 6
@@ -193,5 +193,5 @@ def back_project(image_bchw: Tensor, lr_bchw: Tensor, fidelity: float) -> Tensor
     residual = lr_bchw - resize(image_bchw, source)
     for _ in range(_PROJECTIONS):
         correction = correction + residual
-        residual = residual - there_and_back(residual, target)
+        residual = residual - down_up_band(residual, target)
     return image_bchw + fidelity * resize(correction, target)

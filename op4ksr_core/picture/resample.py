@@ -35,7 +35,7 @@ def lanczos(x_bchw: Tensor, size: Size) -> Tensor:
     return out
 
 
-def there_and_back(x_bchw: Tensor, size: Size) -> Tensor:
+def down_up_band(x_bchw: Tensor, size: Size) -> Tensor:
     """What `resize` to `size` and back again gives, to rounding, without ever making the picture of that size.
 
     Both ways are linear and separable, and a result depends on a few neighbours only: per axis a narrow band matrix.

@@ -34,7 +34,7 @@ from op4ksr_core.model.attention import trainable_kernels
 from op4ksr_core.train.losses.detail import CHROMA_SHIPPED, LUMA_SHIPPED
 
 from . import autoencoder, crops, detail, export, transformer
-from .bank import Bank, HeldOut
+from .crop_pool import CropPool, HeldOut
 
 STAGES = (
     "bundled", "vae", "transformer", "together", "pairs", "crops", "detail", "texture", "all", "average",
@@ -107,14 +107,14 @@ def train(args: Any, device: torch.device) -> None:
     changes = {"rate": args.rate} if args.rate else {}
     if args.stage in ("all", "pairs", *MODELS):
         workers = 0 if device.type == "cpu" else os.cpu_count() or 1
-        bank = Bank.load(args.photos, device, workers)
+        pool = CropPool.load(args.photos, device, workers)
         if args.stage == "all":
-            train_all(args, bank, held_out)
+            train_all(args, pool, held_out)
         elif args.stage == "pairs":
             count = args.count or crops.COUNTS[device.type]
-            crops.taught_pairs(bank, args.teacher, count, args.seed).save(args.run / "pairs.pt")
+            crops.taught_pairs(pool, args.teacher, count, args.seed).save(args.run / "pairs.pt")
         else:
-            MODELS[args.stage](args.run, bank, held_out, args.minutes, args.start, **changes)
+            MODELS[args.stage](args.run, pool, held_out, args.minutes, args.start, **changes)
     else:
         source = crops.Kept.load(args.run / "crops.pt", device)
         figures = detail.figures_of(held_out, transformer.pipeline(args.run, device))
@@ -125,9 +125,9 @@ def train(args: Any, device: torch.device) -> None:
             detail.train_textured(args.run, "texture", args.minutes, args.start, source, figures, device, **changes)
 
 
-def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
+def train_all(args: Any, pool: CropPool, held_out: HeldOut) -> None:
     """From pictures to the detail network that is shipped."""
-    run, device = args.run, bank.patches.device
+    run, device = args.run, pool.patches.device
     encoded = (run / "together_best.pt").exists()
     stages = [name for name in SHARES if not encoded or name not in ("vae", "transformer")]
     minutes = {name: args.minutes * SHARES[name] / sum(SHARES[stage] for stage in stages) for name in stages}
@@ -136,11 +136,11 @@ def train_all(args: Any, bank: Bank, held_out: HeldOut) -> None:
         return path if (path := run / f"{name}_start.pt").exists() else None
 
     if not encoded:
-        autoencoder.train(run, bank, held_out, minutes["vae"], begun("vae"))
-        transformer.train_transformer(run, bank, held_out, minutes["transformer"], begun("transformer"))
+        autoencoder.train(run, pool, held_out, minutes["vae"], begun("vae"))
+        transformer.train_transformer(run, pool, held_out, minutes["transformer"], begun("transformer"))
     start = run / "together_best.pt" if encoded else None
-    transformer.train_together(run, bank, held_out, minutes["together"], start)
-    pairs = crops.taught_pairs(bank, args.teacher, crops.COUNTS[device.type], args.seed)
+    transformer.train_together(run, pool, held_out, minutes["together"], start)
+    pairs = crops.taught_pairs(pool, args.teacher, crops.COUNTS[device.type], args.seed)
     source = crops.restored_crops(pairs, transformer.pipeline(run, device, FIDELITIES))
     figures = detail.figures_of(held_out, transformer.pipeline(run, device))
     detail.train_faithful(run, "detail", minutes["detail"], begun("detail"), source, figures, device)

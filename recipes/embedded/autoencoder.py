@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from op4ksr_core.model.vae import decode, encode
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
-from .bank import Bank, HeldOut, enlarged
+from .crop_pool import CropPool, HeldOut, enlarged
 from .figures import energy_and_correlation, psnr
 from .loop import Figures, Loop, read
 from .networks import VAE_CONFIG, half_where_fast, new_vae
@@ -32,8 +32,8 @@ def picture_loss(made: Tensor, truth: Tensor) -> Tensor:
     return 5 * F.mse_loss(made, truth) + F.l1_loss(made, truth) + 0.25 * wavelet_loss(made, truth)
 
 
-def train(run: Path, bank: Bank, held_out: HeldOut, minutes: float, start: Path | None, rate: float = 1e-3) -> None:
-    vae, device = new_vae(), bank.patches.device
+def train(run: Path, pool: CropPool, held_out: HeldOut, minutes: float, start: Path | None, rate: float = 1e-3) -> None:
+    vae, device = new_vae(), pool.patches.device
     if start is not None:
         vae.load_state_dict(read(start))
     vae.to(device, memory_format=torch.channels_last)
@@ -42,7 +42,7 @@ def train(run: Path, bank: Bank, held_out: HeldOut, minutes: float, start: Path 
 
     def loss(rng: random.Random, step: int) -> Tensor:
         side, count = rng.choice(CROPS[device.type])
-        small, hr, _ = bank.pairs(rng, count, side)
+        small, hr, _ = pool.pairs(rng, count, side)
         blurred = count // 4
         hr = torch.cat([enlarged(small[:blurred]), hr[blurred:]])
         with half_where_fast(device), inner_norms(vae, pooled=rng.random() < 0.5):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .bank import Bank, turned, turns
+from .crop_pool import CropPool, turned, turns
 from .loop import read, write
 from .teacher import Graph, sharp_target
 
@@ -75,15 +75,15 @@ class Kept:
         return Batch(**parts)
 
 
-def taught_pairs(bank: Bank, teacher_file: Path, count: int, seed: int) -> Kept:
+def taught_pairs(pool: CropPool, teacher_file: Path, count: int, seed: int) -> Kept:
     """`count` degraded crops, MARGIN px larger on every side, with their truths and targets; no picture yet."""
-    device, together = bank.patches.device, TOGETHER[bank.patches.device.type]
+    device, together = pool.patches.device, TOGETHER[pool.patches.device.type]
     teacher, whole = Graph(teacher_file).to(device), SIDE + 2 * MARGIN
     sides = {"lr": whole // 4, "hr": whole, "target": whole}
     parts = {name: torch.empty(count, 3, side, side, dtype=torch.uint8, device=device) for name, side in sides.items()}
     for first in range(0, count, together):
         rows = slice(first, min(count, first + together))
-        lr, hr, drawn = bank.pairs(random.Random(f"{seed} {first}"), together, whole)
+        lr, hr, drawn = pool.pairs(random.Random(f"{seed} {first}"), together, whole)
         for name, x in zip(parts, (lr, hr, target_of(teacher, lr, hr, drawn)), strict=True):
             parts[name][rows] = to_bytes(x[: rows.stop - first])
         if first % 480 == 0:

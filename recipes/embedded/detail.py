@@ -26,7 +26,7 @@ from op4ksr_core.train.losses.detail import (
     soft_guard,
 )
 
-from .bank import HeldOut, enlarged
+from .crop_pool import HeldOut, enlarged
 from .crops import Restorer, Source
 from .figures import energy_and_correlation, lattice, psnr
 from .loop import Figures, Loop, read, write

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from op4ksr_core.paths import COMPENSATION, EMBEDDED
 
-from .calm import calm
+from .fp16_range import fit_fp16
 from .loop import read, write
 from .networks import DIT_CONFIG, VAE_CONFIG, Restorer, new_vae
 from .pictures import Pictures
@@ -24,7 +24,7 @@ def export_model(run: Path, photos: Sequence[Path], to: Path) -> None:
     frozen, restorer = trained(run, torch.device("cpu"))
     vae = frozen.vae
     with torch.no_grad():
-        calm(vae, Pictures.load(photos, held_out=True).batch(random.Random(1), 4, 512))
+        fit_fp16(vae, Pictures.load(photos, held_out=True).batch(random.Random(1), 4, 512))
     statistics = {"shift_factor": vae.config.shift_factor, "scaling_factor": vae.config.scaling_factor}
     _write(to / "vae", {"_class_name": "AutoencoderKL"} | VAE_CONFIG | statistics | {"stride": 2}, vae.state_dict())
     _write(to / "transformer", {"_class_name": "FluxTransformer2DModel"} | DIT_CONFIG, restorer.dit.state_dict())

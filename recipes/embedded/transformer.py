@@ -18,7 +18,7 @@ from op4ksr_core.picture.colour import finish, wavelet_fix
 from op4ksr_core.settings import PRESETS
 from op4ksr_core.train.losses.wavelet import wavelet_loss
 
-from .bank import Bank, HeldOut, enlarged
+from .crop_pool import CropPool, HeldOut, enlarged
 from .figures import energy_and_correlation, lattice, psnr
 from .loop import Figures, Loop, mean, read, write
 from .networks import SIGMA_MID, THETA, KnownPositions, Restorer, half_where_fast, new_vae
@@ -53,8 +53,8 @@ class Frozen:
     vae: Any
 
     @classmethod
-    def load(cls, run: Path, device: torch.device, bank: Bank | None = None) -> "Frozen":
-        """Reads `vae_best.pt`; measures the latents once, on the bank's crops, and keeps the result."""
+    def load(cls, run: Path, device: torch.device, pool: CropPool | None = None) -> "Frozen":
+        """Reads `vae_best.pt`; measures the latents once, on the pool's crops, and keeps the result."""
         vae = new_vae().requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
         path = run / "vae_best.pt"
         if not path.exists():
@@ -62,10 +62,10 @@ class Frozen:
         vae.load_state_dict(read(path))
         statistics = run / "latents.pt"
         if not statistics.exists():
-            if bank is None:
+            if pool is None:
                 raise SystemExit(f"{statistics} is missing: run the transformer stage first.")
             with torch.no_grad():
-                z = vae.encoder(bank.crops(random.Random(1), 24, 256) * 2 - 1).chunk(2, 1)[0]
+                z = vae.encoder(pool.crops(random.Random(1), 24, 256) * 2 - 1).chunk(2, 1)[0]
             write(statistics, {"shift": float(z.mean()), "scale": float(1 / z.std())})
         found = read(statistics)
         vae.register_to_config(shift_factor=found["shift"], scaling_factor=found["scale"])
@@ -86,11 +86,11 @@ def restored(restorer: nn.Module, z: Tensor) -> Tensor:
 
 
 def train_transformer(
-    run: Path, bank: Bank, held_out: HeldOut, minutes: float, start: Path | None, rate: float = 6e-4
+    run: Path, pool: CropPool, held_out: HeldOut, minutes: float, start: Path | None, rate: float = 6e-4
 ) -> None:
     """Squared error of the latent against the truth's, at 8 and 32 tokens a side."""
-    device = bank.patches.device
-    frozen, module = Frozen.load(run, device, bank), Restorer()
+    device = pool.patches.device
+    frozen, module = Frozen.load(run, device, pool), Restorer()
     if start is not None:
         module.load_state_dict(read(start))
         module.look_at_neighbours()
@@ -99,13 +99,15 @@ def train_transformer(
 
     def loss(rng: random.Random, step: int) -> Tensor:
         ((_, side, count),) = rng.choices(LATENTS[device.type], [share for share, _, _ in LATENTS[device.type]])
-        return latent_loss(frozen, module, bank, rng, side, count)
+        return latent_loss(frozen, module, pool, rng, side, count)
 
     loop.train(loss, latent_figures(frozen, held_out))
 
 
-def latent_loss(frozen: Frozen, restorer: nn.Module, bank: Bank, rng: random.Random, side: int, count: int) -> Tensor:
-    small, truth, _ = bank.pairs(rng, count, side)
+def latent_loss(
+    frozen: Frozen, restorer: nn.Module, pool: CropPool, rng: random.Random, side: int, count: int
+) -> Tensor:
+    small, truth, _ = pool.pairs(rng, count, side)
     return F.mse_loss(restored(restorer, frozen.encoded(enlarged(small))), frozen.encoded(truth))
 
 
@@ -147,7 +149,7 @@ def positions(module: Any, theta: float) -> Iterator[None]:
 
 
 def train_together(
-    run: Path, bank: Bank, held_out: HeldOut, minutes: float, start: Path | None, rate: float = 5e-4
+    run: Path, pool: CropPool, held_out: HeldOut, minutes: float, start: Path | None, rate: float = 5e-4
 ) -> None:
     """The transformer and the decoder on the picture, behind the frozen encoder; one crop in four is a clean latent
     that the decoder alone decodes, so that the VAE stays one.
@@ -156,8 +158,8 @@ def train_together(
     the picture is the truth's, after the colour fix that the pipeline ends with, and the decoder learns to show what
     the transformer found. Sharpness is left to the detail network.
     """
-    device = bank.patches.device
-    frozen, restorer = Frozen.load(run, device, bank), Restorer()
+    device = pool.patches.device
+    frozen, restorer = Frozen.load(run, device, pool), Restorer()
     decoder = frozen.vae.decoder.requires_grad_(True)
     module = nn.ModuleDict({"restorer": restorer, "decoder": decoder})
     if start is None:
@@ -170,9 +172,9 @@ def train_together(
 
     def loss(rng: random.Random, step: int) -> Tensor:
         if rng.random() < LATENT:
-            return latent_loss(frozen, restorer, bank, rng, latent_side, latent_count)
+            return latent_loss(frozen, restorer, pool, rng, latent_side, latent_count)
         ((_, side, count),) = rng.choices(CROPS[device.type], [share for share, _, _ in CROPS[device.type]])
-        small, truth, _ = bank.pairs(rng, count, side)
+        small, truth, _ = pool.pairs(rng, count, side)
         colours, alone = enlarged(small), count // 4
         moved = restored(restorer, frozen.encoded(colours[alone:]))
         z = torch.cat([frozen.encoded(truth[:alone]), moved]) if alone else moved

@@ -16,7 +16,7 @@ from op4ksr_core.picture.colour import (
     low_band,
     wavelet_fix,
 )
-from op4ksr_core.picture.resample import crop, pad_reflect, resize, there_and_back
+from op4ksr_core.picture.resample import crop, down_up_band, pad_reflect, resize
 
 
 def _whole_size_low_band(x):
@@ -124,15 +124,15 @@ def test_none_is_the_image_itself():
 def test_there_and_back_is_two_resizes(size, through):
     x = torch.rand(2, 3, *size)
     slow = resize(resize(x, Size(*through)), Size(*size))
-    torch.testing.assert_close(there_and_back(x, Size(*through)), slow, atol=2e-6, rtol=0)
+    torch.testing.assert_close(down_up_band(x, Size(*through)), slow, atol=2e-6, rtol=0)
 
 
 def test_a_training_may_follow_an_upscale_in_one_process():
     """What the first call keeps for the next ones is no tensor of inference mode."""
     with torch.inference_mode():
-        there_and_back(torch.rand(1, 3, 44, 52), Size(11, 13))
+        down_up_band(torch.rand(1, 3, 44, 52), Size(11, 13))
     x = torch.rand(1, 3, 44, 52, requires_grad=True)
-    there_and_back(x, Size(11, 13)).square().mean().backward()
+    down_up_band(x, Size(11, 13)).square().mean().backward()
     assert float(x.grad.abs().sum()) > 0
 
 

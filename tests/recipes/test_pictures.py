@@ -9,7 +9,7 @@ from PIL import Image
 from op4ksr_core.geometry import Size
 from op4ksr_core.train.degradation.apply import apply
 from op4ksr_core.train.degradation.draw import draw
-from recipes.embedded.bank import Bank, blobs, degraded_alike, recoloured
+from recipes.embedded.crop_pool import CropPool, blobs, degraded_alike, recoloured
 from recipes.embedded.pictures import HELD_OUT, LEFT_OUT, LIGHT, Pictures, kind_of, many
 from recipes.pictures import PHOTOS, photo
 from recipes.scenes import render
@@ -34,24 +34,24 @@ def test_the_photos_are_there_and_astronaut_is_not_among_them():
     assert all(photo(name).shape[0] == 3 for name in PHOTOS)
 
 
-def small_bank(patch):
+def small_pool(patch):
     patches = patch.expand(4, 3, 96, 96).contiguous()
-    return Bank(patches, patches, torch.full_like(patches, 7))
+    return CropPool(patches, patches, torch.full_like(patches, 7))
 
 
 def test_crops_are_varied_and_repeat():
     red = torch.zeros(3, 96, 96, dtype=torch.uint8)
     red[0] = torch.arange(96)
-    bank = small_bank(red)
-    crops = bank.crops(random.Random(0), 40, 32)
+    pool = small_pool(red)
+    crops = pool.crops(random.Random(0), 40, 32)
     assert crops.shape == (40, 3, 32, 32) and float(crops.min()) >= 0 and float(crops.max()) <= 1
-    assert torch.equal(crops, bank.crops(random.Random(0), 40, 32))
+    assert torch.equal(crops, pool.crops(random.Random(0), 40, 32))
     assert 4 < sum(float(crop[1:].max()) > 0 for crop in crops) < 30
 
 
 def test_pairs_hold_degraded_crops_and_some_graphics():
-    bank = small_bank(torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8))
-    small, true, drawn = bank.pairs(random.Random(0), 40, 64)
+    pool = small_pool(torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8))
+    small, true, drawn = pool.pairs(random.Random(0), 40, 64)
     assert small.shape == (40, 3, 16, 16) and true.shape == (40, 3, 64, 64) and drawn.shape == (40,)
     assert 0 < int(drawn.sum()) < 20
     assert (true[drawn] == 7 / 255).all() and float(true[~drawn].std()) > 0.1

@@ -36,7 +36,7 @@ arXiv 2004.00448), so that less is learned by heart."""
 
 
 @dataclass
-class Bank:
+class CropPool:
     """8-bit patches (N, 3, side, side) on one device."""
 
     patches: Tensor
@@ -44,7 +44,7 @@ class Bank:
     graphics: Tensor
 
     @classmethod
-    def load(cls, folders: Sequence[Path], device: torch.device, workers: int = 0) -> "Bank":
+    def load(cls, folders: Sequence[Path], device: torch.device, workers: int = 0) -> "CropPool":
         """Patches of the pictures that are not held out, cut by `workers` processes (0: in this one)."""
         patches, large, graphics = COUNTS[device.type]
         pictures = Pictures.load(folders, workers=workers)

@@ -14,7 +14,7 @@ LARGEST = 64.0
 """About what a stream's largest number is to be."""
 
 
-def calm(vae: Any, picture: Tensor) -> None:
+def fit_fp16(vae: Any, picture: Tensor) -> None:
     """Scales the weights in place by powers of two. picture: (B, 3, H, W) in [0, 1], to measure with."""
     encoder, decoder = vae.encoder, vae.decoder
     down = [(block.resnets, block.downsamplers) for block in encoder.down_blocks]
