@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import OutputError, SettingError
+from .formats import READABLE, WRITABLE, Format, written_as
 
-READABLE = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 _UNREAD = frozenset(
     ".heic .heif .hif .avif .jxl .jp2 .j2k .jpf .jpx .jxr .wdp .apng .mpo .psd .psb .xcf .kra .exr .hdr .tga .dds .pcx "
     ".ppm .pgm .pbm .pnm .pam .pfm .qoi .ico .icns .svg .dng .cr2 .cr3 .crw .nef .nrw .arw .srf .sr2 .raf .orf .rw2 "
     ".rwl .pef .srw .3fr .fff .iiq .x3f .raw .erf .kdc .dcr .mos .mrw .gpr".split()
-)
+) - set(READABLE)
 """Suffixes of pictures that are not read."""
 
 _NO_FOLDERS = _UNREAD | frozenset(
@@ -41,11 +41,6 @@ MAX_SHOWN = 400
 """Characters of a name that an error repeats."""
 
 LISTS = (".txt", ".lst")
-FORMATS = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
-"""Formats that can be written, with the suffix of a new file."""
-
-_FORMAT_OF = {".png": "png", **dict.fromkeys((".jpg", ".jpeg", ".jfif", ".jpe"), "jpg"), ".webp": "webp"}
-_FORMAT_OF |= dict.fromkeys((".tif", ".tiff"), "tiff")
 
 log = logging.getLogger("op4ksr")
 
@@ -243,14 +238,13 @@ def is_folder_name(text: str) -> bool:
     return _is_dir(path) or text.endswith(("/", os.sep)) or path.suffix.lower() not in _NO_FOLDERS
 
 
-def format_of(path: Path) -> str:
+def format_of(path: Path) -> Format:
     """The format that a file name asks for. Raises OutputError on an unknown suffix."""
-    try:
-        return _FORMAT_OF[path.suffix.lower()]
-    except KeyError:
-        raise OutputError(
-            f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {', '.join(_FORMAT_OF)}."
-        ) from None
+    found = written_as(path.suffix.lower())
+    if found is None:
+        suffixes = ", ".join(suffix for one in WRITABLE.values() for suffix in one.suffixes)
+        raise OutputError(f"{path}: cannot write {path.suffix or 'a file without suffix'}; use {suffixes}.")
+    return found
 
 
 def check_folders(outputs: Sequence[Path]) -> None:

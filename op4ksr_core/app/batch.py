@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..errors import Op4ksrError, OutputError, SettingError
 from ..files import (
-    READABLE,
     Found,
     at_home,
     beside,
@@ -26,6 +25,7 @@ from ..files import (
     is_folder_name,
     is_same_file,
 )
+from ..formats import READABLE
 from ..geometry import Box, Scale, Target
 from ..lattice.inspector import inspect_made
 from ..lattice.report import in_a_few_words

@@ -8,7 +8,8 @@ from pathlib import Path
 from .. import __version__
 from ..declared import add_option, as_values, find_setting
 from ..errors import SettingError
-from ..files import FORMATS, at_home, check_targets, json_text, write_text
+from ..files import at_home, check_targets, json_text, write_text
+from ..formats import WRITABLE
 from ..geometry import Box, Megapixels, Scale, ShortSide
 from ..picture.header import MAX_MEGAPIXELS
 from ..picture.write import SaveOptions
@@ -59,7 +60,7 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument_group("output")
-    out.add_argument("--format", choices=("png", "jpg", "webp", "tiff"), default="png", help="of folders (default png)")
+    out.add_argument("--format", choices=tuple(WRITABLE), default="png", help="of folders (default png)")
     out.add_argument("--quality", type=int, default=95, help="JPEG and WebP, 1 to 100 (default 95)")
     out.add_argument("--lossless", action="store_true", help="lossless WebP")
     out.add_argument("--compression", type=int, default=4, help="PNG, 0 to 9 (default 4)")
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     if batch.strength_mask:
         read_mask(batch.strength_mask)  # what is wrong with it is said now, not at each picture
     unread: list[Path] = []
-    jobs = plan_jobs(arguments.inputs, arguments.output, FORMATS[arguments.format], unread)
+    jobs = plan_jobs(arguments.inputs, arguments.output, WRITABLE[arguments.format].suffixes[0], unread)
     summary = [at_home(arguments.json)] if arguments.json else []
     strips = [job.strip for job in jobs if job.strip and not job.strip.is_dir()] if arguments.strip else []
     check_targets([job.output for job in jobs] + strips + summary, [job.source for job in jobs])

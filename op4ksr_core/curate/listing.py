@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SettingError
-from ..files import READABLE, at_home, find_pictures, read_lines, read_text
+from ..files import at_home, find_pictures, read_lines, read_text
+from ..formats import READABLE
 
 log = logging.getLogger("op4ksr")
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingError
-from ..files import READABLE, at_home, pictures_below, read_lines
+from ..files import at_home, pictures_below, read_lines
+from ..formats import READABLE
 
 BY_NAME, BY_ORDER = "name", "order"
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import ImageError
-from ..files import READABLE
+from ..formats import PILLOW_FORMATS, READABLE
 from ..geometry import Size
 from .deep import tifffile_module
 from .orientation import ORIENTATION, upright, valid_orientation
@@ -20,8 +20,6 @@ from .png_chunks import SIGNATURE, chunks
 
 MAX_MEGAPIXELS = 100.0
 """Larger pictures are refused unless the caller raises the limit: a small file can claim any size."""
-
-PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB")
 
 MAX_TEXT = 32 << 20
 """Bytes of a PNG's texts or profile, unpacked; larger ones are left out with a note."""

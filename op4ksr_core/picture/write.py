@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import ImageError, OutputError, SettingError
 from ..files import format_of, write_atomically
+from ..formats import Format
 from ..geometry import Size
 from .colour_space import profile_of
 from .deep import png_module
@@ -26,7 +27,6 @@ from .png_chunks import UNPACKED_BY_ALL, text_chunk, with_chunks
 from .read import Picture
 from .tiff import encode_tiff
 
-_MAX_SIDE = {"jpg": 65_535, "webp": 16_383}
 _MAX_MARKER = 65_533
 _MAX_JPEG_XMP = 65_000
 _MAX_JPEG_ICC = 255 * (_MAX_MARKER - 14)
@@ -54,46 +54,46 @@ def _is_whole(value: object) -> bool:
 
 
 def check_writable(
-    picture: Picture, height: int, width: int, file_format: str, transparent: bool = False
+    picture: Picture, height: int, width: int, file_format: Format, transparent: bool = False
 ) -> tuple[str, ...]:
     """What the format would lose, as notes. Raises OutputError for what it cannot hold at all.
 
     `transparent`: the result has an alpha channel although the picture has none.
     """
-    limit = _MAX_SIDE.get(file_format)
+    name, limit = file_format.name, file_format.max_side
     if limit and max(height, width) > limit:
-        raise OutputError(f"{file_format} holds at most {limit} px a side, not {width}x{height}. Write png or tiff.")
-    if (picture.alpha is not None or transparent) and file_format == "jpg":
+        raise OutputError(f"{name} holds at most {limit} px a side, not {width}x{height}. Write png or tiff.")
+    if (picture.alpha is not None or transparent) and not file_format.alpha:
         raise OutputError("JPEG holds no transparency and the result has some. Write png, webp or tiff.")
-    if picture.stated is not None and picture.stated.is_hdr and file_format != "png":
-        raise OutputError(f"{file_format} does not hold the colour space {picture.stated}. Write png.")
-    lost = [f"16 bits reduced to 8 ({file_format} holds no more)"] if _is_deeper(picture, file_format) else []
+    if picture.stated is not None and picture.stated.is_hdr and not file_format.stated_colour:
+        raise OutputError(f"{name} does not hold the colour space {picture.stated}. Write png.")
+    lost = [f"16 bits reduced to 8 ({name} holds no more)"] if _is_deeper(picture, file_format) else []
     lost += _not_held(picture, file_format)
-    if file_format == "png" and len(picture.icc or b"") > UNPACKED_BY_ALL:
+    if name == "png" and len(picture.icc or b"") > UNPACKED_BY_ALL:
         lost.append(
             f"the colour profile of {len(picture.icc or b'')} bytes kept; programs built on Pillow refuse such PNGs"
         )
-    if file_format == "jpg":
+    if name == "jpg":
         lost += _too_long_for_jpeg(picture, Size(height, width))
-    if file_format != "png" and picture.stated is not None and not picture.stated.is_srgb:
+    if not file_format.stated_colour and picture.stated is not None and not picture.stated.is_srgb:
         lost.append(f"{picture.stated}: written as an ICC profile")
     return tuple(lost)
 
 
-def _is_deeper(picture: Picture, file_format: str) -> bool:
-    return picture.depth == 16 and file_format in ("jpg", "webp")
+def _is_deeper(picture: Picture, file_format: Format) -> bool:
+    return picture.depth == 16 and not file_format.deep
 
 
-def _not_held(picture: Picture, file_format: str) -> list[str]:
+def _not_held(picture: Picture, file_format: Format) -> list[str]:
     """What the format has no place for."""
     lost = []
-    if picture.iptc and file_format in ("png", "webp"):
-        lost.append(f"IPTC not kept ({file_format} has no place for it)")
-    if picture.comment and file_format in ("webp", "tiff"):
-        lost.append(f"the comment not kept ({file_format} has no place for it)")
-    if picture.texts and file_format != "png":
+    if picture.iptc and not file_format.iptc:
+        lost.append(f"IPTC not kept ({file_format.name} has no place for it)")
+    if picture.comment and not file_format.comment:
+        lost.append(f"the comment not kept ({file_format.name} has no place for it)")
+    if picture.texts and not file_format.texts:
         names = ", ".join(key for key, _ in picture.texts[:6])
-        lost.append(f"PNG texts not kept ({file_format} has no place for them): {names}")
+        lost.append(f"PNG texts not kept ({file_format.name} has no place for them): {names}")
     return lost
 
 
@@ -127,9 +127,9 @@ def write_picture(path: str | Path, picture: Picture, options: SaveOptions = Sav
     file_format = format_of(path)
     size = Size(*picture.rgb.shape[-2:])
     check_writable(picture, size.height, size.width, file_format)
-    depth = picture.depth if file_format in ("png", "tiff") else 8
+    depth = picture.depth if file_format.deep else 8
     array = _to_array(picture, depth)
-    whole = _ENCODERS[file_format](array, _fitting(picture, file_format, size), size, options)
+    whole = _ENCODERS[file_format.name](array, _fitting(picture, file_format, size), size, options)
     channels = 1 if array.ndim == 2 else array.shape[-1]
 
     def compare(written: Path) -> None:
@@ -168,12 +168,12 @@ def _plane(values: object, channels: int, name: str) -> Tensor:
     return values
 
 
-def _fitting(picture: Picture, file_format: str, size: Size) -> Picture:
+def _fitting(picture: Picture, file_format: Format, size: Size) -> Picture:
     """Without what the format cannot hold, which `check_writable` has named; its colour in the format's own way."""
-    if file_format != "png" and picture.stated is not None:
+    if not file_format.stated_colour and picture.stated is not None:
         icc = picture.icc if picture.stated.is_srgb else profile_of(picture.stated, picture.grey)
         picture = replace(picture, icc=icc)
-    if file_format != "jpg":
+    if file_format.name != "jpg":
         return picture
     exif = exif_block(exif_for(picture.exif, size)) if picture.exif else None
     return replace(
@@ -197,9 +197,7 @@ def _compare(path: Path, written: Path, size: Size, channels: int, depth: int) -
         header = read_header(written, math.inf)
     except ImageError as error:
         raise OutputError(f"{path} is not written: what was to be {wanted} cannot be read again ({error}).") from error
-    held = {channels}
-    if path.suffix.lower() == ".webp":
-        held = {3, 3 + (channels in (2, 4))}  # WebP stores grey as RGB, and leaves out an alpha that is 1 everywhere
+    held = {channels} if format_of(path).grey else {3, 3 + (channels in (2, 4))}
     if header.size != size or header.channels not in held or header.bits != depth:
         found = f"{header.size} px, {header.channels} channels, {header.bits} bits"
         raise OutputError(

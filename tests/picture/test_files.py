@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from op4ksr_core.errors import ImageError, OutputError
 from op4ksr_core.files import format_of
+from op4ksr_core.formats import WRITABLE
 from op4ksr_core.picture.alpha import fill_hidden
 from op4ksr_core.picture.png_chunks import with_chunks
 from op4ksr_core.picture.read import Picture, read_picture
@@ -141,10 +142,10 @@ def test_quality_acts(tmp_path):
 def test_what_a_format_cannot_hold():
     planes = torch.rand(1, 3, 4, 4)
     with pytest.raises(OutputError, match="transparency"):
-        check_writable(Picture(planes, planes[:, :1]), 16, 16, "jpg")
+        check_writable(Picture(planes, planes[:, :1]), 16, 16, WRITABLE["jpg"])
     with pytest.raises(OutputError, match="16383 px.*20000x16"):
-        check_writable(Picture(planes), 16, 20_000, "webp")
-    assert "16 bits" in check_writable(Picture(planes, depth=16), 16, 16, "jpg")[0]
+        check_writable(Picture(planes), 16, 20_000, WRITABLE["webp"])
+    assert "16 bits" in check_writable(Picture(planes, depth=16), 16, 16, WRITABLE["jpg"])[0]
     with pytest.raises(OutputError, match=r"\.xyz"):
         format_of(Path("a.xyz"))
 

@@ -431,7 +431,7 @@ def test_a_damaged_checkpoint_is_named(photos, tmp_path):
             {"degradation": "blur"},
             "degradation must be one of .*'blur'",
         ),
-        ({"degradation": "none"}, "The degradation none makes 1/1, not 1/4"),
+        ({"degradation": "none"}, "scale must be 1, got 4"),
         ({"crop": 512}, "5 are smaller than the crop of 512 px"),
     ],
 )
