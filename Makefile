@@ -10,11 +10,11 @@ demo: .venv/ready
 
 # What a stranger runs after cloning: about three minutes on two cores.
 test: .venv/test-ready lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not comfyui and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow and not comfyui and not browser"
 
 # Everything, where ComfyUI, Chromium and the shared pictures are laid out (tests/README.md).
 test-all: .venv/test-ready lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 # make comfyui DIR=~/ComfyUI: gives a ComfyUI checkout an environment to be tested with.
 comfyui:

@@ -1,4 +1,4 @@
-"""What each part of the bundled model does, on pairs of real photographs: the rows of docs/evaluation.md.
+"""What each part of the bundled model does, on pairs of real photographs: the rows of docs/results.md.
 
     python benchmarks/honest_rows.py -o FOLDER [--pairs DIR] [--peer FILE.param] [--teacher FILE.param]
         [--photos DIR...] [--rows NAME,NAME...] [--json FILE] [--sheet FILE.png] [--limit N]

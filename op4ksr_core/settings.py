@@ -289,7 +289,7 @@ def with_strength(settings: UpscaleSettings, strength: float) -> UpscaleSettings
     """One knob from keeping the picture to restoring it: 0 keeps its own band and adds nothing, 1 is the settings.
 
     In between, and up to 2, compensation grows with it and fidelity (how much of the small picture is put back) falls
-    with it (figures in docs/evaluation.md). Sigma stays the one that the model was trained for. Raises SettingError
+    with it (figures in docs/results.md). Sigma stays the one that the model was trained for. Raises SettingError
     outside [0, 2].
     """
     check_range("Strength", strength, 0, MAX_STRENGTH)

@@ -15,7 +15,7 @@ from op4ksr_core.evaluate.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-PAGES = ("README.md", "docs/evaluation.md", "op4ksr_core/assets/embedded/MODEL_CARD.md")
+PAGES = ("README.md", "docs/results.md", "op4ksr_core/assets/embedded/MODEL_CARD.md")
 
 MEASURES = ("psnr", "ssim", "gmsd", "hf_energy_db", "hf_correlation", "niqe", "periodicity")
 NAMES = {"the model": "this", "peer": "realesr-general-x4v3"}

@@ -1,4 +1,4 @@
-"""The table of settings in docs/training.md, from their declarations and the presets.
+"""The table of settings in docs/training-settings.md, from their declarations and the presets.
 
 python -m recipes.training_table
 """
@@ -10,7 +10,7 @@ from op4ksr_core.declared import Setting, declarations, find_setting
 from op4ksr_core.train.presets import PRESETS
 from op4ksr_core.train.settings import GROUPS, NESTED, TrainSettings
 
-PAGE = Path(__file__).parent.parent / "docs" / "training.md"
+PAGE = Path(__file__).parent.parent / "docs" / "training-settings.md"
 BEGIN = "<!-- made by `python -m recipes.training_table` -->\n"
 END = "<!-- end of the table -->\n"
 SHOWN = ("embedded", "op4ksr", "omgsr-f", "osediff")

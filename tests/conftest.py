@@ -22,11 +22,19 @@ NEEDS = {
 
 
 def pytest_collection_modifyitems(items):
-    """Marks tests by the fixtures they use. The longest file comes first, so that two workers end together."""
+    """Marks tests by the fixtures they use, and says which belong on one worker (`--dist loadgroup`): those of one
+    ComfyUI, whose server is started once, and else those of one file. The servers' come first, for they take longest."""
     for item in items:
         for fixture in NEEDS.keys() & set(item.fixturenames):
             item.add_marker(NEEDS[fixture])
-    items.sort(key=lambda item: item.path.name != "test_workflows.py")
+        item.add_marker(pytest.mark.xdist_group(_comfyui_of(item) or str(item.path)))
+    items.sort(key=lambda item: _comfyui_of(item) is None)
+
+
+def _comfyui_of(item):
+    """The checkout that a test runs on, None without one."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return str(parameters["comfyui"]) if parameters.get("comfyui") else None
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ def printed(script, *arguments):
 def test_lean_layers_move_fewer_bytes_as_documented():
     table = dict(re.findall(r"^\| (diffusers|lean) \|.*\| (\d+) \| [\d.]+ \|$", printed("traffic.py"), re.M))
     assert float(table["diffusers"]) > 1.5 * float(table["lean"]) > 100
-    told = (ROOT / "docs" / "performance.md").read_text()
+    told = (ROOT / "docs" / "lab" / "speed.md").read_text()
     assert f"{table['diffusers']} -> {table['lean']} GB" in told
 
 

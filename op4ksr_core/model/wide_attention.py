@@ -63,7 +63,7 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {
 }
 
 WAY = {"cpu": "call", "cuda": "products"}
-"""By device: on a CPU what was fastest (docs/performance.md); on CUDA what should be, and was not measured yet."""
+"""By device: on a CPU what was fastest (docs/lab/speed.md); on CUDA what should be, and was not measured yet."""
 
 
 def wide_attention(q: Tensor, k: Tensor, v: Tensor, max_scores: int = MAX_SCORES) -> Tensor:
