@@ -4,8 +4,8 @@ Counted are the frozen weights, the LoRA weights with their gradients and AdamW'
 that autograd keeps for the backward pass: all of them, or with gradient checkpointing the inputs of the blocks and what
 the largest block keeps. Attention is taken to be fused (its score matrix is never kept). LoRA branches count as
 float32, which autocast halves. Of a transformer that is sharded over N processes an Nth counts, and two whole blocks,
-for one is fetched while another runs. Not counted: the runtime, the allocator's slack, and the networks of LPIPS and
-the adversarial loss.
+for one is fetched while another runs. LPIPS and the critic count with their weights and what they keep: LPIPS of one
+window, the critic of the part that it sees. Not counted: the runtime and the allocator's slack.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from ..model.vae import make_f16
 from ..weights.configs import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.files import find_weights
 from ..weights.sources import Sources
+from .networks import meta_critic
 from .precision import frozen_dtype
 from .settings import TrainSettings
 from .strategies.flow import FlowStrategy
@@ -48,16 +49,19 @@ class TrainingPlan:
     lora: float
     activations: float
     lora_parameters: int
+    losses: float = 0.0
+    """Of LPIPS and the critic: weights, and what is kept for the backward pass."""
 
     @property
     def total(self) -> float:
-        return self.frozen + self.lora + self.activations
+        return self.frozen + self.lora + self.activations + self.losses
 
     def __str__(self) -> str:
         return (
             f"crop {self.crop} px, {self.per_device} at once: frozen weights {self.frozen / GB:.1f} GB, "
             f"{self.lora_parameters / 1e6:.0f} M LoRA weights with gradients and moments {self.lora / GB:.1f} GB, "
-            f"kept for the backward pass {self.activations / GB:.1f} GB; {self.total / GB:.1f} GB in all"
+            f"kept for the backward pass {self.activations / GB:.1f} GB, LPIPS and critic {self.losses / GB:.1f} GB; "
+            f"{self.total / GB:.1f} GB in all"
         )
 
 
@@ -121,7 +125,46 @@ def plan_training(
     device = next(model.parameters()).device
     lr = torch.zeros(settings.per_device, 3, crop // settings.scale, crop // settings.scale, device=device)
     kept = kept_for_backward(model, lr, Size(crop, crop), settings.checkpointing)
-    return TrainingPlan(crop, settings.per_device, float(frozen), lora, float(kept), trained)
+    losses = loss_networks(settings, crop)
+    return TrainingPlan(crop, settings.per_device, float(frozen), lora, float(kept), trained, losses)
+
+
+def loss_networks(settings: TrainSettings, crop: int) -> float:
+    """Bytes of LPIPS and of the critic, where the settings give them a weight. Raises WeightsError where the critic's
+    folder is not there."""
+    total = 0.0
+    if settings.losses.lpips:
+        side = min(crop, settings.lpips_window)
+        with torch.device("meta"):
+            total += _held_by(_vgg16(), torch.empty(2 * settings.per_device, 3, side, side))
+    if settings.losses.adversarial:
+        side = min(crop, settings.gan_window or crop)
+        critic = meta_critic(settings)
+        trained = sum(p.numel() for p in critic.heads.parameters())
+        shown = torch.empty(settings.per_device, 3, side, side, device="meta")
+        total += _held_by(critic, shown) + 12.0 * trained  # gradient and two moments beside the weight
+    return total
+
+
+def _held_by(network: nn.Module, shown: Tensor) -> float:
+    """Bytes of a network's float32 weights, and of what autograd keeps where only the picture is learned from."""
+    network.requires_grad_(False)
+    counter = _Counter({p.untyped_storage()._cdata for p in network.parameters()})
+    with counter.watching([]):
+        network(shown.requires_grad_(True))
+    return sum(4.0 * p.numel() for p in network.parameters()) + counter.total()
+
+
+def _vgg16() -> nn.Sequential:
+    """The convolutions of VGG-16 (arXiv 1409.1556, column D), which LPIPS looks through."""
+    layers: list[nn.Module] = []
+    before = 3
+    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        layers += [nn.MaxPool2d(2)] if layers else []
+        for _ in range(count):
+            layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU(inplace=True)]
+            before = width
+    return nn.Sequential(*layers)
 
 
 def largest_crop(

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ..errors import WeightsError
 from ..files import at_home
-from .losses.adversarial import LEVELS, Discriminator
+from .losses.adversarial import LEVELS, Discriminator, PatchCritic
+from .settings import TrainSettings
 
 
 def load_lpips(weights: str | Path) -> nn.Module:
@@ -38,6 +39,16 @@ def load_lpips(weights: str | Path) -> nn.Module:
     return network.requires_grad_(False).eval()
 
 
+_FEATURES = "The adversarial loss wants a ConvNeXt folder of transformers, such as DINOv3's (--features FOLDER)"
+
+
+def _features_folder(folder: str | Path) -> Path:
+    path = at_home(folder) if folder else None
+    if path is None or not (path / "config.json").is_file():
+        raise WeightsError(f"{_FEATURES}; got {str(path) if path else 'none'}. Or set the weight of adversarial to 0.")
+    return path
+
+
 class _Stages(nn.Module):
     """The feature maps of a ConvNeXt backbone of transformers, one per stage."""
 
@@ -50,24 +61,34 @@ class _Stages(nn.Module):
         return [state for state in states[1:] if state.ndim == 4][:LEVELS]
 
 
+def meta_critic(settings: TrainSettings) -> Discriminator | PatchCritic:
+    """The critic's shapes on the meta device, from its config.json alone. Raises WeightsError."""
+    with torch.device("meta"):
+        if settings.critic == "patch":
+            return PatchCritic()
+        from transformers import AutoConfig, AutoModel
+
+        path = _features_folder(settings.features)
+        stages = _Stages(AutoModel.from_config(AutoConfig.from_pretrained(path, local_files_only=True)))
+        maps = stages(torch.zeros(1, 3, 64, 64))
+        return Discriminator(stages, [x.shape[1] for x in maps])
+
+
 def load_discriminator(folder: str | Path) -> Discriminator:
     """Heads on a ConvNeXt (DINOv3 or other) in transformers' layout: `config.json` and `model.safetensors`.
 
     Raises WeightsError where the folder is not given, is missing, or holds no network with feature maps.
     """
-    wanted = "The adversarial loss wants a ConvNeXt folder of transformers, such as DINOv3's (--features FOLDER)"
-    path = at_home(folder) if folder else None
-    if path is None or not (path / "config.json").is_file():
-        raise WeightsError(f"{wanted}; got {str(path) if path else 'none'}. Or set the weight of adversarial to 0.")
+    path = _features_folder(folder)
     from transformers import AutoModel
 
     try:
         network = AutoModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{wanted}; {path} cannot be read ({error}).") from error
+        raise WeightsError(f"{_FEATURES}; {path} cannot be read ({error}).") from error
     stages = _Stages(network)
     with torch.no_grad():
         maps = stages(torch.zeros(1, 3, 64, 64))
     if not maps:
-        raise WeightsError(f"{wanted}; {path} gives no feature maps.")
+        raise WeightsError(f"{_FEATURES}; {path} gives no feature maps.")
     return Discriminator(stages, [x.shape[1] for x in maps])

@@ -147,6 +147,13 @@ class TrainSettings:
     features: str = setting("", "ConvNeXt folder of transformers that the critic's heads look at, such as DINOv3's.")
     gan: Literal["bce", "hinge"] = setting("bce", "Form of the GAN loss.")
     gan_learning_rate: float = setting(5e-5, "Step size of the critic's AdamW.", low=0)
+    gan_window: int = setting(
+        1024,
+        "Side in px of the part that the critic sees of a larger crop, at a place drawn by the sample's seed. 0: all.",
+        low=64,
+        high=32_768,
+        or_zero=True,
+    )
     gan_adaptive: bool = setting(
         False,
         "Scales the GAN loss so that it pulls at the decoder's last layer as hard as the others (stages decoder "
@@ -254,7 +261,7 @@ GROUPS = {
     ),
     "pictures": ("crop", "least_crop", "scale", "degradation", "captions", "drop_condition"),
     "losses": ("fidelity", "lap_highpass", "lap_normalise", "lpips_weights", "lpips_window", "lpips_draw"),
-    "GAN": ("critic", "features", "gan", "gan_learning_rate", "gan_adaptive"),
+    "GAN": ("critic", "features", "gan", "gan_learning_rate", "gan_window", "gan_adaptive"),
     "VSD": (
         "vsd_prior", "negative", "vsd_guidance", "vsd_range", "vsd_quadrants", "regulariser_learning_rate",
     ),

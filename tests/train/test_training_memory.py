@@ -7,7 +7,9 @@ import torch
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
-from op4ksr_core.train.memory import kept_for_backward, largest_crop, meta_model, plan_training
+from op4ksr_core.train.gan import window_of
+from op4ksr_core.train.losses.adversarial import PatchCritic
+from op4ksr_core.train.memory import kept_for_backward, largest_crop, loss_networks, meta_model, plan_training
 from op4ksr_core.train.presets import PRESETS
 from op4ksr_core.train.strategies.flow import FlowStrategy
 from op4ksr_core.weights.sources import Sources
@@ -81,3 +83,66 @@ def test_a_sharded_transformer_takes_its_share(meta):
     assert alone.frozen - four.frozen == pytest.approx(0.75 * frozen - borrowed)
     assert alone.lora - four.lora == pytest.approx(0.75 * 16 * sum(p.numel() for p in transformer if p in trained))
     assert four.activations == pytest.approx(alone.activations, rel=0.01)
+
+
+def critic_settings(folder, window):
+    losses = replace(SETTINGS.losses, adversarial=0.1)
+    return replace(SETTINGS, losses=losses, critic="features", features=str(folder), gan_window=window)
+
+
+@pytest.fixture(scope="module")
+def convnexts(tmp_path_factory):
+    """Folders with the config.json of ConvNeXt tiny, base and large; no weights."""
+    from transformers import ConvNextConfig
+
+    shapes = {
+        "tiny": ([96, 192, 384, 768], [3, 3, 9, 3]),
+        "base": ([128, 256, 512, 1024], [3, 3, 27, 3]),
+        "large": ([192, 384, 768, 1536], [3, 3, 27, 3]),
+    }
+    root = tmp_path_factory.mktemp("convnext")
+    for name, (widths, depths) in shapes.items():
+        ConvNextConfig(hidden_sizes=widths, depths=depths).save_pretrained(root / name)
+    return root
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("tiny", 13, 22), ("base", 24, 43), ("large", 36, 64)])
+def test_a_critic_of_4096_px_takes_what_was_found_and_a_window_of_1024_little(convnexts, name, least, most):
+    """Found: 13 to 22 GB (tiny), 24 to 43 (base), 36 to 64 (large) for the whole picture, weights not counted."""
+    whole = loss_networks(critic_settings(convnexts / name, 0), 4096) / 1e9
+    part = loss_networks(critic_settings(convnexts / name, 1024), 4096) / 1e9
+    print(f"{name}: {whole:.1f} GB, in a window {part:.1f} GB")
+    assert least <= whole <= most + 1.5 and part < 0.15 * whole + 1
+
+
+def test_what_a_critic_keeps_is_what_autograd_keeps():
+    critic = PatchCritic().requires_grad_(False)
+    shown = torch.rand(1, 3, 128, 128, requires_grad=True)
+    kept, held, weights = {}, [], {p.untyped_storage().data_ptr() for p in critic.parameters()}
+
+    def pack(x):
+        storage = x.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            held.append(storage)
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        critic(shown)
+    settings = replace(SETTINGS, losses=replace(SETTINGS.losses, adversarial=0.1), critic="patch")
+    weights_bytes = 16.0 * sum(p.numel() for p in critic.parameters())
+    assert loss_networks(settings, 128) - weights_bytes == pytest.approx(sum(kept.values()), rel=0.05)
+
+
+def test_lpips_counts_one_window(meta):
+    settings = replace(SETTINGS, losses=replace(SETTINGS.losses, lpips=1.0), lpips_weights="x")
+    assert loss_networks(settings, 4096) == loss_networks(settings, 256) > loss_networks(settings, 128)
+    assert plan_training(meta, settings).losses == loss_networks(settings, SETTINGS.crop)
+
+
+def test_the_critic_sees_one_place_of_truth_and_result():
+    x = torch.rand(2, 3, 90, 200)
+    seen = [window_of(x, 64, seed) for seed in range(5)]
+    assert {part.shape for part in seen} == {(2, 3, 64, 64)} and not torch.equal(seen[0], seen[1])
+    assert torch.equal(window_of(x, 64, 3), seen[3]) and torch.equal(window_of(x, 0, 1), x)
+    assert torch.equal(window_of(x, 200, 1), x)
