@@ -6,7 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..op4ksr_core.declared import find_setting
-from ..op4ksr_core.settings import PRESETS, UpscaleSettings
+from ..op4ksr_core.settings import PRESETS, UpscaleSettings, Wishes
 from .masks import PAINTED, TRIED
 
 
@@ -79,6 +79,13 @@ PAINTED_MEANS = advanced(
         tooltip="What the painted places of strength_mask mean. keep there: for MaskEditor, paint what must stay as it "
         "is.",
     )
+)
+CONTENT = io.Combo.Input(
+    "content",
+    options=list(find_setting(Wishes, "content").choices),
+    default=Wishes().content,
+    optional=True,
+    tooltip=find_setting(Wishes, "content").help,
 )
 REGION = io.Combo.Input(
     "region",

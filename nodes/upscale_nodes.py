@@ -34,6 +34,7 @@ from ..op4ksr_core.pipeline.restoration import Plan, run
 from ..op4ksr_core.pipeline.trial import plan_trial, without_margin
 from ..op4ksr_core.settings import (
     COLOUR_FIXES,
+    CONTENT_KINDS,
     MAX_STRENGTH,
     PRESET_FACTORS,
     PRESETS,
@@ -42,6 +43,8 @@ from ..op4ksr_core.settings import (
     Protect,
     UpscaleSettings,
     find_preset,
+    told_content,
+    with_content,
     with_strength,
     with_window,
 )
@@ -52,6 +55,7 @@ from .convert import to_bchw, to_image
 from .inputs import (
     COLOUR,
     COMPENSATION,
+    CONTENT,
     DENOISE,
     FACTOR,
     FIDELITY,
@@ -303,18 +307,22 @@ class UpscaleTo4K(io.ComfyNode):
                 DENOISE,
                 PAINTED_MEANS,
                 REGION,
+                CONTENT,
             ],
             outputs=OUTPUTS,
         )
 
     @classmethod
-    def validate_inputs(cls, preset=None, model=NOT_CONNECTED, protect=None, painted_means=None, region=None):
+    def validate_inputs(
+        cls, preset=None, model=NOT_CONNECTED, protect=None, painted_means=None, region=None, content=None
+    ):
         """Before the run. A value that another node will give is None here, an input without a link is not given.
         0.3.64 does not check the choices of an optional input by itself."""
         for name, value, choices in (
             ("protect", protect, PROTECTS),
             ("painted_means", painted_means, PAINTED),
             ("region", region, TRIED),
+            ("content", content, CONTENT_KINDS),
         ):
             if value is not None and value not in choices:
                 return f"{name} must be one of {', '.join(choices)}, got {value!r}."
@@ -348,6 +356,7 @@ class UpscaleTo4K(io.ComfyNode):
         denoise: float = 0.0,
         painted_means: str = PAINTED[0],
         region: str = TRIED[0],
+        content: str = CONTENT_KINDS[0],
     ) -> io.NodeOutput:
         facts, notes = facts_of(model, vae, conditioning), []
         if preset == "auto":
@@ -357,11 +366,15 @@ class UpscaleTo4K(io.ComfyNode):
         else:
             settings = find_preset(preset)
         notes += contradictions(facts, settings)
+        moved = {"strength": strength != 1, "protect": protect != "nothing", "denoise": denoise != 0}
+        given = [name for name, is_moved in moved.items() if is_moved]
+        notes += told_content(content, given)
         settings = with_strength(settings, strength)
+        settings = replace(settings, protect=cast(Protect, protect), denoise=denoise)
+        settings = with_content(settings, content, given)
         if model is None and preset != "embedded":
             raise SettingError(needs_weights(preset))
         settings = with_window(replace(settings, seed=seed), window)
-        settings = replace(settings, protect=cast(Protect, protect), denoise=denoise)
         if colour != "as the preset":
             settings = replace(settings, colour=cast(ColourFix, colour))
         if preset == "embedded" and model is not None:

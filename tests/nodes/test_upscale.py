@@ -17,7 +17,7 @@ from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import lanczos
 from op4ksr_core.pipeline.trial import plan_trial, without_margin
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import PRESETS, with_strength
+from op4ksr_core.settings import PRESETS, with_content, with_strength
 
 SIZE = {"size_mode": "scale", "size": 4.0}
 
@@ -63,7 +63,7 @@ def test_few_knobs_are_seen(server):
     seen = [name for name, (kind, *rest) in inputs.items() if kind not in sockets and not rest[0].get("advanced")]
     if server.version == "0.3.64":
         pytest.skip("0.3.64 has no advanced inputs")
-    assert seen == ["preset", "size_mode", "size", "strength", "seed", "protect", "denoise", "region"]
+    assert seen == ["preset", "size_mode", "size", "strength", "seed", "protect", "denoise", "region", "content"]
     assert info["essentials_category"] == "Image Tools" and "esrgan" in info["search_aliases"]
 
 
@@ -177,6 +177,18 @@ def test_a_part_is_tried_as_the_core_does(server, embedded, small):
         assert shown.shape[-2:] == (4 * part.height, 4 * part.width)
         assert float((shown - expected).abs().max()) * 255 <= 2
         assert str(part) in str(entry["outputs"]["report"])
+
+
+def test_a_content_is_the_cores_and_what_is_set_wins(server, embedded, small):
+    preset = PRESETS["embedded"]
+    expected = embedded(small, 4, settings=with_content(preset, "portrait"))
+    entry = server.run(graph(content="portrait"))
+    shown = read_picture(server.picture(entry, "save")).rgb
+    assert float((shown - expected).abs().max()) * 255 <= 2
+    assert "Content portrait: strength 0.75, protect faces." in str(entry["outputs"]["report"])
+    assert torch.equal(
+        result(server, graph(content="photo", strength=0.5)).rgb, result(server, graph(strength=0.5)).rgb
+    )
 
 
 def report_of(server, wanted):
