@@ -13,7 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..op4ksr_core.errors import WeightsError
-from ..op4ksr_core.geometry import LATENT_FACTOR, Size, SizePlan, Target
+from ..op4ksr_core.geometry import LATENT_FACTOR, Frame, Size, SizePlan, Target
 from ..op4ksr_core.model import flow
 from ..op4ksr_core.model.compensation import compensate, load_compensation
 from ..op4ksr_core.model.diffusion import check_one_step
@@ -241,8 +241,14 @@ def plan_pictures(
 ) -> Plan:
     """The core's plan for pictures (B, 3, H, W). `latent_factor` is what the VAE should compress.
 
-    Errors as of `check_vae` and `restoration.plan`.
+    Errors as of `plan_frame`.
     """
+    return plan_frame(host, target.frame(Size(*pictures.shape[-2:])), len(pictures), settings, latent_factor)
+
+
+def plan_frame(
+    host: ComfyHost, frame: Frame, count: int, settings: Sequence[UpscaleSettings], latent_factor: int
+) -> Plan:
+    """The core's plan for `count` pictures in a frame. Errors as of `check_vae` and `restoration.plan`."""
     check_vae(host.vae, latent_factor)
-    frame = target.frame(Size(*pictures.shape[-2:]))
-    return restoration.plan(host, Request(frame, settings, len(pictures)))
+    return restoration.plan(host, Request(frame, settings, count))

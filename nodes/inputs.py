@@ -6,8 +6,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..op4ksr_core.declared import find_setting
-from ..op4ksr_core.settings import PRESETS, UpscaleSettings
-from .masks import PAINTED
+from ..op4ksr_core.settings import PRESETS, UpscaleSettings, Wishes
+from .masks import PAINTED, TRIED
 
 
 def advanced(given: io.Input) -> io.Input:
@@ -79,6 +79,21 @@ PAINTED_MEANS = advanced(
         tooltip="What the painted places of strength_mask mean. keep there: for MaskEditor, paint what must stay as it "
         "is.",
     )
+)
+CONTENT = io.Combo.Input(
+    "content",
+    options=list(find_setting(Wishes, "content").choices),
+    default=Wishes().content,
+    optional=True,
+    tooltip=find_setting(Wishes, "content").help,
+)
+REGION = io.Combo.Input(
+    "region",
+    options=list(TRIED),
+    default=TRIED[0],
+    optional=True,
+    tooltip="Try a part first, in seconds: the middle, or the box around what is painted in strength_mask. off: the "
+    "whole picture.",
 )
 THETA = io.Float.Input(
     "theta",

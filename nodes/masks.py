@@ -4,10 +4,15 @@ import torch
 from torch import Tensor
 
 from ..op4ksr_core.declared import check_choice
-from ..op4ksr_core.errors import ImageError
+from ..op4ksr_core.errors import ImageError, SettingError
+from ..op4ksr_core.geometry import Frame, Part
+from ..op4ksr_core.pipeline.trial import middle_of
 
 PAINTED = ("restore there", "keep there")
 """What a place of strength_mask means where it is 1, as MaskEditor paints it."""
+
+TRIED = ("off", "middle", "painted")
+"""The part of the picture that is tried: all of it, its middle, or the box around what strength_mask has painted."""
 
 _PLACEHOLDER = 64
 """px: the side of the all-zero MASK that Load Image gives beside a picture without transparency."""
@@ -45,3 +50,29 @@ def region_of(image: Tensor, mask: Tensor | None, painted_means: str = PAINTED[0
         return None
     region = mask[:, None] if mask.ndim == 3 else mask
     return 1 - region if keeps else region
+
+
+def part_of(frame: Frame, mask: Tensor | None, region: str) -> Part | None:
+    """The part of a picture that is tried, by one of TRIED; None is all of it. mask: (B, H, W) as painted, any size.
+
+    Raises SettingError on another word, and where nothing is painted.
+    """
+    check_choice("region", region, TRIED)
+    if region == "off":
+        return None
+    if region == "middle":
+        return middle_of(frame)
+    painted = None if mask is None else (mask.reshape(-1, *mask.shape[-2:]) > 0.5).any(0)
+    if painted is None or not bool(painted.any()):
+        found = "no MASK" if painted is None else f"a MASK of {painted.shape[-1]}x{painted.shape[-2]} px without paint"
+        raise SettingError(f"region painted wants a painted strength_mask, got {found}. Paint one, or choose middle.")
+    top, bottom = _ends(painted.any(1), frame.source.height)
+    left, right = _ends(painted.any(0), frame.source.width)
+    return Part(left, top, right - left, bottom - top)
+
+
+def _ends(painted: Tensor, side: int) -> tuple[int, int]:
+    """First and last px of `side`, the last excluded, that a line of painted places covers."""
+    places = painted.nonzero().flatten()
+    first, last = int(places[0]), int(places[-1]) + 1
+    return first * side // len(painted), -(-last * side // len(painted))

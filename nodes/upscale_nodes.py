@@ -12,15 +12,29 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..op4ksr_core.errors import ImageError, SettingError
-from ..op4ksr_core.geometry import FITS, LATENT_FACTOR, Box, Fit, LongSide, Megapixels, Scale, ShortSide, Size, Target
+from ..op4ksr_core.geometry import (
+    FITS,
+    LATENT_FACTOR,
+    Box,
+    Fit,
+    LongSide,
+    Megapixels,
+    Part,
+    Scale,
+    ShortSide,
+    Size,
+    Target,
+)
 from ..op4ksr_core.lattice.inspector import inspect_made, worst
 from ..op4ksr_core.lattice.report import in_a_few_words, mesh_map
 from ..op4ksr_core.picture.framing import set_into
 from ..op4ksr_core.pipeline.composite import Framed
 from ..op4ksr_core.pipeline.memory import GB
 from ..op4ksr_core.pipeline.restoration import Plan, run
+from ..op4ksr_core.pipeline.trial import plan_trial, without_margin
 from ..op4ksr_core.settings import (
     COLOUR_FIXES,
+    CONTENT_KINDS,
     MAX_STRENGTH,
     PRESET_FACTORS,
     PRESETS,
@@ -29,16 +43,19 @@ from ..op4ksr_core.settings import (
     Protect,
     UpscaleSettings,
     find_preset,
+    told_content,
+    with_content,
     with_strength,
     with_window,
 )
 from ..op4ksr_core.weights.usual_settings import choose, contradictions
 from .checks import facts_of
-from .comfy_host import ComfyHost, plan_pictures
+from .comfy_host import ComfyHost, plan_frame
 from .convert import to_bchw, to_image
 from .inputs import (
     COLOUR,
     COMPENSATION,
+    CONTENT,
     DENOISE,
     FACTOR,
     FIDELITY,
@@ -46,6 +63,7 @@ from .inputs import (
     NOISE,
     PAINTED_MEANS,
     PROTECT,
+    REGION,
     SCALE,
     SEED,
     SIGMA,
@@ -54,7 +72,7 @@ from .inputs import (
     WINDOW,
     advanced,
 )
-from .masks import PAINTED, alpha_of, is_placeholder, region_of
+from .masks import PAINTED, TRIED, alpha_of, is_placeholder, part_of, region_of
 from .memory import collecting
 from .progress import Phases
 from .schema import node_schema
@@ -100,13 +118,17 @@ def upscaled(
     latent_factor: int,
     inspected: bool = True,
     notes: Sequence[str] = (),
+    part: Part | None = None,
 ) -> io.NodeOutput:
     """IMAGE and what goes with it -> the outputs, with a line under the node before and after.
 
-    `region` is where the model may act (B or 1, 1, H, W); `notes` are sentences for the report.
+    `region` is where the model may act (B or 1, 1, H, W); `notes` are sentences for the report; `part` alone is
+    enlarged where it is given.
     """
     pictures = to_bchw(image).clamp(0, 1)
-    plan = plan_pictures(host, pictures, target, [settings], latent_factor)
+    frame = target.frame(Size(*pictures.shape[-2:]))
+    trial = None if part is None else plan_trial(frame, part, host.multiple_px)
+    plan = plan_frame(host, frame if trial is None else trial.frame, len(pictures), [settings], latent_factor)
     alpha = alpha_of(image, mask)
     phases = Phases(() if settings.compensation else ("compensate",))
     device, started = comfy.model_management.get_torch_device(), time.perf_counter()
@@ -116,6 +138,8 @@ def upscaled(
     tell_node(f"{plan.size.source} -> {plan.size.target}, {plan.size.tokens} tokens ...")
     with collecting() as fallbacks:
         made = run(host, plan, pictures, phases, alpha, region, phases.show)
+    if trial is not None:
+        made = without_margin(made, trial)
     phases.finish()
     parts = [_size_and_time(made, plan, time.perf_counter() - started, device)]
     drawn = made.rgb.new_zeros(1, 1, 1).expand(len(made.rgb), *made.rgb.shape[-2:])
@@ -282,15 +306,24 @@ class UpscaleTo4K(io.ComfyNode):
                 PROTECT,
                 DENOISE,
                 PAINTED_MEANS,
+                REGION,
+                CONTENT,
             ],
             outputs=OUTPUTS,
         )
 
     @classmethod
-    def validate_inputs(cls, preset=None, model=NOT_CONNECTED, protect=None, painted_means=None):
+    def validate_inputs(
+        cls, preset=None, model=NOT_CONNECTED, protect=None, painted_means=None, region=None, content=None
+    ):
         """Before the run. A value that another node will give is None here, an input without a link is not given.
         0.3.64 does not check the choices of an optional input by itself."""
-        for name, value, choices in (("protect", protect, PROTECTS), ("painted_means", painted_means, PAINTED)):
+        for name, value, choices in (
+            ("protect", protect, PROTECTS),
+            ("painted_means", painted_means, PAINTED),
+            ("region", region, TRIED),
+            ("content", content, CONTENT_KINDS),
+        ):
             if value is not None and value not in choices:
                 return f"{name} must be one of {', '.join(choices)}, got {value!r}."
         if preset is not None and preset not in ("auto", *PRESETS):
@@ -322,6 +355,8 @@ class UpscaleTo4K(io.ComfyNode):
         protect: str = "nothing",
         denoise: float = 0.0,
         painted_means: str = PAINTED[0],
+        region: str = TRIED[0],
+        content: str = CONTENT_KINDS[0],
     ) -> io.NodeOutput:
         facts, notes = facts_of(model, vae, conditioning), []
         if preset == "auto":
@@ -331,11 +366,15 @@ class UpscaleTo4K(io.ComfyNode):
         else:
             settings = find_preset(preset)
         notes += contradictions(facts, settings)
+        moved = {"strength": strength != 1, "protect": protect != "nothing", "denoise": denoise != 0}
+        given = [name for name, is_moved in moved.items() if is_moved]
+        notes += told_content(content, given)
         settings = with_strength(settings, strength)
+        settings = replace(settings, protect=cast(Protect, protect), denoise=denoise)
+        settings = with_content(settings, content, given)
         if model is None and preset != "embedded":
             raise SettingError(needs_weights(preset))
         settings = with_window(replace(settings, seed=seed), window)
-        settings = replace(settings, protect=cast(Protect, protect), denoise=denoise)
         if colour != "as the preset":
             settings = replace(settings, colour=cast(ColourFix, colour))
         if preset == "embedded" and model is not None:
@@ -343,8 +382,9 @@ class UpscaleTo4K(io.ComfyNode):
         target = target_of(size_mode, size, width, height, size_like)
         host = ComfyHost.find(model, conditioning, vae)
         latent_factor = PRESET_FACTORS.get(preset, LATENT_FACTOR)
-        region = region_of(image, strength_mask, painted_means)
-        return upscaled(host, image, mask, region, target, settings, latent_factor, lattice_check, notes)
+        may_act = region_of(image, strength_mask, painted_means)
+        part = part_of(target.frame(Size(*image.shape[1:3])), strength_mask, region)
+        return upscaled(host, image, mask, may_act, target, settings, latent_factor, lattice_check, notes, part)
 
 
 class UpscaleAllSettings(io.ComfyNode):

@@ -91,6 +91,38 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A rectangle within a picture, in px. Raises SettingError on a negative place or an empty size."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if min(self.left, self.top) < 0 or min(self.width, self.height) < 1:
+            raise SettingError(f"A region starts at 0 or later and has sides of at least 1 px, got {self}.")
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """`120,80,160,120`: left, top, width, height. Raises SettingError."""
+        try:
+            left, top, width, height = (int(one) for one in text.split(","))
+        except ValueError:
+            raise SettingError(
+                f"The region is left,top,width,height in px of the picture, for example 120,80,160,120; got {text!r}."
+            ) from None
+        return cls(left, top, width, height)
+
+    @property
+    def size(self) -> Size:
+        return Size(self.height, self.width)
+
+    def __str__(self) -> str:
+        return f"{self.left},{self.top},{self.width},{self.height}"
+
+
+@dataclass(frozen=True)
 class Scale:
     """So many times the source's sides."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from op4ksr_core.declared import Setting, declarations
-from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings
+from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings, Wishes
 
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 BEGIN = "<!-- made by `python -m recipes.settings_table` -->\n"
@@ -17,7 +17,7 @@ SHOWN = ("embedded", "op4ksr", "ultraflux", "omgsr", "osediff")
 
 
 def table() -> str:
-    """The settings of UpscaleSettings and RopeSettings: option, help with its range, the presets' values."""
+    """UpscaleSettings, RopeSettings and Wishes: option, help with its range, the presets' values."""
     lines = ["| option | meaning | " + " | ".join(f"`{name}`" for name in SHOWN) + " |"]
     lines.append("|---" * (2 + len(SHOWN)) + "|")
     for one in declarations(RopeSettings):
@@ -25,6 +25,8 @@ def table() -> str:
     for one in declarations(UpscaleSettings):
         if not one.nested:
             lines.append(_row(one, [getattr(PRESETS[name], one.name) for name in SHOWN]))
+    for one in declarations(Wishes):
+        lines.append(_row(one, [one.default] * len(SHOWN)))
     return "\n".join(lines) + "\n"
 
 

@@ -23,8 +23,7 @@ NEEDS = {
 
 def pytest_collection_modifyitems(items):
     """Marks tests by the fixtures they use, and says which belong on one worker (`--dist loadgroup`): those of one
-    ComfyUI, whose server is started once, and else those of one file. The servers' come first, for they take
-    longest."""
+    ComfyUI, whose server is started once, and else those of one file. The servers' come first: they take longest."""
     for item in items:
         for fixture in NEEDS.keys() & set(item.fixturenames):
             item.add_marker(NEEDS[fixture])

@@ -26,7 +26,7 @@ from ..files import (
     is_same_file,
 )
 from ..formats import READABLE
-from ..geometry import Box, Scale, Target
+from ..geometry import Box, Part, Scale, Target
 from ..lattice.inspector import inspect_made
 from ..lattice.report import in_a_few_words
 from ..picture.before_after import save_before_after
@@ -35,6 +35,7 @@ from ..picture.header import MAX_MEGAPIXELS, read_header
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
 from ..pipeline.composite import Framed
+from ..pipeline.trial import middle_of, plan_trial, without_margin
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
@@ -86,6 +87,32 @@ class BatchSettings:
     strength_mask: str | None = None
     max_megapixels: float = MAX_MEGAPIXELS
     check: bool = True
+    region: str | None = None
+    """Only this part of each picture: `left,top,width,height` in its px, or MIDDLE."""
+
+
+MIDDLE = "middle"
+
+
+def check_part(region: str) -> str:
+    """Returns the region if it is MIDDLE or `left,top,width,height`, else raises SettingError."""
+    if region != MIDDLE:
+        Part.parse(region)
+    return region
+
+
+def as_trials(jobs: Sequence[Job], region: str) -> list[Job]:
+    """The jobs with outputs named after the region, beside the names of whole results and none of them."""
+    taken = {str(job.output).casefold() for job in jobs}
+    made = []
+    for job in jobs:
+        stem = f"{job.output.stem}_region_{region.replace(',', '_')}"
+        output, number = job.output.with_name(stem + job.output.suffix), 2
+        while str(output).casefold() in taken:
+            output, number = job.output.with_name(f"{stem}_{number}{job.output.suffix}"), number + 1
+        taken.add(str(output).casefold())
+        made.append(_job(job.source, output, _strip_of(output, taken)))
+    return made
 
 
 def plan_jobs(inputs: Sequence[str], out: str, suffix: str = ".png", unread: list[Path] | None = None) -> list[Job]:
@@ -279,19 +306,26 @@ def _write_strip(job: Job, before: Picture, after: Picture) -> None:
 def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progress | None) -> Result:
     source = read_header(job.source, settings.max_megapixels).size
     frame = settings.target.frame(source)
+    trial = None
+    if settings.region is not None:
+        part = middle_of(frame) if settings.region == MIDDLE else Part.parse(settings.region)
+        trial = plan_trial(frame, part, upscaler.host.multiple_px)
+        frame = trial.frame
     plan = upscaler.plan(frame, [settings.upscale])
     picture = read_picture(job.source, settings.max_megapixels)
     region = read_mask(settings.strength_mask) if settings.strength_mask else None
-    padded = isinstance(settings.target, Box) and settings.target.fit == "pad"
+    padded = trial is None and isinstance(settings.target, Box) and settings.target.fit == "pad"
     lost = check_writable(picture, frame.canvas.height, frame.canvas.width, format_of(job.output), padded)
     made = upscaler.run(plan, picture.rgb, progress, picture.alpha, region)
+    if trial is not None:
+        made = without_margin(made, trial)
     larger = replace(picture, rgb=made.rgb, alpha=made.alpha)
     if settings.strip and job.strip is not None:
         is_finished(job.strip)  # a folder in its place is found before anything is written
     write_picture(job.output, larger, settings.save)
     if settings.strip:
-        _write_strip(job, picture, larger)
-    sizes = str(source), str(frame.canvas)
+        _write_strip(job, picture if trial is None else replace(picture, rgb=made.lr), larger)
+    sizes = str(source if trial is None else trial.part.size), str(made.frame.canvas)
     check = _check(made) if settings.check else ""
     return Result(
         str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.notes, check=check

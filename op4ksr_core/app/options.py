@@ -4,7 +4,7 @@ import argparse
 import json
 import logging
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,7 +21,10 @@ from ..settings import (
     Execution,
     RopeSettings,
     UpscaleSettings,
+    Wishes,
     find_preset,
+    told_content,
+    with_content,
     with_strength,
     with_window,
 )
@@ -114,6 +117,7 @@ def add_method_options(parser: argparse.ArgumentParser, swept: bool = False) -> 
     swept_by_it = ("theta", "sigma") if swept else ()
     add_options(method, RopeSettings, leave_out=swept_by_it)
     add_options(method, UpscaleSettings, leave_out=swept_by_it)
+    add_options(method, Wishes)
     method.add_argument("--strength", type=float, help="0 keeps the picture, 1 is the preset (default), 2 is most")
     method.add_argument(
         "--settings",
@@ -138,11 +142,14 @@ def add_measures(parser: argparse.ArgumentParser) -> None:
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     """The preset, the settings file over it, and over both every option that was given. Raises SettingError.
 
-    Without --preset it is the models' own, and the log says why; what an adapter was not trained for is a warning.
+    A content, of an option or the file, comes between preset and file. Without --preset it is the models' own, and the
+    log says why; what an adapter was not trained for is a warning.
     """
     settings, facts = _start(arguments)
+    values = {} if arguments.settings is None else _read_values(arguments.settings)
+    settings = _with_content(arguments, values, settings)
     if arguments.settings is not None:
-        settings = read_settings(arguments.settings, settings)
+        settings = _settings_from(arguments.settings, values, settings)
     rope = given_options(arguments, RopeSettings)
     if rope:
         settings = replace(settings, rope=replace(settings.rope or RopeSettings(), **rope))
@@ -171,13 +178,33 @@ def _start(arguments: argparse.Namespace) -> tuple[UpscaleSettings, Facts]:
     return choice.settings, facts
 
 
+def _with_content(arguments: argparse.Namespace, values: Any, settings: UpscaleSettings) -> UpscaleSettings:
+    """The settings with what the content sets and nothing else gives. Takes the content out of a file's `values`."""
+    wished = {"content": values.pop("content")} if isinstance(values, dict) and "content" in values else {}
+    wishes = from_values(Wishes, wished | given_options(arguments, Wishes))
+    named = values if isinstance(values, dict) else ()
+    given = {*named, *given_options(arguments, UpscaleSettings)}
+    if arguments.strength is not None or "fidelity" in given or "compensation" in given:
+        given.add("strength")
+    for sentence in told_content(wishes.content, given):
+        log.warning("%s", sentence)  # a notice that is seen without --verbose
+    return with_content(settings, wishes.content, given)
+
+
 def read_settings(path: str, base: T) -> T:
     """Settings of a JSON file, of the type of `base`; what it leaves out is as there. Raises SettingError, which names
     the file."""
+    return _settings_from(path, _read_values(path), base)
+
+
+def _read_values(path: str) -> Any:
     try:
-        values = json.loads(at_home(path).read_text(encoding="utf-8"))
+        return json.loads(at_home(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingError(f"The settings file {path} cannot be read as JSON: {error}") from error
+
+
+def _settings_from(path: str, values: Any, base: T) -> T:
     try:
         return from_values(type(base), values, base)
     except SettingError as error:

@@ -16,7 +16,7 @@ from ..picture.write import SaveOptions
 from ..pipeline.upscaler import Upscaler
 from ..settings import UpscaleSettings
 from .argument_types import WORKERS, number
-from .batch import BatchSettings, Job, Result, plan_jobs, read_mask, run_jobs
+from .batch import BatchSettings, Job, Result, as_trials, check_part, plan_jobs, read_mask, run_jobs
 from .console import Display, exit_code, say
 from .options import (
     add_inputs,
@@ -38,6 +38,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_size_options(parser)
     add_method_options(parser)
     add_output_options(parser)
+    parser.add_argument(
+        "--region",
+        metavar="LEFT,TOP,WIDTH,HEIGHT",
+        help="try only this part, in px of the small picture, or `middle`; written beside, under a name of its own",
+    )
     parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON, for --settings")
 
 
@@ -82,20 +87,24 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.inputs or arguments.output is None:
         raise SettingError("Give at least one picture, folder or glob, and -o, the output folder or file.")
     save = SaveOptions(arguments.quality, arguments.lossless, arguments.compression)
+    region = getattr(arguments, "region", None)
     batch = BatchSettings(
         settings,
         target_of(arguments, getattr(arguments, "usual_target", Scale())),
         save,
-        arguments.overwrite,
+        arguments.overwrite or region is not None,  # tried again under other settings
         arguments.strip,
         getattr(arguments, "strength_mask", None),
         getattr(arguments, "max_megapixels", MAX_MEGAPIXELS),
         not arguments.no_check,
+        None if region is None else check_part(region),
     )
     if batch.strength_mask:
         read_mask(batch.strength_mask)  # what is wrong with it is said now, not at each picture
     unread: list[Path] = []
     jobs = plan_jobs(arguments.inputs, arguments.output, WRITABLE[arguments.format].suffixes[0], unread)
+    if batch.region is not None:
+        jobs = as_trials(jobs, batch.region)
     summary = [at_home(arguments.json)] if arguments.json else []
     strips = [job.strip for job in jobs if job.strip and not job.strip.is_dir()] if arguments.strip else []
     check_targets([job.output for job in jobs] + strips + summary, [job.source for job in jobs])

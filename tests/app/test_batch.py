@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from builders import make_transformer, make_vae
 from model_files import write_model
 from PIL import Image
 
-from op4ksr_core.app.batch import BatchSettings, Job, plan_jobs, run_jobs
+from op4ksr_core.app import cli
+from op4ksr_core.app.batch import BatchSettings, Job, as_trials, plan_jobs, run_jobs
 from op4ksr_core.errors import OutputError, SettingError
 from op4ksr_core.geometry import Scale
 from op4ksr_core.picture.read import read_picture
@@ -285,3 +287,34 @@ def test_a_stopped_run_leaves_whole_files_and_goes_on(tmp_path, twelve, how):
     assert again.returncode == 0 and len(_whole(out)) == 12
     assert f"{len(finished)} skipped" in text
     assert not list(Path(out).glob("*.part"))
+
+
+def test_a_region_is_written_beside_a_whole_result_and_never_over_it(tmp_path, upscaler):
+    """Also where a picture's own name is that of the other's region; a second try is made again."""
+    picture(tmp_path / "in" / "a.png", (40, 30))
+    picture(tmp_path / "in" / "a_region_8_4_16_12.png", (40, 30), seed=1)
+    jobs = plan_jobs([str(tmp_path / "in")], str(tmp_path / "out"))
+    list(run_jobs(upscaler, jobs, SETTINGS))
+    whole = {job.output: job.output.read_bytes() for job in jobs}
+    tried = as_trials(jobs, "8,4,16,12")
+    assert not {job.output for job in tried} & set(whole)
+    [first, _] = run_jobs(upscaler, tried, replace(SETTINGS, region="8,4,16,12", overwrite=True))
+    assert first.status == "done" and (first.source_size, first.target_size) == ("16x12", "32x24")
+    assert read_picture(tried[0].output).rgb.shape[-2:] == (24, 32)
+    assert {path: path.read_bytes() for path in whole} == whole
+
+
+def test_a_region_outside_fails_its_picture_alone(tmp_path, upscaler):
+    picture(tmp_path / "in" / "a.png", (40, 30))
+    picture(tmp_path / "in" / "b.png", (20, 20))
+    jobs = as_trials(plan_jobs([str(tmp_path / "in")], str(tmp_path / "out")), "8,4,30,12")
+    good, bad = run_jobs(upscaler, jobs, replace(SETTINGS, region="8,4,30,12"))
+    assert good.status == "done" and bad.status == "failed"
+    assert "8,4,30,12" in bad.error and "20x20" in bad.error
+
+
+@pytest.mark.parametrize("region", ["8,4,30", "centre"])
+def test_a_region_that_is_none(tmp_path, region, capsys):
+    source = picture(tmp_path / "a.png")
+    assert cli.main(["upscale", str(source), "-o", str(tmp_path / "b.png"), "--region", region]) == 2
+    assert region in capsys.readouterr().err

@@ -45,7 +45,8 @@ NODES = {
     + ["noise", "seed", "vae_factor", "mask", "model", "vae", "conditioning", "compensation"]
     + ["strength_mask", "window", "protect", "denoise", "painted_means"],
     "OP4KSR_UpscaleTo4K": "image preset size_mode size strength seed width height colour".split()
-    + "lattice_check window mask strength_mask size_like model vae conditioning protect denoise painted_means".split(),
+    + "lattice_check window mask strength_mask size_like model vae conditioning protect denoise painted_means".split()
+    + ["region", "content"],
 }
 """Frozen: saved workflows depend on these ids and on the order of the inputs. Append, never reorder."""
 

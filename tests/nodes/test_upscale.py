@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from places import DEMO
 
-from op4ksr_core.geometry import Megapixels, Size
+from op4ksr_core.geometry import Megapixels, Part, Scale, Size
 from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.convert import as_tensor
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import lanczos
+from op4ksr_core.pipeline.trial import plan_trial, without_margin
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import PRESETS, with_strength
+from op4ksr_core.settings import PRESETS, with_content, with_strength
 
 SIZE = {"size_mode": "scale", "size": 4.0}
 
@@ -62,7 +63,7 @@ def test_few_knobs_are_seen(server):
     seen = [name for name, (kind, *rest) in inputs.items() if kind not in sockets and not rest[0].get("advanced")]
     if server.version == "0.3.64":
         pytest.skip("0.3.64 has no advanced inputs")
-    assert seen == ["preset", "size_mode", "size", "strength", "seed", "protect", "denoise"]
+    assert seen == ["preset", "size_mode", "size", "strength", "seed", "protect", "denoise", "region", "content"]
     assert info["essentials_category"] == "Image Tools" and "esrgan" in info["search_aliases"]
 
 
@@ -153,6 +154,41 @@ def test_another_meaning_is_refused_before_the_run(server, small):
     with pytest.raises(HTTPError) as refused:
         server.run(graph(painted_means="blue"))
     assert "painted_means" in refused.value.read().decode()
+
+
+def test_a_part_is_tried_as_the_core_does(server, embedded, small):
+    """The middle, then the box around what is painted; the report says which part it is."""
+    large = server.base / "input" / "large.png"
+    Image.open(DEMO).crop((0, 0, 200, 160)).save(large)
+    mask = Image.new("RGB", (100, 80), "black")
+    mask.paste((255, 255, 255), (10, 20, 30, 45))
+    mask.save(server.base / "input" / "part.png")
+    picture, whole = read_picture(large).rgb, Scale(4).frame(Size(160, 200))
+    for region, part in (("middle", Part(52, 32, 96, 96)), ("painted", Part(20, 40, 40, 50))):
+        wanted = graph("large.png", region=region, strength_mask=["mask", 0], painted_means="restore there")
+        wanted["mask"] = node("LoadImageMask", image="part.png", channel="red")
+        if region == "middle":
+            del wanted["up"]["inputs"]["strength_mask"]
+        entry = server.run(wanted)
+        trial = plan_trial(whole, part, 32)
+        may_act = read_picture(server.base / "input" / "part.png").rgb[:, :1] if region == "painted" else None
+        expected = without_margin(embedded.run(embedded.plan(trial.frame), picture, region=may_act), trial).rgb
+        shown = read_picture(server.picture(entry, "save")).rgb
+        assert shown.shape[-2:] == (4 * part.height, 4 * part.width)
+        assert float((shown - expected).abs().max()) * 255 <= 2
+        assert str(part) in str(entry["outputs"]["report"])
+
+
+def test_a_content_is_the_cores_and_what_is_set_wins(server, embedded, small):
+    preset = PRESETS["embedded"]
+    expected = embedded(small, 4, settings=with_content(preset, "portrait"))
+    entry = server.run(graph(content="portrait"))
+    shown = read_picture(server.picture(entry, "save")).rgb
+    assert float((shown - expected).abs().max()) * 255 <= 2
+    assert "Content portrait: strength 0.75, protect faces." in str(entry["outputs"]["report"])
+    assert torch.equal(
+        result(server, graph(content="photo", strength=0.5)).rgb, result(server, graph(strength=0.5)).rgb
+    )
 
 
 def report_of(server, wanted):
@@ -258,6 +294,8 @@ def test_the_newer_and_the_older_node_agree(server, small):
         ({"size_mode": "scale", "size_like": ["load", 0]}, "another size_mode than scale"),
         ({"model": ["model", 0]}, "Connect conditioning and vae too"),
         ({"window": 64}, "got 64"),
+        ({"region": "painted"}, "got no MASK"),
+        ({"region": "painted", "strength_mask": ["load", 1]}, "got a MASK of 64x64 px without paint"),
         (
             {"preset": "omgsr", "model": ["model", 0], "conditioning": ["model", 1], "vae": ["model", 2]},
             "compresses 16 times; 8 is wanted",
