@@ -48,6 +48,7 @@ def test_every_arm_gives_a_gradient_and_theta_has_no_weights():
     assert {p.numel() for p in Model(100.0).parameters()} == {p.numel() for p in model.parameters()}
 
 
+@pytest.mark.slow
 def test_the_whole_of_it_in_two_steps(tmp_path, monkeypatch):
     """Trainings, figures, table, document and pictures; what is there is not made again."""
     monkeypatch.setattr(measuring, "SIZES", {"trained": (128, 9), "4x": (288, 1)})

@@ -69,6 +69,7 @@ def test_twenty_steps_lower_the_loss_and_a_stopped_run_resumes(family, made, tmp
         assert a["total"] == pytest.approx(b["total"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes(made, tmp_path):
     settings = settings_of("osediff", made, steps=2, batch=1, per_device=1)
     train("osediff", made, tmp_path / "whole", settings)
