@@ -210,6 +210,8 @@ def _print_plan(settings: TrainSettings, sources: Any, arguments: argparse.Names
         say(f"computing: {cost_of(model, settings, torch.device('cuda' if cuda else 'cpu'), processes)}")
     plan = plan_training(model, settings, shards=shards)
     say(f"memory plan per GPU, computed: {plan}")
+    if settings.losses.adversarial and settings.critic == "features" and not settings.features:
+        say("the critic is not counted: name its folder with --features")
     if card:
         crop = largest_crop(model, settings, card * GB, shards=shards)
         say(f"on a card of {card:g} GB: " + (f"crops up to {crop} px" if crop else "not even a crop of 256 px fits"))

@@ -130,14 +130,14 @@ def plan_training(
 
 
 def loss_networks(settings: TrainSettings, crop: int) -> float:
-    """Bytes of LPIPS and of the critic, where the settings give them a weight. Raises WeightsError where the critic's
-    folder is not there."""
+    """Bytes of LPIPS and of the critic, where the settings give them a weight; a critic whose folder is not named yet
+    counts nothing. Raises WeightsError where the folder is not there."""
     total = 0.0
     if settings.losses.lpips:
         side = min(crop, settings.lpips_window)
         with torch.device("meta"):
             total += _held_by(_vgg16(), torch.empty(2 * settings.per_device, 3, side, side))
-    if settings.losses.adversarial:
+    if settings.losses.adversarial and (settings.critic == "patch" or settings.features):
         side = min(crop, settings.gan_window or crop)
         critic = meta_critic(settings)
         trained = sum(p.numel() for p in critic.heads.parameters())

@@ -162,6 +162,7 @@ def test_run_without_truth_and_with_a_broken_result(small, photos, tmp_path, cap
     assert main(["benchmark", "run", str(tmp_path / "v"), "-o", str(tmp_path / "r")]) == 1
     found = json.loads((tmp_path / "r" / "results.json").read_text())
     assert (
-        found["methods"]["ours"]["count"] == {"niqe": 0, "periodicity": 1} and "a" in found["methods"]["ours"]["errors"]
+        found["methods"]["ours"]["count"] == {"niqe": 0, "niqe-pyiqa": 0, "periodicity": 1}
+        and "a" in found["methods"]["ours"]["errors"]
     )
     assert "psnr" in found["unavailable"] and "1 of 2" in capsys.readouterr().out
