@@ -1,5 +1,6 @@
 """Group norm from sums over strips of rows: exact for large maps, and able to see a map piece by piece."""
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch.nn import functional as F
 
 from .layer_weights import weights_of
 from .rowwise import strip_rows, strips
+
+log = logging.getLogger("op4ksr")
 
 WAY = {"cpu": "torch", "cuda": "torch"}
 """By device, what norms a map: PyTorch, or the Triton kernels of `norm_kernels`, which read it twice and write it once.
@@ -79,14 +82,16 @@ def normalised(x: Tensor, affine: Affine) -> Tensor:
 
 def by_triton(x: Tensor) -> bool:
     """Whether the Triton kernels, which have no gradient, norm this map (B, C, H, W)."""
-    return WAY.get(x.device.type) == "triton" and not torch.is_grad_enabled() and _has_triton()
+    return WAY.get(x.device.type) == "triton" and not torch.is_grad_enabled() and has_triton()
 
 
 @cache
-def _has_triton() -> bool:
+def has_triton() -> bool:
+    """Whether Triton can be imported; logged once where it cannot."""
     try:
         import triton  # noqa: F401
-    except ImportError:
+    except ImportError as error:
+        log.warning("The VAE's norms run in PyTorch: same picture, slower, for want of Triton (%s).", error)
         return False
     return True
 

@@ -159,6 +159,23 @@ def test_a_group_norm_over_strips_is_the_exact_one():
     torch.testing.assert_close(norm(x).double(), exact, rtol=0, atol=5e-5)
 
 
+def test_without_triton_pytorch_norms_and_the_log_says_so_once(monkeypatch, caplog):
+    monkeypatch.setitem(group_norm.WAY, "cpu", "triton")
+    monkeypatch.setitem(sys.modules, "triton", None)  # as where it is not installed
+    group_norm.has_triton.cache_clear()
+    norm, x = nn.GroupNorm(4, 12), torch.randn(2, 12, 9, 7)
+    try:
+        with torch.inference_mode():
+            made = [group_norm.norm_silu(norm, x) for _ in range(2)]
+            expected = F.silu(norm(x))
+    finally:
+        group_norm.has_triton.cache_clear()
+    for one in made:
+        torch.testing.assert_close(one, expected, **ROUNDING)
+    [record] = caplog.records
+    assert record.levelname == "WARNING" and "import of triton" in record.message
+
+
 def test_the_exact_norm_beats_the_native_one_on_a_large_map():
     """The reason for it: if PyTorch ever sums exactly, it can go."""
     x = (torch.randn(1, 8, 1024, 1024) + 2).contiguous(memory_format=torch.channels_last)
