@@ -77,6 +77,11 @@ def stored_as(module, dtype):
     return small, rounded
 
 
+def card_of(size):
+    """A device of `size` bytes."""
+    return patch.object(memory.comfy.model_management, "get_total_memory", lambda *_, **__: size)
+
+
 def with_stage(vae, stage):
     out = copy.copy(vae)
     out.first_stage_model, out.patcher = stage, versions.new_patcher(stage, vae.patcher)
@@ -200,6 +205,20 @@ with torch.inference_mode():
         vae.first_stage_model.decode = running_out(9)
         found["decode never"] = message(vae_passes.decode_whole, vae, given["z"])
     del vae.first_stage_model.decode
+
+    # A card too small for one pass: FLUX's widths at 4096 px, and a real decode in proportion.
+    Log.lines = []
+    with patch.object(memory, "passes_of", lambda _: PASSES):
+        half = copy.copy(vae)
+        half.vae_dtype = torch.bfloat16
+        for gigabytes in (4, 24):
+            with patch.object(memory, "vae_channels", lambda _: (128, 256, 512, 512)), card_of(gigabytes * 1e9):
+                ways = memory.vae_passes(half, 4096 * 4096, decoder=True)
+            found[f"passes on {gigabytes} GB"] = [how for how, _ in ways]
+        whole_work = memory.vae_passes(vae, 96 * 160, decoder=True)[0][1]
+        with card_of(whole_work - 1):
+            found["decode on a small card"] = relative(vae_passes.decode_whole(vae, given["z"]), plain[1])
+    found["log of a small card"] = list(Log.lines)
 
     # A quantised weight: packed storage, logical shape.
     class Packed(torch.Tensor):

@@ -59,6 +59,13 @@ def test_memory_that_runs_out_leads_to_leaner_passes(found, times, ends):
     assert len(told) == times and "decode of 160x96 px: memory ran out on cpu" in told[0] and f"({ends})" in told[-1]
 
 
+def test_a_small_card_takes_a_leaner_pass_and_says_why(found):
+    assert found["passes on 24 GB"] == ["whole", "strips", "frugal"] and found["passes on 4 GB"] == ["strips", "frugal"]
+    assert found["decode on a small card"] < 1e-5
+    [line] = found["log of a small card"]
+    assert "'whole' does not fit the device" in line and "'strips'" in line
+
+
 def test_nothing_fits(found):
     assert "Memory ran out on cpu (decode of 160x96 px)" in found["decode never"]
     assert "Lower scale or long_side" in found["decode never"]

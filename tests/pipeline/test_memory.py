@@ -9,6 +9,7 @@ import torch
 from op4ksr_core.errors import MemoryPlanError
 from op4ksr_core.geometry import Size, plan_size, plan_target
 from op4ksr_core.pipeline.memory import Footprint, estimate, make_memory_plan
+from op4ksr_core.pipeline.upscaler import Upscaler
 
 FLUX = Footprint(int(23.8e9), int(0.17e9), 3072, (128, 256, 512, 512), 2)
 
@@ -58,6 +59,40 @@ def test_what_fits_in_no_way_is_an_error(monkeypatch):
     monkeypatch.setattr("op4ksr_core.pipeline.memory.available_bytes", lambda device: 2e9)
     with pytest.raises(MemoryPlanError, match="does not fit.*stream, VAE frugal"):
         make_memory_plan(plan_size(Size(1024, 1024)), FLUX, 1, torch.device("cuda"))
+
+
+@pytest.fixture
+def small_card(monkeypatch):
+    """A card of 4 GB, of which the driver leaves 3.7, in a machine of 64 GB."""
+    monkeypatch.setattr("op4ksr_core.pipeline.memory.host_bytes", lambda: 64e9)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (int(3.7e9), int(4e9)))
+    return torch.device("cuda")
+
+
+def test_the_embedded_model_stays_whole_on_4_gb(small_card, caplog):
+    embedded = Upscaler.from_embedded(device="cpu").host.footprint
+    with caplog.at_level("WARNING", "op4ksr"):
+        plan = make_memory_plan(plan_size(Size(1024, 1024)), replace(embedded, itemsize=2), 1, small_card)
+    assert (plan.residency, plan.vae_pass) == ("resident", "whole") and not caplog.records
+
+
+FLUX_FP8 = replace(FLUX, transformer_bytes=int(11.9e9), stream_bytes=int(1.1e9))
+"""In 8 bits; three double blocks and what is in none."""
+
+
+@pytest.mark.parametrize(("side", "how"), [(512, "whole"), (768, "strips"), (1024, "frugal")])
+def test_flux_in_8_bits_is_streamed_on_4_gb_and_the_log_says_why(small_card, caplog, side, how):
+    plan = make_memory_plan(plan_size(Size(side, side)), FLUX_FP8, 1, small_card)
+    assert (plan.residency, plan.vae_pass) == ("stream", how) and plan.peak <= plan.available == int(3.7e9)
+    [record] = caplog.records
+    assert record.levelname == "WARNING" and "weights 12.1 GB" in record.message
+    assert f"{plan.peak / 1e9:.1f} GB of 3.7 GB available -> stream, VAE {how}" in record.message
+
+
+def test_flux_in_16_bits_at_4096_px_is_refused_on_4_gb_before_it_starts(small_card):
+    flux = replace(FLUX, stream_bytes=int(2.2e9))
+    with pytest.raises(MemoryPlanError, match=r"4096x4096 .* of 3\.7 GB available"):
+        make_memory_plan(plan_size(Size(1024, 1024)), flux, 1, small_card)
 
 
 @pytest.mark.slow
