@@ -22,6 +22,8 @@ FOLDERS = "alembic_db api_server app comfy comfy_api comfy_config comfy_executio
 TOP = "*.py alembic.ini pyproject.toml requirements.txt LICENSE".split()
 SERVED = ("comfyui-frontend-package", "comfyui-workflow-templates", "comfyui-embedded-docs")
 """Distributions that only a browser looks at; ComfyUI starts without them."""
+WITH_TORCH = ("nvidia-", "cuda-", "triton")
+"""Beginnings of the distributions that torch's CUDA build brings, by extras that its metadata hides in part."""
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(28, 4, -1)] + ["manylinux2014_x86_64"]
 
 
@@ -51,7 +53,11 @@ def wanted(imported: dict[str, str], pins: dict[str, str]) -> dict[str, str]:
     """The distributions to carry, of those that ComfyUI imported: neither what comes with torch nor what is served."""
     there = closure(["torch"]) - {"numpy"}
     held = {plain(name): version for name, version in imported.items()}
-    kept = {name: version for name, version in held.items() if name not in there and not name.startswith(SERVED)}
+    kept = {
+        name: version
+        for name, version in held.items()
+        if name not in there and not name.startswith((*SERVED, *WITH_TORCH))
+    }
     unused = pins.keys() - kept.keys()
     if unused:
         raise SystemExit(f"--pin {', '.join(sorted(unused))}: ComfyUI imports {', '.join(sorted(kept))} alone.")

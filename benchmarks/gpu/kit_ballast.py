@@ -1,4 +1,4 @@
-"""A node of the kit, copied into custom_nodes: it takes up the card's memory, so that what follows must do with less."""
+"""A node of the kit, copied into custom_nodes: it takes up the card's memory, so that what follows has less."""
 
 import logging
 

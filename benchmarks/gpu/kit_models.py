@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("device")
     parser.add_argument("--tiny", action="store_true", help="one double and one single block")
     arguments = parser.parse_args()
-    sys.argv = sys.argv[:1] + (["--cpu"] if arguments.device == "cpu" else [])  # ComfyUI reads it when imported
+    tell_comfyui(arguments.device)
     torch.manual_seed(0)
     for name in ("diffusion_models", "vae"):
         (arguments.models / name).mkdir(exist_ok=True)
@@ -36,6 +36,14 @@ def main() -> None:
     tokens = 8 if arguments.tiny else TOKENS
     prompt = {"prompt_embeds": torch.randn(1, tokens, CONTEXT), "pooled_prompt_embeds": torch.randn(1, POOLED)}
     save(prompt, arguments.input / "kit_prompt.safetensors")
+
+
+def tell_comfyui(device: str) -> None:
+    """ComfyUI reads its options when it is first imported, if it is told to."""
+    import comfy.options
+
+    sys.argv = [sys.argv[0], "--cpu"] if device == "cpu" else sys.argv[:1]
+    comfy.options.enable_args_parsing()
 
 
 def save(state: dict[str, Tensor], path: Path) -> None:

@@ -226,7 +226,7 @@ class Session:
 
 
 class Peak:
-    """The largest use of the device's memory meanwhile, in bytes, asked five times a second; of a CPU, the machine's."""
+    """The largest use of the device's memory meanwhile, in bytes, asked five times a second; on a CPU, of its RAM."""
 
     def __init__(self, server: Server):
         self.server, self.bytes = server, 0
