@@ -7,6 +7,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+SHOWN = "IMAGECOMPARE"
+"""A widget that only shows something, which the server wants a value of all the same."""
 LEAVE_GB = 3.0
 """GB that the ballast leaves free."""
 
@@ -30,6 +32,7 @@ def from_template(path: Path, info: dict[str, Any]) -> Graph:
         names = [name for name, kind in kinds.items() if isinstance(kind[0], list) or kind[0] in WIDGETS]
         inputs = dict(zip(names, saved.get("widgets_values") or [], strict=False))
         inputs |= {slot["name"]: sources[slot["link"]] for slot in saved["inputs"] if slot["link"] is not None}
+        inputs |= {name: "" for name, kind in kinds.items() if kind[0] == SHOWN}
         graph[str(saved["id"])] = node(saved["type"], **inputs)
     return graph
 

@@ -25,11 +25,13 @@ from . import kit
 from .graphs import ROOT, Graph, graphs, quickstart
 from .server import Server, make_base
 
-MODES = {"default": (), "lowvram": ("--lowvram",), "no dynamic VRAM": ("--disable-dynamic-vram",)}
-"""Of ComfyUI on a card; its default is dynamic VRAM."""
+MODES = {"default": (), "no dynamic VRAM": ("--disable-dynamic-vram",), "lowvram": ("--lowvram",)}
+"""Of ComfyUI on a card; its default is dynamic VRAM. By its own help, --lowvram changes nothing beside that."""
 SIDE, TINY_SIDE = 4096, 256
 TOLD = re.compile(r"OP4KSR|Ballast|warning|error|memory|loaded (completely|partially)|dynamic|offload", re.IGNORECASE)
 """Lines of the server's log that a row keeps."""
+COLOUR = re.compile(r"\x1b\[\d+m")
+"""Of the log's words."""
 LAST = 3000
 """Characters of the log's end that a row with an error keeps."""
 
@@ -84,13 +86,20 @@ def pack(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         wheels = Path(folder) / "wheels"
         if not arguments.no_wheels:
-            pins = dict(pin.split("==") for pin in arguments.pin)
+            pins = dict(pinned(pin) for pin in arguments.pin)
             about["packages"] = kit.wanted(imported(comfyui, Path(folder)), pins)
             kit.download(about["packages"], arguments.python, wheels)
         kit.write_parts(comfyui, sorted(wheels.glob("*.whl")), arguments.to, arguments.part_mib * 2**20, about)
     parts = json.loads((arguments.to / kit.MANIFEST).read_text())["parts"]
     size = sum(part["bytes"] for part in parts) / 2**20
     print(f"{arguments.to}: {size:.1f} MiB in {len(parts)} parts, {len(about['packages'])} packages")
+
+
+def pinned(text: str) -> tuple[str, str]:
+    name, equal, version = text.partition("==")
+    if not (name and equal and version):
+        raise SystemExit(f"--pin {text}: write NAME==VERSION.")
+    return kit.plain(name), version
 
 
 def imported(comfyui: Path, folder: Path) -> dict[str, str]:
@@ -117,7 +126,7 @@ def server_options(device: str, base: Path) -> list[str]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Unpacks the kit, makes models, and queues each graph in each mode."""
+    """Unpacks the kit, makes models, and queues each graph in each mode. Exits with 1 where a row has an error."""
     side = TINY_SIDE if arguments.tiny else SIDE
     chosen = graphs(side)
     unknown = set(arguments.only or ()) - chosen.keys()
@@ -127,12 +136,14 @@ def run(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder), arguments)
         for mode, options in MODES.items() if arguments.device == "cuda" else {"cpu": ()}.items():
-            session = Session(place, mode, options)
+            session = Session(place, options)
             for name, make in chosen.items():
                 place.add(f"{mode}, {name}", session.row(make))
             session.end()
     failed = [name for name, row in place.rows.items() if "error" in row]
-    print(f"{len(place.rows)} rows, {len(failed)} with an error{': ' if failed else ''}{'; '.join(failed)}")
+    print(f"{len(place.rows)} rows, {len(failed)} with an error")
+    if failed:
+        raise SystemExit(f"These ended with an error: {'; '.join(failed)}.")
 
 
 class Place:
@@ -171,10 +182,10 @@ class Place:
 
 
 class Session:
-    """ComfyUI in one mode; started anew where a graph hung or ended it."""
+    """ComfyUI in one mode, and anew where a graph hung or ended it."""
 
-    def __init__(self, place: Place, mode: str, options: Sequence[str]):
-        self.place, self.mode, self.options = place, mode, options
+    def __init__(self, place: Place, options: Sequence[str]):
+        self.place, self.options = place, options
         self.server: Server | None = None
 
     def _running(self) -> Server:
@@ -193,24 +204,37 @@ class Session:
         before = server.log.stat().st_size
         row: dict[str, Any] = {}
         try:
+            graph = make(server.get("/object_info"))
+            self._forget(server)
             with Peak(server) as peak:
-                started = time.time()
-                self._queue(server, make(server.get("/object_info")))
-                row["s"] = round(time.time() - started, 2)
+                row["s"] = self._seconds(server, graph)
             row["peak_gb"] = round(peak.bytes / 1e9, 2)
-        except (RuntimeError, TimeoutError, OSError) as error:
+        except (RuntimeError, TimeoutError, OSError, KeyError) as error:
             row["error"] = self._reason(server, error)
-            row["log"] = server.said(before)[-LAST:]
-            if isinstance(error, (TimeoutError, OSError)):
+            row["log"] = COLOUR.sub("", server.said(before))[-LAST:]
+            if not isinstance(error, (RuntimeError, KeyError, urllib.error.HTTPError)):
                 server.stop()
-        row["said"] = [line for line in server.said(before).splitlines() if TOLD.search(line)][:40]
+        lines = COLOUR.sub("", server.said(before)).splitlines()
+        row["said"] = [line for line in lines if TOLD.search(line)][:40]
         return row
 
-    def _queue(self, server: Server, graph: Graph) -> None:
+    def _forget(self, server: Server) -> None:
+        """Unloads all models and empties the cache of results, so that each row begins alike."""
+        server.post("/free", {"unload_models": True, "free_memory": True})
+        time.sleep(1)  # the server says nothing when it is done; `_seconds` sees whether it was
+
+    def _seconds(self, server: Server, graph: Graph) -> float:
+        """Of one run, loading included. Raises RuntimeError where it fails, or where a result came from the cache."""
+        started = time.time()
         entry = server.run(graph, self.place.limit)
+        took = round(time.time() - started, 2)
+        messages = dict(entry["status"]["messages"])
         if entry["status"]["status_str"] != "success":
             kind, told = entry["status"]["messages"][-1]
             raise RuntimeError(f"{kind}: {told.get('exception_message', told)}")
+        if messages["execution_cached"]["nodes"]:
+            raise RuntimeError(f"Nodes {messages['execution_cached']['nodes']} were not run anew.")
+        return took
 
     def _reason(self, server: Server, error: Exception) -> str:
         if isinstance(error, urllib.error.HTTPError):

@@ -36,9 +36,12 @@ class Client:
     def run(self, graph: dict[str, Any], timeout: float = 240) -> dict[str, Any]:
         """Queues a graph and returns its history entry once it has succeeded, failed or been interrupted.
 
-        Raises TimeoutError after `timeout` seconds.
+        Raises RuntimeError where the server leaves outputs out, and TimeoutError after `timeout` seconds.
         """
-        identity = self.post("/prompt", {"prompt": graph})["prompt_id"]
+        queued = self.post("/prompt", {"prompt": graph})
+        if queued["node_errors"]:
+            raise RuntimeError(f"The server leaves outputs out: {json.dumps(queued['node_errors'])[:1000]}")
+        identity = queued["prompt_id"]
         end = time.time() + timeout
         while time.time() < end:
             entry = self.get(f"/history/{identity}").get(identity)
