@@ -3,15 +3,12 @@
 Tests run on each checkout that COMFYUI_DIR names, or that lies in a usual place, in its own .venv if it has one.
 """
 
-import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -19,6 +16,8 @@ from pathlib import Path
 
 import pytest
 from places import DEMO, ROOT
+
+from benchmarks.gpu.server import Client, free_port, make_base
 
 USUAL_PLACES = ("~/ComfyUI", "~/ComfyUI-0.33")
 
@@ -57,35 +56,13 @@ def python_of(folder: Path) -> str:
     return str(own) if own.exists() else sys.executable
 
 
-class Server:
+class Server(Client):
     """A running ComfyUI: post a graph, wait for it, read what it said."""
 
     def __init__(self, base: Path, port: int, pid: int, comfyui: Path):
-        self.base, self.url, self.pid, self.comfyui = base, f"http://127.0.0.1:{port}", pid, comfyui
+        super().__init__(port)
+        self.base, self.pid, self.comfyui = base, pid, comfyui
         self.version = version_of(comfyui)
-
-    def get(self, path: str) -> dict:
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
-            return json.load(answer)
-
-    def post(self, path: str, data: dict) -> dict:
-        request = urllib.request.Request(
-            self.url + path, json.dumps(data).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            text = answer.read()
-            return json.loads(text) if text else {}
-
-    def run(self, graph: dict, timeout: float = 240) -> dict:
-        """Queues a graph and returns its history entry once it has succeeded, failed or been interrupted."""
-        identity = self.post("/prompt", {"prompt": graph})["prompt_id"]
-        end = time.time() + timeout
-        while time.time() < end:
-            entry = self.get(f"/history/{identity}").get(identity)
-            if entry:
-                return entry
-            time.sleep(0.2)
-        raise TimeoutError(f"The graph did not end within {timeout} s.")
 
     def picture(self, entry: dict, node: str) -> Path:
         """The first file that a SaveImage node wrote."""
@@ -97,12 +74,8 @@ class Server:
 @contextmanager
 def running_server(comfyui: Path, base: Path, options: Sequence[str] = (), extension: Path = ROOT):
     """A ComfyUI with an extension, this one if not said otherwise, and an empty base directory."""
-    for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
-        (base / name).mkdir()
-    (base / "custom_nodes" / "op4ksr").symlink_to(extension)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    make_base(base, extension)
+    port = free_port()
     command = [python_of(comfyui), "main.py", "--cpu", "--port", str(port), "--base-directory", str(base)]
     command += ["--database-url", f"sqlite:///{base}/user/comfyui.db", *options]
     log = (base / "server.log").open("wb")
