@@ -42,13 +42,14 @@ def vae_bytes(
 def vae_passes(vae: VAE, pixels: int, decoder: bool) -> list[tuple[str, float]]:
     """How one picture can be encoded or decoded here: (one of the core's `settings.PASSES`, its working bytes).
 
-    First the fastest of the device's passes whose work fits into all of its memory, else the leanest; then the leaner
-    ones, for when memory runs out all the same.
+    First the fastest of the device's passes whose work fits into its memory beside the weights and what ComfyUI
+    reserves, else the leanest; then the leaner ones, for when memory runs out all the same.
     """
     total = comfy.model_management.get_total_memory(vae.device)
+    room = total - vae.patcher.model_size() - comfy.model_management.extra_reserved_memory()
     stage, dtype, latent_factor = vae.first_stage_model, vae.vae_dtype, vae.downscale_ratio
     ways = [(how, vae_bytes(stage, pixels, dtype, latent_factor, decoder, how)) for how in passes_of(vae.device)]
-    fitting = [number for number, (_, work) in enumerate(ways) if work <= total]
+    fitting = [number for number, (_, work) in enumerate(ways) if work <= room]
     return ways[fitting[0] if fitting else -1 :]
 
 

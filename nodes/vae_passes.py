@@ -18,7 +18,7 @@ from ..op4ksr_core.model.finite import check_finite
 from ..op4ksr_core.model.layer_weights import casting
 from ..op4ksr_core.model.vae import posterior_latent
 from ..op4ksr_core.model.vae_passes import passing
-from ..op4ksr_core.model.wide_attention import wide_attention
+from ..op4ksr_core.model.wide_attention import way_of, wide_attention
 from ..op4ksr_core.progress import Progress
 from .memory import tell_pass, until_it_fits, vae_passes
 from .progress import make_report
@@ -99,7 +99,7 @@ def _in_passes(
             on_device(vae.device),
             passing(half, how, phase, report, rounds),
             casting(cast_weights),
-            _own_attention(half),
+            _own_attention(half, vae.device),
         ):
             return work(model)
 
@@ -108,10 +108,14 @@ def _in_passes(
 
 
 @contextmanager
-def _own_attention(half: Any) -> Iterator[None]:
-    """Inside, the middle's one wide head runs by the core's way for the device: PyTorch's call, which ComfyUI takes,
-    has no fast kernel for a head of 512 on CUDA."""
-    blocks = [block for block in half.modules() if isinstance(block, AttnBlock)]
+def _own_attention(half: Any, device: torch.device) -> Iterator[None]:
+    """Inside, the middle's one wide head runs by the core's way for the device. Where that is PyTorch's call, and on
+    devices that the core has no way for, ComfyUI's own choice stays."""
+    blocks = [
+        block
+        for block in half.modules()
+        if isinstance(block, AttnBlock) and way_of(device, block.in_channels) != "call"
+    ]
     before = [block.optimized_attention for block in blocks]
     for block in blocks:
         block.optimized_attention = _attend

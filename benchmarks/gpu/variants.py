@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from op4ksr_core.errors import SettingError
 from op4ksr_core.geometry import Size
 from op4ksr_core.model import group_norm, wide_attention
 from op4ksr_core.model.attention import attention_kernel
 from op4ksr_core.model.fp8 import has_fp8_products, to_fp8
-from op4ksr_core.model.vae import LeanResidual, PhaseUpsample, compile_norms
+from op4ksr_core.model.vae import LeanResidual, PhaseUpsample, compile_norms, sub_pixel_head
 from op4ksr_core.picture.colour import finish
 from op4ksr_core.picture.resample import channels_last, resize
 from op4ksr_core.settings import ATTENTIONS
@@ -59,8 +60,7 @@ def wide_rows(method: Method, side: int, clock: Clock, results: Results) -> None
     exact = torch.softmax(few @ k.float().transpose(2, 3) / channels**0.5, -1) @ v.float()
     for name, way in wide_attention.WAYS.items():
         with results.row(f"wide attention {name}") as row:
-            if name == "flex" and not clock.cuda:
-                raise NotImplementedError("FlexAttention is tried on CUDA alone")
+            only_on_cuda(name, method.device)
             row |= clock(lambda way=way: way(q, k, v, wide_attention.MAX_SCORES))
             row["tflops"] = 4 * tokens**2 * channels / row["s"] / 1e12
             row["error"] = relative(way(q, k, v, wide_attention.MAX_SCORES)[:, :, :256], exact)
@@ -151,10 +151,13 @@ def phases(method: Method, side: int, clock: Clock, most: float) -> dict[str, An
 
 def shuffled(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """One 3x3 convolution to four times the channels, and a pixel shuffle: more products, no strided writes."""
-    fold = conv.weight.new_tensor([[[1.0, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1.0, 1, 0], [0, 0, 1]]])
-    kernel = torch.einsum("atd,bue,ocde->oabctu", fold, fold, conv.weight).flatten(0, 2)
-    bias = None if conv.bias is None else conv.bias.repeat_interleave(4)
-    return channels_last(F.pixel_shuffle(F.conv2d(x, channels_last(kernel), bias, padding=1), 2))
+    return channels_last(sub_pixel_head(conv)(x))
+
+
+def only_on_cuda(way: str, device: torch.device) -> None:
+    """Raises SettingError for what needs a card."""
+    if way in ("flex", "triton") and device.type != "cuda":
+        raise SettingError(f"{way} runs on CUDA alone, not on {device}.")
 
 
 def relative(made: Tensor, exact: Tensor) -> float:
@@ -170,8 +173,7 @@ def table(ways: dict[str, str], way: str) -> Change:
 
     @contextmanager
     def changed(method: Method) -> Iterator[None]:
-        if way in ("triton", "flex") and method.device.type != "cuda":
-            raise NotImplementedError(f"{way} is tried on CUDA alone")
+        only_on_cuda(way, method.device)
         before = ways[method.device.type]
         ways[method.device.type] = way
         try:

@@ -68,8 +68,12 @@ WAY = {"cpu": "call", "cuda": "products"}
 
 def wide_attention(q: Tensor, k: Tensor, v: Tensor, max_scores: int = MAX_SCORES) -> Tensor:
     """Attention over (B, heads, N, C) by the device's way; heads that fused kernels take go through PyTorch's call."""
-    way = WAY.get(q.device.type, "call") if q.shape[3] > FUSED_HEAD else "call"
-    return WAYS[way](q, k, v, max_scores)
+    return WAYS[way_of(q.device, q.shape[3])](q, k, v, max_scores)
+
+
+def way_of(device: torch.device, channels: int) -> str:
+    """The name of the way that a head of so many channels takes on a device."""
+    return WAY.get(device.type, "call") if channels > FUSED_HEAD else "call"
 
 
 def _rows(q: Tensor, k: Tensor, max_scores: int) -> int:

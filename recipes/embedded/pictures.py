@@ -48,6 +48,7 @@ CAMERA = Degradation(
         jpeg=(70.0, 100.0),
         jpeg_probability=0.4,
     ),
+    codec="libjpeg",
 )
 """What RealSR's cameras and the web do: a soft lens (0.4 to 3 px at the large size), little noise, light JPEG."""
 
@@ -73,6 +74,7 @@ LIGHT = Degradation(
         jpeg=(90.0, 100.0),
         jpeg_probability=0.2,
     ),
+    codec="libjpeg",
 )
 """A good camera: a lens's blur and hardly anything else. Where noise hides the detail, the best guess is a blur, and a
 model that sees nothing else learns to blur."""

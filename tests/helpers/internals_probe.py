@@ -26,6 +26,7 @@ import comfy.ops  # noqa: E402
 import torch  # noqa: E402
 from op4ksr.nodes import adapter_patches, comfy_host, f16, memory, native_models, vae_passes, versions  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
+from op4ksr.op4ksr_core.model import wide_attention  # noqa: E402
 from op4ksr.op4ksr_core.model.vae_passes import FRUGAL, STRIPS, WHOLE  # noqa: E402
 from op4ksr.op4ksr_core.settings import PASSES, UpscaleSettings  # noqa: E402
 from op4ksr.op4ksr_core.weights.adapters import Adapter  # noqa: E402
@@ -95,6 +96,20 @@ with torch.inference_mode():
     for name, dtype in (("fp16", torch.float16), ("fp8", FP8)):
         small, rounded = stored_as(vae.first_stage_model, dtype)
         found[f"vae {name}"] = worst(both_ways(with_stage(vae, small)), both_ways(with_stage(vae, rounded)))
+
+    # The core's attention in place of ComfyUI's, where the device's table asks for it, and not elsewhere.
+    calls, products = [], wide_attention.by_products
+
+    def counted(*arguments):
+        calls.append(arguments[0].shape)
+        return products(*arguments)
+
+    with patch.dict(wide_attention.WAYS, products=counted), patch.object(wide_attention, "FUSED_HEAD", 1):
+        both_ways(vae)
+        found["own attention, CPU"] = len(calls)
+        with patch.dict(wide_attention.WAY, cpu="products"):
+            found["own attention differs"] = worst(both_ways(vae), plain)
+        found["own attention, products"] = len(calls)
 
     # Weights that are nowhere until they are cast, as a streaming patcher keeps them.
     away = copy.deepcopy(vae.first_stage_model)
@@ -216,7 +231,10 @@ with torch.inference_mode():
                 ways = memory.vae_passes(half, 4096 * 4096, decoder=True)
             found[f"passes on {gigabytes} GB"] = [how for how, _ in ways]
         whole_work = memory.vae_passes(vae, 96 * 160, decoder=True)[0][1]
-        with card_of(whole_work - 1):
+        beside = vae.patcher.model_size() + memory.comfy.model_management.extra_reserved_memory()
+        with card_of(whole_work + beside):
+            found["passes that just fit"] = [how for how, _ in memory.vae_passes(vae, 96 * 160, decoder=True)]
+        with card_of(whole_work + beside - 1):
             found["decode on a small card"] = relative(vae_passes.decode_whole(vae, given["z"]), plain[1])
     found["log of a small card"] = list(Log.lines)
 

@@ -60,10 +60,16 @@ def test_memory_that_runs_out_leads_to_leaner_passes(found, times, ends):
 
 
 def test_a_small_card_takes_a_leaner_pass_and_says_why(found):
-    assert found["passes on 24 GB"] == ["whole", "strips", "frugal"] and found["passes on 4 GB"] == ["strips", "frugal"]
+    assert found["passes on 24 GB"] == ["whole", "strips", "frugal"] and found["passes on 4 GB"] == ["frugal"]
+    assert found["passes that just fit"] == ["whole", "strips", "frugal"]
     assert found["decode on a small card"] < 1e-5
     [line] = found["log of a small card"]
     assert "'whole' does not fit the device" in line and "'strips'" in line
+
+
+def test_comfyui_keeps_its_attention_where_the_device_has_no_other_way(found):
+    assert found["own attention, CPU"] == 0 < found["own attention, products"]
+    assert found["own attention differs"] < 1e-5
 
 
 def test_nothing_fits(found):
