@@ -109,7 +109,9 @@ with torch.inference_mode():
         found["own attention, CPU"] = len(calls)
         with patch.dict(wide_attention.WAY, cpu="products"):
             found["own attention differs"] = worst(both_ways(vae), plain)
-        found["own attention, products"] = len(calls)
+            found["own attention, products"] = len(calls)
+            with patch.dict(wide_attention.WAYS, products=lambda *a: 0 * products(*a)):
+                found["own attention acts"] = worst(both_ways(vae), plain)
 
     # Weights that are nowhere until they are cast, as a streaming patcher keeps them.
     away = copy.deepcopy(vae.first_stage_model)
@@ -232,7 +234,7 @@ with torch.inference_mode():
             found[f"passes on {gigabytes} GB"] = [how for how, _ in ways]
         whole_work = memory.vae_passes(vae, 96 * 160, decoder=True)[0][1]
         beside = vae.patcher.model_size() + memory.comfy.model_management.extra_reserved_memory()
-        with card_of(whole_work + beside):
+        with card_of(whole_work + beside + 1):
             found["passes that just fit"] = [how for how, _ in memory.vae_passes(vae, 96 * 160, decoder=True)]
         with card_of(whole_work + beside - 1):
             found["decode on a small card"] = relative(vae_passes.decode_whole(vae, given["z"]), plain[1])
