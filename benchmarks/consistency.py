@@ -10,12 +10,9 @@ the difference jumps from one px to the next across such a line, and elsewhere. 
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
 
 import torch
@@ -27,6 +24,9 @@ from op4ksr_core.paths import DEMO_PHOTO
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS, with_window
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.provenance import provenance  # noqa: E402
 
 NEAR = 8
 """px from a window's border that count as beside it."""
@@ -110,13 +110,7 @@ def _words(one: Consistency) -> str:
 
 def report(found: dict[str, Consistency], middle: dict[str, float]) -> dict:
     """What --json writes."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "commit": commit,
-        "command": "python " + " ".join([Path(sys.argv[0]).name, *(Path(word).name for word in sys.argv[1:])]),
-        "date": str(date.today()),
+    return provenance() | {
         "medians": {name: round(value, 4) for name, value in middle.items()},
         "pictures": {name: {k: round(v, 4) for k, v in asdict(one).items()} for name, one in found.items()},
     }

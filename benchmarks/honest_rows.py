@@ -15,10 +15,8 @@ over 5 px) whose deviation over 15 px is below 1/255 in the truth and above 2.5/
 
 import argparse
 import json
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -44,6 +42,7 @@ from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS, RopeSettings, with_strength
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks.provenance import provenance  # noqa: E402
 from recipes.embedded.pictures import HELD_OUT, LIGHT, degraded  # noqa: E402
 from recipes.embedded.teacher import Graph, teach  # noqa: E402
 
@@ -186,10 +185,6 @@ def measured(row: Row, pairs: Pairs, folder: Path) -> tuple[dict[str, list], flo
 
 def report(found: dict[str, dict[str, list]], names: list[str]) -> dict:
     """What --json writes."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    where = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__, "commit": commit}
-    words = [Path(word).name if "/" in word and index else word for index, word in enumerate(sys.argv)]
-    where |= {"command": "python " + " ".join(words), "date": time.strftime("%Y-%m-%d")}
     rows = {}
     for name, values in found.items():
         known = {metric: [v for v in column if v is not None] for metric, column in values.items()}
@@ -198,7 +193,7 @@ def report(found: dict[str, dict[str, list]], names: list[str]) -> dict:
             "mean": {metric: round(statistics.fmean(v), 4) for metric, v in known.items() if v},
             "pictures": {n: {m: column[i] for m, column in values.items()} for i, n in enumerate(names)},
         }
-    return where | {"pictures": len(names), "rows": rows}
+    return provenance() | {"pictures": len(names), "rows": rows}
 
 
 def compared(row: list[float], model: list[float]) -> str:

@@ -3,7 +3,6 @@ weights."""
 
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import full_size
+from benchmarks.provenance import provenance
 from op4ksr_core.errors import SettingError
 from op4ksr_core.files import write_text
 from op4ksr_core.geometry import Size, SizePlan
@@ -68,15 +68,8 @@ class Results:
 
     def __init__(self, path: Path | None, device: torch.device, dtype: torch.dtype):
         self.path = path
-        cuda = device.type == "cuda"
-        name = torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine()
         self.rows: dict[str, Any] = {}
-        self.about = {
-            "device": name,
-            "torch": torch.__version__,
-            "dtype": str(dtype),
-            "date": time.strftime("%Y-%m-%d"),
-        }
+        self.about = provenance(device) | {"dtype": str(dtype)}
         print(json.dumps(self.about), flush=True)
 
     def add(self, name: str, row: Any) -> None:

@@ -36,7 +36,7 @@ def default_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" and half_is_fast(device) else torch.float32
 
 
-def told(device: torch.device, dtype: torch.dtype) -> str:
+def device_line(device: torch.device, dtype: torch.dtype) -> str:
     """One line about a device for the log: its name, memory, how many there are, and the dtype."""
     precision = str(dtype).removeprefix("torch.")
     if device.type != "cuda":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import MemoryPlanError, SettingError
 from ..geometry import Frame, Scale, Size, Target
-from ..model.precision import default_device, default_dtype, told
+from ..model.precision import default_device, default_dtype, device_line
 from ..paths import EMBEDDED
 from ..picture.checks import check_image
 from ..progress import Progress
@@ -45,7 +45,7 @@ class Upscaler:
     ):
         self.device = torch.device(device) if device else default_device()
         self.dtype = dtype or default_dtype(self.device)
-        log.info("%s", told(self.device, self.dtype))
+        log.info("%s", device_line(self.device, self.dtype))
         self.settings, self.check_memory = check_settings(settings), check_memory
         self.host: DiffusersHost | UNetHost
         if isinstance(sources, UNetSources):

@@ -28,7 +28,7 @@ def test_bfloat16_is_taken_on_cards_that_have_it(card, capability, dtype):
 
 
 def test_the_log_names_card_memory_and_reason(card):
-    told = precision.told(card((7, 5), 4, count=2), torch.float32)
+    told = precision.device_line(card((7, 5), 4, count=2), torch.float32)
     assert (
         told
         == "device: cuda:0, Some card, 4.0 GB, one of 2 (--device takes another), float32 (no bfloat16 in hardware)"

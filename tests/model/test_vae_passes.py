@@ -8,6 +8,7 @@ import torch
 from builders import make_vae
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from op4ksr_core.errors import SettingError
 from op4ksr_core.model import group_norm
@@ -49,6 +50,38 @@ def test_strips_equal_one_pass(head, size):
             for how in strips.PASSES[1:]:
                 torch.testing.assert_close(strips.run(half, given, how), plain, **ROUNDING)
     assert torch.equal(x, before[0]) and torch.equal(z, before[1])
+
+
+class Layouts(TorchDispatchMode):
+    """Of each convolution, whether what goes in and what comes out lies channels-last; and the maps that were copied
+    into another layout."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolutions, self.copies = [], []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        maps = [x for x in (*args[:1], out) if isinstance(x, torch.Tensor) and x.ndim == 4]
+        layouts = [x.is_contiguous(memory_format=torch.channels_last) for x in maps]
+        name = str(function)
+        if name.startswith("aten.conv"):
+            self.convolutions.append(layouts)
+        elif "clone" in name or "contiguous" in name or "_to_copy" in name:
+            self.copies += [maps[0].shape for before, *after in [layouts] if after and after[0] != before]
+        return out
+
+
+@pytest.mark.parametrize("head", [None, *v.HEADS])
+def test_no_map_changes_its_layout_between_the_first_convolution_and_the_head(head):
+    vae = lean_vae(head)
+    with torch.inference_mode():
+        for half, given in ((vae.encoder, torch.rand(1, 3, 96, 64)), (vae.decoder, torch.rand(1, 16, 12, 8))):
+            with Layouts() as seen:
+                half(given)
+            first, *others = seen.convolutions
+            assert first[1] and len(others) > 8 and all(map(all, others))
+            assert [shape for shape in seen.copies if shape[-1] > 2] == []  # 2: kernels folded for the four phases
 
 
 class ResnetBlock(nn.Module):
