@@ -9,6 +9,7 @@ from ..errors import SettingError, WeightsError
 from ..files import at_home
 from ..settings import PRESET_FACTORS, PRESETS, RopeSettings, UpscaleSettings
 from .files import find_weights
+from .unet_adapters import PICKLED, from_pickle
 
 METADATA = "op4ksr_trained_for"
 """The name in a safetensors file's metadata; the value is JSON."""
@@ -62,7 +63,7 @@ class TrainedFor:
 def read_trained_for(path: str | Path) -> TrainedFor | None:
     """What an adapter, or a folder of adapters or of a merged model, says of its training; None where it says nothing.
 
-    A converted file of OSEDiff or TVT names its family, which is the preset. Raises WeightsError.
+    A file of OSEDiff or TVT has a family, which is the preset. Raises WeightsError.
     """
     path = at_home(path)
     if not path.is_dir():
@@ -75,8 +76,13 @@ def read_trained_for(path: str | Path) -> TrainedFor | None:
 
 
 def _of_file(path: Path) -> TrainedFor | None:
+    if path.suffix == PICKLED:
+        return _of_family(from_pickle(path).family)
     metadata = find_weights(path).metadata()
     if METADATA in metadata:
         return TrainedFor.parse(metadata[METADATA], path)
-    family = metadata.get("family")
+    return _of_family(metadata.get("family", ""))
+
+
+def _of_family(family: str) -> TrainedFor | None:
     return TrainedFor(family, PRESET_FACTORS[family]) if family in PRESET_FACTORS else None

@@ -1,7 +1,6 @@
 """OSEDiff's and TVT's public files -> safetensors with plain names, and those as adapters.
 
-The public files are pickles: only `op4ksr convert` reads them, with torch's `weights_only`, which runs no code. Ours
-have keys `unet.<module>.lora_A.weight` and `.lora_B.weight`, `unet.<layer>.weight` and `.bias` for layers that replace
+The public files are pickles, read with torch's `weights_only`, which runs no code. Ours have keys `unet.<module>.lora_A.weight` and `.lora_B.weight`, `unet.<layer>.weight` and `.bias` for layers that replace
 the base's, the same with `vae.`, and in the metadata what the pickle says: family, base, ranks, alpha.
 """
 
@@ -26,6 +25,12 @@ BASE = "stabilityai/stable-diffusion-2-1-base"
 PEFT_ALPHA = 8
 """What the public codes leave `lora_alpha` at, so that a LoRA of rank 4 counts twice."""
 
+PICKLED = ".pkl"
+"""Ending of the public files."""
+
+SAFE_TORCH = (2, 6)
+"""The first torch whose `weights_only` cannot be made to run code (CVE-2025-32434)."""
+
 _LISTS = {
     "unet": ("unet_lora_encoder_modules", "unet_lora_decoder_modules", "unet_lora_others_modules"),
     "vae": ("vae_lora_encoder_modules",),
@@ -45,8 +50,14 @@ class UNetAdapter:
 
 
 def read_pickle(path: str | Path) -> dict[str, Any]:
-    """A dictionary that torch saved: numbers, text, lists and tensors. Raises WeightsError by what else is in it."""
+    """A dictionary that torch saved: numbers, text, lists and tensors. Raises WeightsError by what else is in it, and
+    where torch is too old to read a pickle safely."""
     path = at_home(path)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        raise WeightsError(
+            f"torch {torch.__version__} can be made to run code by a pickle like {path.name} (CVE-2025-32434): install "
+            "torch 2.6 or newer."
+        )
     if not path.is_file():
         raise WeightsError(f"There is no file {path}.")
     try:
@@ -121,17 +132,22 @@ def save_unet_adapter(
 
 
 def is_unet_adapter(path: str | Path) -> bool:
-    """Whether a file has our form of OSEDiff's and TVT's weights."""
+    """Whether a file has our form of OSEDiff's and TVT's weights, or may be one of the public pickles."""
     path = at_home(path)
+    if path.suffix == PICKLED:
+        return path.is_file()
     return path.is_file() and path.suffix == ".safetensors" and find_weights(path).metadata().get("format") == FORMAT
 
 
 def find_unet_adapter(path: str | Path) -> UNetAdapter:
-    """What `save_unet_adapter` wrote. Raises WeightsError where ranks and header differ, or a half is missing."""
+    """What `save_unet_adapter` wrote, or a public pickle. Raises WeightsError where ranks and header differ, a half is
+    missing, or a pickle holds more than weights."""
+    if at_home(path).suffix == PICKLED:
+        return from_pickle(path)
     files = find_weights(path)
     metadata, state = files.metadata(), files.tensors()
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path} is no adapter of OSEDiff or TVT. `op4ksr convert osediff.pkl -o FILE` makes one.")
+        raise WeightsError(f"{path} is no adapter of OSEDiff or TVT: name osediff.pkl, model_TVT.pkl, or what `op4ksr convert` makes of them.")
     family, lora, layers = metadata.get("family", ""), {}, {}
     for part in ("unet", "vae"):
         own = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}

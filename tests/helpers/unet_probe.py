@@ -20,6 +20,7 @@ import folder_paths  # noqa: E402
 import torch  # noqa: E402
 from op4ksr.nodes.adapters import FeaturesConditioning, LoadUNetAdapter, available_unet_adapters  # noqa: E402
 from op4ksr.nodes.comfy_host import ComfyHost, plan_pictures  # noqa: E402
+from op4ksr.nodes.native_models import TRAINED_FOR  # noqa: E402
 from op4ksr.nodes.unets import load_sd_folder, unet_config  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.geometry import Scale  # noqa: E402
@@ -54,9 +55,10 @@ def message(call, *arguments):
 with torch.inference_mode():
     model, vae = load_sd_folder(base / "sd")
     found = {"plain": picture(model, vae, "sd", 999)}
-    assert available_unet_adapters() == ["osediff.safetensors"], available_unet_adapters()
     patched = LoadUNetAdapter.execute(model, vae, "osediff.safetensors", 1.0).args
     found["osediff"] = picture(*patched, "sd", 999)
+    pickled = LoadUNetAdapter.execute(model, vae, "osediff.pkl", 1.0).args
+    found["pickled"] = picture(*pickled, "sd", 999)
     found["plain_again"] = picture(model, vae, "sd", 999)
     found["off"] = picture(*LoadUNetAdapter.execute(model, vae, "osediff.safetensors", 0.0).args, "sd", 999)
     seen = SimpleNamespace(last_hidden_state=given["features"])  # what CLIP Vision Encode gives
@@ -66,6 +68,9 @@ with torch.inference_mode():
     v = load_sd_folder(base / "v")
     found["v"] = picture(*v, "v", 500)
     errors = {
+        "listed": available_unet_adapters(),
+        "preset": pickled[0].get_attachment(TRAINED_FOR).preset,
+        "code": message(LoadUNetAdapter.execute, model, vae, "code.pkl", 1.0),
         "v with an adapter": message(LoadUNetAdapter.execute, *v, "osediff.safetensors", 1.0),
         "another base": message(LoadUNetAdapter.execute, *load_sd_folder(base / "tvt"), "osediff.safetensors", 1.0),
         "no unet": message(unet_config, {"in_channels": 4}),

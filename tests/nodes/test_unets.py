@@ -33,6 +33,11 @@ def features(base, small):
         return picture_tokens(model, resize(small, Size(4 * small.shape[-2], 4 * small.shape[-1])))
 
 
+class Code:
+    def __reduce__(self):
+        return (print, ("run",))
+
+
 @pytest.fixture(scope="module")
 def found(comfyui, tmp_path_factory):
     """(what ComfyUI computed, the folder with the models, the small picture, errors on wrong ones)"""
@@ -46,6 +51,8 @@ def found(comfyui, tmp_path_factory):
     write_sd_folder(base / "tvt", make_tvt_unet(), make_d4())
     torch.save(put_loras(make_unet(), make_sd_vae()), base / "osediff.pkl")
     convert_pickle(base / "osediff.pkl", base / "loras" / "osediff.safetensors")
+    (base / "osediff.pkl").rename(base / "loras" / "osediff.pkl")
+    torch.save({"state_dict_unet": Code()}, base / "loras" / "code.pkl")
     small = torch.rand(1, 3, 30, 20, generator=torch.Generator().manual_seed(2))
     save_file({"small": small, "features": features(base, small)}, base / "in.safetensors")
     command = [python_of(comfyui), ROOT / "tests" / "helpers" / "unet_probe.py", comfyui, base]
@@ -82,6 +89,18 @@ def test_the_adapter_is_a_patch_that_undoes_itself(found):
     there, _, _, _ = found
     assert torch.equal(there["plain"], there["plain_again"]) and torch.equal(there["plain"], there["off"])
     assert float((there["plain"] - there["osediff"]).abs().mean()) > 1e-3
+
+
+def test_a_public_pickle_is_read_as_what_was_converted_of_it(found):
+    there, *_, about = found
+    assert torch.equal(there["osediff"], there["pickled"])
+    assert about["listed"] == ["code.pkl", "osediff.pkl", "osediff.safetensors"]
+    assert about["preset"] == "osediff"
+
+
+def test_a_pickle_with_code_is_refused_in_a_sentence(found):
+    *_, errors = found
+    assert "could run any code" in errors["code"] and "print" in errors["code"]
 
 
 def test_errors_name_what_does_not_fit(found):

@@ -8,7 +8,14 @@ from unet_models import make_d4, make_sd_vae, make_unet, put_loras
 
 from op4ksr_core.app import cli
 from op4ksr_core.errors import WeightsError
-from op4ksr_core.weights.unet_adapters import find_unet_adapter, from_pickle, read_pickle, save_unet_adapter
+from op4ksr_core.weights.trained_for import TrainedFor, read_trained_for
+from op4ksr_core.weights.unet_adapters import (
+    find_unet_adapter,
+    from_pickle,
+    is_unet_adapter,
+    read_pickle,
+    save_unet_adapter,
+)
 from op4ksr_core.weights.unet_sources import load_sd_vae
 
 
@@ -60,6 +67,22 @@ def test_code_in_a_pickle_is_refused_by_name(tmp_path, capsys):
     torch.save({"a": 1}, path)
     with pytest.raises(WeightsError, match="no OSEDiff or TVT file: it lacks state_dict_unet"):
         from_pickle(path)
+
+
+def test_an_old_torch_reads_no_pickle(pickled, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(WeightsError, match=r"torch 2\.5\.1.*osediff\.pkl.*2\.6"):
+        read_pickle(pickled)
+
+
+def test_the_pickle_itself_is_an_adapter(pickled):
+    out = pickled.with_suffix(".safetensors")
+    assert cli.main(["convert", str(pickled), "-o", str(out)]) == 0
+    own, converted = find_unet_adapter(pickled), find_unet_adapter(out)
+    assert is_unet_adapter(pickled) and read_trained_for(pickled) == read_trained_for(out) == TrainedFor("osediff", 8)
+    for part in ("unet", "vae"):
+        for a, b in ((own.lora[part].state, converted.lora[part].state), (own.layers[part], converted.layers[part])):
+            assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_a_truncated_file_is_refused(pickled):
