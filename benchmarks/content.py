@@ -20,7 +20,8 @@ from op4ksr_core.paths import DEMO_PHOTO
 from op4ksr_core.picture.convert import as_picture, as_tensor
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import PRESETS, with_content
+from op4ksr_core.settings import PRESETS
+from op4ksr_core.wishes import Wishes, with_wishes
 
 SIDE = 448
 """px of a crop."""
@@ -85,7 +86,8 @@ def main() -> None:
     for content, (original, small) in pictures().items():
         plan = upscaler.plan(Scale(4).frame(Size(*small.shape[-2:])), [preset])
         plain = upscaler.run(plan, small)
-        own = upscaler(small, 4, with_content(preset, content))
+        settings, _ = with_wishes(preset, Wishes(content), "embedded")
+        own = upscaler(small, 4, settings)
         print(f"| {content} | {psnr(plain.rgb, original):.2f} | {psnr(own, original):.2f} |")
         rows.append(torch.cat([plain.before, plain.rgb, own, original], -1))
     as_picture(torch.cat(rows, -2)[0]).save(arguments.output, quality=88)

@@ -6,7 +6,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..op4ksr_core.declared import find_setting
-from ..op4ksr_core.settings import PRESETS, UpscaleSettings, Wishes
+from ..op4ksr_core.pipeline.quality_check import Limits
+from ..op4ksr_core.settings import PRESETS, UpscaleSettings
+from ..op4ksr_core.wishes import Wishes
 from .masks import PAINTED, TRIED
 
 
@@ -35,14 +37,16 @@ FACTOR = io.Combo.Input(
 )
 
 
-def setting_input(field: str, name: str = "", **changes: Any) -> io.Input:
-    """The input of one of UpscaleSettings, with its choices or its range and step, and its help."""
-    one = find_setting(UpscaleSettings, field)
+def setting_input(
+    field: str, name: str = "", of: UpscaleSettings | Wishes | Limits = EMBEDDED, **changes: Any
+) -> io.Input:
+    """The input of a setting, with its value in `of`, its choices or its range and step, and its help."""
+    one = find_setting(type(of), field)
     if one.choices:
-        about = {"options": list(one.choices), "default": getattr(EMBEDDED, field), "tooltip": one.help}
+        about = {"options": list(one.choices), "default": getattr(of, field), "tooltip": one.help}
         return io.Combo.Input(name or field, **about | changes)
     about = {
-        "default": getattr(EMBEDDED, field),
+        "default": getattr(of, field),
         "min": one.widget_low,
         "max": one.high if one.widget_high is None else one.widget_high,
         "step": one.step,
@@ -80,13 +84,9 @@ PAINTED_MEANS = advanced(
         "is.",
     )
 )
-CONTENT = io.Combo.Input(
-    "content",
-    options=list(find_setting(Wishes, "content").choices),
-    default=Wishes().content,
-    optional=True,
-    tooltip=find_setting(Wishes, "content").help,
-)
+CONTENT = setting_input("content", of=Wishes(), optional=True)
+CREATIVITY = setting_input("creativity", of=Wishes(), optional=True)
+RESEMBLANCE = setting_input("resemblance", of=Wishes(), optional=True)
 REGION = io.Combo.Input(
     "region",
     options=list(TRIED),

@@ -11,7 +11,9 @@ from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.lattice.inspector import ap_loss, inspect, worst
 from ..op4ksr_core.lattice.report import draw_report, mask, overlay, sentences
 from ..op4ksr_core.lattice.suppress import dithered, suppress
+from ..op4ksr_core.pipeline.quality_check import Limits
 from .convert import to_bchw, to_image
+from .inputs import advanced, setting_input
 from .schema import node_schema
 
 
@@ -53,6 +55,8 @@ class InspectPeriodicity(io.ComfyNode):
                     tooltip="The small picture before upscaling, or its plain enlargement: only what was added to it "
                     "is judged.",
                 ),
+                advanced(setting_input("max_score", of=Limits(), optional=True)),
+                advanced(setting_input("max_texture", of=Limits(), optional=True)),
             ],
             outputs=[
                 io.Float.Output(display_name="score", tooltip="0 none to 1 strong; of a batch, the worst."),
@@ -64,11 +68,22 @@ class InspectPeriodicity(io.ComfyNode):
                     display_name="overlay",
                     tooltip="The picture in grey, the lattice in red, texture in soft areas in blue.",
                 ),
+                io.Boolean.Output(display_name="passed", tooltip="Whether every picture is within the limits."),
             ],
         )
 
     @classmethod
-    def execute(cls, image, periods: str, search: bool, reference=None, before=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        image,
+        periods: str,
+        search: bool,
+        reference=None,
+        before=None,
+        max_score: float = Limits().max_score,
+        max_texture: float = Limits().max_texture,
+    ) -> io.NodeOutput:
+        limits = Limits(max_score, max_texture)
         pictures, wanted = to_bchw(image), periods_of(periods)
         truths = matching(reference, len(pictures))
         references = truths if before is None else matching(before, len(pictures))
@@ -93,6 +108,7 @@ class InspectPeriodicity(io.ComfyNode):
             to_image(torch.stack([draw_report(x, one) for x, one in zip(pictures, found, strict=True)])),
             torch.stack([mask(one, pictures.shape[-2:]) for one in found]),
             to_image(torch.stack([overlay(x, one) for x, one in zip(pictures, found, strict=True)])),
+            all(map(limits.passes, found)),
         )
 
 

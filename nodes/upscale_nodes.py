@@ -25,16 +25,13 @@ from ..op4ksr_core.geometry import (
     Size,
     Target,
 )
-from ..op4ksr_core.lattice.inspector import inspect_made, worst
-from ..op4ksr_core.lattice.report import in_a_few_words, mesh_map
-from ..op4ksr_core.picture.framing import set_into
 from ..op4ksr_core.pipeline.composite import Framed
 from ..op4ksr_core.pipeline.memory import GB
+from ..op4ksr_core.pipeline.quality_check import run_checked
 from ..op4ksr_core.pipeline.restoration import Plan, run
 from ..op4ksr_core.pipeline.trial import plan_trial, without_margin
 from ..op4ksr_core.settings import (
     COLOUR_FIXES,
-    CONTENT_KINDS,
     MAX_STRENGTH,
     PRESET_FACTORS,
     PRESETS,
@@ -43,12 +40,11 @@ from ..op4ksr_core.settings import (
     Protect,
     UpscaleSettings,
     find_preset,
-    told_content,
-    with_content,
     with_strength,
     with_window,
 )
 from ..op4ksr_core.weights.usual_settings import choose, contradictions
+from ..op4ksr_core.wishes import CONTENT_KINDS, Content, Wishes, with_wishes
 from .checks import facts_of
 from .comfy_host import ComfyHost, plan_frame
 from .convert import to_bchw, to_image
@@ -56,6 +52,7 @@ from .inputs import (
     COLOUR,
     COMPENSATION,
     CONTENT,
+    CREATIVITY,
     DENOISE,
     FACTOR,
     FIDELITY,
@@ -64,6 +61,7 @@ from .inputs import (
     PAINTED_MEANS,
     PROTECT,
     REGION,
+    RESEMBLANCE,
     SCALE,
     SEED,
     SIGMA,
@@ -80,8 +78,6 @@ from .step_nodes import rope_for
 from .versions import tell_node
 
 log = logging.getLogger("op4ksr")
-
-_SMALLEST_INSPECTED = 64
 
 MASK = io.Mask.Input("mask", optional=True, tooltip="Transparency, enlarged with the picture.")
 MODELS = [
@@ -105,6 +101,10 @@ OUTPUTS = [
     ),
     io.Mask.Output(display_name="texture map", tooltip="Where the model drew texture into soft areas, full at 8/255."),
     io.Mask.Output(display_name="protected", tooltip="What protect found, of the input's size; 0 elsewhere."),
+    io.Boolean.Output(
+        display_name="passed",
+        tooltip="Off where the lattice check found a lattice that can be seen, or texture in soft areas.",
+    ),
 ]
 
 
@@ -119,44 +119,48 @@ def upscaled(
     inspected: bool = True,
     notes: Sequence[str] = (),
     part: Part | None = None,
+    rerun: bool = False,
 ) -> io.NodeOutput:
     """IMAGE and what goes with it -> the outputs, with a line under the node before and after.
 
     `region` is where the model may act (B or 1, 1, H, W); `notes` are sentences for the report; `part` alone is
-    enlarged where it is given.
+    enlarged where it is given; `rerun`: what does not pass the check is run again with less strength.
     """
     pictures = to_bchw(image).clamp(0, 1)
     frame = target.frame(Size(*pictures.shape[-2:]))
     trial = None if part is None else plan_trial(frame, part, host.multiple_px)
-    plan = plan_frame(host, frame if trial is None else trial.frame, len(pictures), [settings], latent_factor)
+    if trial is not None:
+        frame = trial.frame
+    plan = plan_frame(host, frame, len(pictures), [settings], latent_factor)
     alpha = alpha_of(image, mask)
     phases = Phases(() if settings.compensation else ("compensate",))
     device, started = comfy.model_management.get_torch_device(), time.perf_counter()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
+    def enlarged(settings: UpscaleSettings) -> Framed:
+        made = run(host, replace(plan, settings=(settings,)), pictures, phases, alpha, region, phases.show)
+        return made if trial is None else without_margin(made, trial)
+
     tell_node(f"{plan.size.source} -> {plan.size.target}, {plan.size.tokens} tokens ...")
     with collecting() as fallbacks:
-        made = run(host, plan, pictures, phases, alpha, region, phases.show)
-    if trial is not None:
-        made = without_margin(made, trial)
+        made, check = run_checked(enlarged, settings, rerun=rerun) if inspected else (enlarged(settings), None)
     phases.finish()
-    parts = [_size_and_time(made, plan, time.perf_counter() - started, device)]
-    drawn = made.rgb.new_zeros(1, 1, 1).expand(len(made.rgb), *made.rgb.shape[-2:])
-    if inspected:
-        words, drawn = _check(made)
-        parts[0] += f", {words}"
-    report = "\n".join([*parts, *notes, *_idle_seed(settings), *made.notes, *fallbacks])
+    about = _size_and_time(made, plan, time.perf_counter() - started, device)
+    about += f", {check.words}" if check else ""
+    report = "\n".join([about, *notes, *_idle_seed(settings), *made.notes, *fallbacks])
     log.info("OP4KSR %s", report)
     tell_node(report)
     large, before = to_image(made.rgb), to_image(made.before)
     protected = made.lr.new_zeros(made.lr[:, 0].shape) if made.protected is None else made.protected[:, 0]
+    no_map = made.rgb.new_zeros(1, 1, 1).expand(len(made.rgb), *made.rgb.shape[-2:])
+    others = (before, report, check.maps if check else no_map, protected.cpu(), check is None or check.passed)
     if made.alpha is None:
-        return io.NodeOutput(large, large.new_zeros(large.shape[:3]), before, report, drawn, protected.cpu())
+        return io.NodeOutput(large, large.new_zeros(large.shape[:3]), *others)
     transparent = made.alpha.to(large)
     if image.shape[-1] == 4 and (mask is None or is_placeholder(mask, image)):
         large = torch.cat([large, transparent.movedim(1, -1)], -1)
-    return io.NodeOutput(large, 1 - transparent[:, 0], before, report, drawn, protected.cpu())
+    return io.NodeOutput(large, 1 - transparent[:, 0], *others)
 
 
 def _idle_seed(settings: UpscaleSettings) -> list[str]:
@@ -175,18 +179,6 @@ def _size_and_time(made: Framed, plan: Plan, seconds: float, device: torch.devic
     elif plan.memory:
         parts.append(f"about {plan.memory.peak / GB:.1f} GB at most (estimated)")
     return ", ".join(parts)
-
-
-def _check(made: Framed) -> tuple[str, Tensor]:
-    """What the model added that is no detail: in words, of the worst of a batch; texture maps (B, H, W) in [0, 1]."""
-    pictures, canvas = made.enlarged.float().cpu(), made.rgb.shape[-2:]
-    if min(pictures.shape[-2:]) < _SMALLEST_INSPECTED:
-        return "too small for a lattice check", torch.zeros(1, 1, 1).expand(len(pictures), *canvas)
-    found = [inspect_made(x, y) for x, y in zip(pictures, made.lr.float().cpu(), strict=True)]
-    maps = torch.stack([mesh_map(one.mesh, pictures.shape[-2:]) for one in found])
-    one = worst(found)
-    basis = "judged on what was added" if one.referenced else one.note
-    return f"{in_a_few_words(one)} ({basis})", set_into(maps[:, None], made.frame)[:, 0]
 
 
 SIZE_MODES = ("long side", "short side", "scale", "megapixels", *FITS)
@@ -308,6 +300,17 @@ class UpscaleTo4K(io.ComfyNode):
                 PAINTED_MEANS,
                 REGION,
                 CONTENT,
+                CREATIVITY,
+                RESEMBLANCE,
+                advanced(
+                    io.Boolean.Input(
+                        "rerun",
+                        default=False,
+                        optional=True,
+                        tooltip="Where the lattice check is not passed, run again at half the strength; the report "
+                        "says so.",
+                    )
+                ),
             ],
             outputs=OUTPUTS,
         )
@@ -357,7 +360,12 @@ class UpscaleTo4K(io.ComfyNode):
         painted_means: str = PAINTED[0],
         region: str = TRIED[0],
         content: str = CONTENT_KINDS[0],
+        creativity: float = 0.0,
+        resemblance: float = 0.0,
+        rerun: bool = False,
     ) -> io.NodeOutput:
+        if rerun and not lattice_check:
+            raise SettingError("rerun goes by the lattice check: switch lattice_check on, or rerun off.")
         facts, notes = facts_of(model, vae, conditioning), []
         if preset == "auto":
             choice = choose(facts)
@@ -368,10 +376,14 @@ class UpscaleTo4K(io.ComfyNode):
         notes += contradictions(facts, settings)
         moved = {"strength": strength != 1, "protect": protect != "nothing", "denoise": denoise != 0}
         given = [name for name, is_moved in moved.items() if is_moved]
-        notes += told_content(content, given)
+        wishes = Wishes(cast(Content, content), creativity, resemblance)
+        settings, told = with_wishes(settings, wishes, preset, given)
+        notes += told
+        if "protect" in given:
+            settings = replace(settings, protect=cast(Protect, protect))
+        if "denoise" in given:
+            settings = replace(settings, denoise=denoise)
         settings = with_strength(settings, strength)
-        settings = replace(settings, protect=cast(Protect, protect), denoise=denoise)
-        settings = with_content(settings, content, given)
         if model is None and preset != "embedded":
             raise SettingError(needs_weights(preset))
         settings = with_window(replace(settings, seed=seed), window)
@@ -384,7 +396,7 @@ class UpscaleTo4K(io.ComfyNode):
         latent_factor = PRESET_FACTORS.get(preset, LATENT_FACTOR)
         may_act = region_of(image, strength_mask, painted_means)
         part = part_of(target.frame(Size(*image.shape[1:3])), strength_mask, region)
-        return upscaled(host, image, mask, may_act, target, settings, latent_factor, lattice_check, notes, part)
+        return upscaled(host, image, mask, may_act, target, settings, latent_factor, lattice_check, notes, part, rerun)
 
 
 class UpscaleAllSettings(io.ComfyNode):

@@ -5,9 +5,8 @@ from here (`declared.py`).
 """
 
 import numbers
-from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from .declared import check, find_setting, setting
 from .declared import check_choice as check_choice
@@ -21,7 +20,6 @@ ColourFix = Literal["none", "wavelet", "adain", "lab"]
 WindowWeights = Literal["linear", "gaussian"]
 Head = Literal["centered", "partitioned"]
 Protect = Literal["nothing", "lettering", "faces", "both"]
-Content = Literal["any", "photo", "portrait", "drawing", "noisy"]
 VaePass = Literal["whole", "strips", "frugal"]
 Attention = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3", "fa4"]
 
@@ -30,7 +28,6 @@ COLOUR_FIXES: tuple[str, ...] = get_args(ColourFix)
 WINDOW_WEIGHTS: tuple[str, ...] = get_args(WindowWeights)
 HEADS: tuple[str, ...] = get_args(Head)
 PROTECTS: tuple[str, ...] = get_args(Protect)
-CONTENT_KINDS: tuple[str, ...] = get_args(Content)
 PASSES: tuple[str, ...] = get_args(VaePass)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)
 
@@ -296,55 +293,9 @@ def with_strength(settings: UpscaleSettings, strength: float) -> UpscaleSettings
     outside [0, 2].
     """
     check_range("Strength", strength, 0, MAX_STRENGTH)
-    kept = settings.fidelity * (2 - strength) if strength > 1 else 1 - strength * (1 - settings.fidelity)
+    kept = settings.fidelity
+    kept = kept * (2 - strength) if strength > 1 else kept + (1 - strength) * (1 - kept)
     return replace(settings, fidelity=kept, compensation=min(MAX_COMPENSATION, strength * settings.compensation))
-
-
-@dataclass(frozen=True)
-class Wishes:
-    """What is wished for in an artist's words; it becomes settings. Raises SettingError on a value out of range."""
-
-    content: Content = setting(
-        "any",
-        "What the picture shows: photo, portrait, drawing (lettering too), noisy (or compressed). Sets strength, "
-        "protect and denoise where you leave them; any leaves the preset as it is.",
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-CONTENTS: dict[str, dict[str, Any]] = {
-    "any": {},
-    "photo": {"strength": 1.25},
-    "portrait": {"strength": 0.75, "protect": "faces"},
-    "drawing": {"strength": 0.6},
-    "noisy": {"denoise": 1.0},
-}
-"""What each content sets over the preset. Chosen by eye and PSNR (docs/nodes.md, benchmarks/content.py)."""
-
-
-def with_content(settings: UpscaleSettings, content: str, given: Collection[str] = ()) -> UpscaleSettings:
-    """The settings with what a content sets, but for the names in `given`: strength, protect, denoise. Raises
-    SettingError on a content that there is not."""
-    sets = content_sets(content, given)
-    strength = sets.pop("strength", None)
-    settings = replace(settings, **sets)
-    return settings if strength is None else with_strength(settings, strength)
-
-
-def content_sets(content: str, given: Collection[str] = ()) -> dict[str, Any]:
-    """What a content sets, but for the names in `given`. Raises SettingError on a content that there is not."""
-    check_choice("content", content, CONTENT_KINDS)
-    return {name: value for name, value in CONTENTS[content].items() if name not in given}
-
-
-def told_content(content: str, given: Collection[str] = ()) -> list[str]:
-    """A sentence on what a content sets; none where it leaves the preset as it is."""
-    if content == "any":
-        return []
-    sets = [f"{name} {value}" for name, value in content_sets(content, given).items()]
-    return [f"Content {content}: {', '.join(sets) or 'nothing is left to set'}."]
 
 
 def with_window(settings: UpscaleSettings, window: int) -> UpscaleSettings:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from op4ksr_core.declared import Setting, declarations
-from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings, Wishes
+from op4ksr_core.settings import PRESETS, RopeSettings, UpscaleSettings
+from op4ksr_core.wishes import Wishes
 
 PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
 BEGIN = "<!-- made by `python -m recipes.settings_table` -->\n"

@@ -27,22 +27,19 @@ from ..files import (
 )
 from ..formats import READABLE
 from ..geometry import Box, Part, Scale, Target
-from ..lattice.inspector import inspect_made
-from ..lattice.report import in_a_few_words
 from ..picture.before_after import save_before_after
 from ..picture.convert import as_picture
 from ..picture.header import MAX_MEGAPIXELS, read_header
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
 from ..pipeline.composite import Framed
+from ..pipeline.quality_check import Check, Limits, run_checked
 from ..pipeline.trial import middle_of, plan_trial, without_margin
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
 from ..settings import UpscaleSettings
 
 log = logging.getLogger("op4ksr")
-
-_SMALLEST_CHECKED = 64
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,8 @@ class Job:
 class Result:
     """What became of a job: status `done`, `skipped` or `failed`, sizes as WIDTHxHEIGHT.
 
-    check: whether the model added a lattice or a mesh to the small picture, in a few words.
+    check: whether the model added a lattice or a mesh to the small picture, in a few words; passed: whether that is
+    within the limits, None where it was not checked; rerun: whether this is the result of a second run.
     """
 
     source: str
@@ -70,6 +68,8 @@ class Result:
     notes: tuple[str, ...] = ()
     error: str = ""
     check: str = ""
+    passed: bool | None = None
+    rerun: bool = False
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -87,6 +87,9 @@ class BatchSettings:
     strength_mask: str | None = None
     max_megapixels: float = MAX_MEGAPIXELS
     check: bool = True
+    limits: Limits = Limits()
+    rerun: bool = False
+    """What does not pass the check is run again with less strength."""
     region: str | None = None
     """Only this part of each picture: `left,top,width,height` in its px, or MIDDLE."""
 
@@ -311,14 +314,18 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
         part = middle_of(frame) if settings.region == MIDDLE else Part.parse(settings.region)
         trial = plan_trial(frame, part, upscaler.host.multiple_px)
         frame = trial.frame
-    plan = upscaler.plan(frame, [settings.upscale])
+    upscaler.plan(frame, [settings.upscale])  # what does not fit is said before the picture is read
     picture = read_picture(job.source, settings.max_megapixels)
     region = read_mask(settings.strength_mask) if settings.strength_mask else None
     padded = trial is None and isinstance(settings.target, Box) and settings.target.fit == "pad"
     lost = check_writable(picture, frame.canvas.height, frame.canvas.width, format_of(job.output), padded)
-    made = upscaler.run(plan, picture.rgb, progress, picture.alpha, region)
-    if trial is not None:
-        made = without_margin(made, trial)
+
+    def enlarged(upscale: UpscaleSettings) -> Framed:
+        plan = upscaler.plan(frame, [upscale])
+        made = upscaler.run(plan, picture.rgb, progress, picture.alpha, region)
+        return made if trial is None else without_margin(made, trial)
+
+    made, check = _checked(enlarged, settings)
     larger = replace(picture, rgb=made.rgb, alpha=made.alpha)
     if settings.strip and job.strip is not None:
         is_finished(job.strip)  # a folder in its place is found before anything is written
@@ -326,19 +333,17 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     if settings.strip:
         _write_strip(job, picture if trial is None else replace(picture, rgb=made.lr), larger)
     sizes = str(source if trial is None else trial.part.size), str(made.frame.canvas)
-    check = _check(made) if settings.check else ""
-    return Result(
-        str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.notes, check=check
-    )
+    done = Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.notes)
+    if check is None:
+        return done
+    return replace(done, check=check.words, passed=check.passed, rerun=check.rerun)
 
 
-def _check(made: Framed) -> str:
-    """What the model added to the small picture that is no detail, in a few words."""
-    if min(made.enlarged.shape[-2:]) < _SMALLEST_CHECKED:
-        return "too small for a lattice check"
-    found = inspect_made(made.enlarged[0].cpu(), made.lr[0].cpu())
-    basis = "judged on what was added" if found.referenced else found.note
-    return f"{in_a_few_words(found)} ({basis})"
+def _checked(enlarged: Callable[[UpscaleSettings], Framed], settings: BatchSettings) -> tuple[Framed, Check | None]:
+    """The result and its check, if there is to be one."""
+    if not settings.check:
+        return enlarged(settings.upscale), None
+    return run_checked(enlarged, settings.upscale, settings.limits, settings.rerun)
 
 
 @lru_cache(maxsize=1)

@@ -21,10 +21,7 @@ from ..settings import (
     Execution,
     RopeSettings,
     UpscaleSettings,
-    Wishes,
     find_preset,
-    told_content,
-    with_content,
     with_strength,
     with_window,
 )
@@ -32,6 +29,7 @@ from ..weights.model_facts import facts_of
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources, is_unet_folder
 from ..weights.usual_settings import Facts, choose, contradictions
+from ..wishes import Wishes, with_wishes
 from .argument_types import WORKERS, number, whole
 
 log = logging.getLogger("op4ksr")
@@ -142,12 +140,12 @@ def add_measures(parser: argparse.ArgumentParser) -> None:
 def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     """The preset, the settings file over it, and over both every option that was given. Raises SettingError.
 
-    A content, of an option or the file, comes between preset and file. Without --preset it is the models' own, and the
-    log says why; what an adapter was not trained for is a warning.
+    Wishes (content, creativity, resemblance), of options or the file, come between preset and file. Without --preset
+    it is the models' own, and the log says why; what an adapter was not trained for is a warning.
     """
-    settings, facts = _start(arguments)
+    preset, settings, facts = _start(arguments)
     values = {} if arguments.settings is None else _read_values(arguments.settings)
-    settings = _with_content(arguments, values, settings)
+    settings = _wished(arguments, values, preset, settings)
     if arguments.settings is not None:
         settings = _settings_from(arguments.settings, values, settings)
     rope = given_options(arguments, RopeSettings)
@@ -162,33 +160,34 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     return settings if arguments.strength is None else with_strength(settings, arguments.strength)
 
 
-def _start(arguments: argparse.Namespace) -> tuple[UpscaleSettings, Facts]:
-    """The settings to start from, and what is known of the models where they or an adapter tell."""
-    preset = None if arguments.preset is None else find_preset(arguments.preset)
-    if preset is not None and not arguments.adapter:
-        return preset, Facts()
+def _start(arguments: argparse.Namespace) -> tuple[str, UpscaleSettings, Facts]:
+    """The preset's name, the settings to start from, and what is known of the models where they or an adapter tell."""
+    chosen = None if arguments.preset is None else find_preset(arguments.preset)
+    if chosen is not None and not arguments.adapter:
+        return arguments.preset, chosen, Facts()
     parts = (arguments.transformer, arguments.vae, arguments.dino, *arguments.adapter)
     if arguments.model == "embedded" and not any(parts):
-        return find_preset("embedded"), Facts(bundled=True)
+        return "embedded", find_preset("embedded"), Facts(bundled=True)
     facts = facts_of(find_sources(arguments))
-    if preset is not None:
-        return preset, facts
+    if chosen is not None:
+        return arguments.preset, chosen, facts
     choice = choose(facts)
     log.warning("%s", choice.reason)  # a notice that is seen without --verbose
-    return choice.settings, facts
+    return choice.preset, choice.settings, facts
 
 
-def _with_content(arguments: argparse.Namespace, values: Any, settings: UpscaleSettings) -> UpscaleSettings:
-    """The settings with what the content sets and nothing else gives. Takes the content out of a file's `values`."""
-    wished = {"content": values.pop("content")} if isinstance(values, dict) and "content" in values else {}
-    wishes = from_values(Wishes, wished | given_options(arguments, Wishes))
-    named = values if isinstance(values, dict) else ()
+def _wished(arguments: argparse.Namespace, values: Any, preset: str, settings: UpscaleSettings) -> UpscaleSettings:
+    """The settings as wished for, in options or the file, of whose `values` the wishes are taken."""
+    named = values if isinstance(values, dict) else {}
+    in_file = {one.name: named.pop(one.name) for one in declarations(Wishes) if one.name in named}
+    wishes = from_values(Wishes, in_file | given_options(arguments, Wishes))
     given = {*named, *given_options(arguments, UpscaleSettings)}
     if arguments.strength is not None or "fidelity" in given or "compensation" in given:
         given.add("strength")
-    for sentence in told_content(wishes.content, given):
+    settings, told = with_wishes(settings, wishes, preset, given)
+    for sentence in told:
         log.warning("%s", sentence)  # a notice that is seen without --verbose
-    return with_content(settings, wishes.content, given)
+    return settings
 
 
 def read_settings(path: str, base: T) -> T:

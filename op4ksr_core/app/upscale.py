@@ -6,13 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__
-from ..declared import add_option, as_values, find_setting
+from ..declared import add_option, as_values, find_setting, from_values, given_options
+from ..declared import add_options as add_settings
 from ..errors import SettingError
 from ..files import at_home, check_targets, json_text, write_text
 from ..formats import WRITABLE
 from ..geometry import Box, Megapixels, Scale, ShortSide
 from ..picture.header import MAX_MEGAPIXELS
 from ..picture.write import SaveOptions
+from ..pipeline.quality_check import Limits
 from ..pipeline.upscaler import Upscaler
 from ..settings import UpscaleSettings
 from .argument_types import WORKERS, number
@@ -73,6 +75,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--strip", action="store_true", help="also write a before/after strip of each picture")
     out.add_argument("--json", metavar="FILE", help="write a summary of the run")
     out.add_argument("--no-check", action="store_true", help="do not look for a lattice or a mesh in the results")
+    out.add_argument("--rerun", action="store_true", help="run what does not pass the check again at half the strength")
+    add_settings(out, Limits)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -97,8 +101,12 @@ def run(arguments: argparse.Namespace) -> int:
         getattr(arguments, "strength_mask", None),
         getattr(arguments, "max_megapixels", MAX_MEGAPIXELS),
         not arguments.no_check,
+        from_values(Limits, given_options(arguments, Limits)),
+        arguments.rerun,
         None if region is None else check_part(region),
     )
+    if batch.rerun and not batch.check:
+        raise SettingError("--rerun goes by the check: leave out --no-check.")
     if batch.strength_mask:
         read_mask(batch.strength_mask)  # what is wrong with it is said now, not at each picture
     unread: list[Path] = []
@@ -143,7 +151,9 @@ def _summarise(results: list[Result], count: int, unread: int, interrupted: bool
     counts = {status: sum(r.status == status for r in results) for status in ("done", "skipped", "failed")}
     left = f", {count - len(results)} not started or unfinished" if interrupted else ""
     missing = f", {unread} in formats that are not read" if unread else ""
-    say(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed{missing}{left}.")
+    rerun, refused = sum(r.rerun for r in results), sum(r.passed is False for r in results)
+    checked = f", {rerun} run again" * bool(rerun) + f", {refused} did not pass the check" * bool(refused)
+    say(f"{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed{missing}{left}{checked}.")
 
 
 def _write_summary(

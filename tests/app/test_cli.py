@@ -1,8 +1,11 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from builders import make_transformer, make_vae
 from model_files import write_model, write_omgsr_adapters
 from PIL import Image
@@ -10,6 +13,7 @@ from places import DEMO
 
 from op4ksr_core.app import cli
 from op4ksr_core.picture.read import read_picture
+from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import ATTENTIONS, PASSES
 
 
@@ -251,3 +255,53 @@ def test_version_and_module():
 def test_help_needs_no_torch():
     code = "import sys; from op4ksr_core.app import cli; cli.make_parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.fixture
+def a_model_that_leaves_a_lattice(monkeypatch):
+    """At full strength; at less, the picture as it is."""
+    upscale = Upscaler.run
+
+    def with_lattice(self, plan, *rest):
+        made = upscale(self, plan, *rest)
+        if plan.settings[0].compensation < 1:
+            return made
+        wave = torch.cos(2 * torch.pi * torch.arange(made.rgb.shape[-1]) / 16)
+        return replace(made, rgb=(made.rgb + 6 / 255 * (wave + wave[: made.rgb.shape[-2], None])).clamp(0, 1))
+
+    monkeypatch.setattr(Upscaler, "run", with_lattice)
+
+
+@pytest.fixture
+def larger(tmp_path):
+    path = tmp_path / "in" / "larger.png"
+    path.parent.mkdir()
+    Image.open(DEMO).crop((0, 0, 64, 64)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("options", "passed", "rerun", "said"),
+    [
+        ([], False, False, "1 did not pass the check"),
+        (["--rerun"], True, True, "1 run again"),
+        (["--max-score", "1"], True, False, "0 failed."),
+        (["--no-check"], None, False, "0 failed."),
+    ],
+)
+def test_what_does_not_pass_the_check_is_counted_and_run_again_on_demand(
+    tmp_path, larger, a_model_that_leaves_a_lattice, capsys, options, passed, rerun, said
+):
+    assert run("upscale", larger, "-o", tmp_path / "o.png", "--json", tmp_path / "run.json", *options) == 0
+    [result] = json.loads((tmp_path / "run.json").read_text())["results"]
+    assert (result["passed"], result["rerun"]) == (passed, rerun)
+    assert said in capsys.readouterr().out
+    if rerun:
+        weak = run("upscale", larger, "-o", tmp_path / "weak.png", "--strength", "0.5")
+        assert weak == 0 and np.array_equal(*(np.asarray(Image.open(tmp_path / f)) for f in ("o.png", "weak.png")))
+        assert "lattice of 16 px" in result["notes"][0]
+
+
+def test_a_rerun_needs_the_check(tmp_path, small, capsys):
+    assert run("upscale", small, "-o", tmp_path / "o.png", "--rerun", "--no-check") == 2
+    assert "--no-check" in capsys.readouterr().err

@@ -35,7 +35,7 @@ NODES = {
     "OP4KSR_LoadPrompt": ["file"],
     "OP4KSR_EstimateSigma": ["vae", "low_resolution", "high_resolution", "model"],
     "OP4KSR_Sigmas": ["sigma_mid", "steps", "noise"],
-    "OP4KSR_Inspect": ["image", "periods", "search", "reference", "before"],
+    "OP4KSR_Inspect": ["image", "periods", "search", "reference", "before", "max_score", "max_texture"],
     "OP4KSR_Suppress": ["image", "before", "calm_mesh"],
     "OP4KSR_RopeAnalysis": ["thetas", "scheme", "width", "height", "vae_factor", "model"],
     "OP4KSR_ThetaSweep": "image thetas sigmas long_side scale steps guidance colour fidelity".split()
@@ -46,7 +46,7 @@ NODES = {
     + ["strength_mask", "window", "protect", "denoise", "painted_means"],
     "OP4KSR_UpscaleTo4K": "image preset size_mode size strength seed width height colour".split()
     + "lattice_check window mask strength_mask size_like model vae conditioning protect denoise painted_means".split()
-    + ["region", "content"],
+    + ["region", "content", "creativity", "resemblance", "rerun"],
 }
 """Frozen: saved workflows depend on these ids and on the order of the inputs. Append, never reorder."""
 

@@ -1,23 +1,26 @@
 """The node that an artist drops first: few knobs, sizes, strength, regions, transparency, and what it says."""
 
 import json
+import shutil
 from dataclasses import replace
 from urllib.error import HTTPError
 
 import numpy as np
 import pytest
 import torch
+from model_files import write_probe_model
 from PIL import Image
 from places import DEMO
 
 from op4ksr_core.geometry import Megapixels, Part, Scale, Size
 from op4ksr_core.paths import EMBEDDED
-from op4ksr_core.picture.convert import as_tensor
+from op4ksr_core.picture.convert import as_picture, as_tensor
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import lanczos
 from op4ksr_core.pipeline.trial import plan_trial, without_margin
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import PRESETS, with_content, with_strength
+from op4ksr_core.settings import PRESETS, with_strength
+from op4ksr_core.wishes import Wishes, with_wishes
 
 SIZE = {"size_mode": "scale", "size": 4.0}
 
@@ -181,7 +184,7 @@ def test_a_part_is_tried_as_the_core_does(server, embedded, small):
 
 def test_a_content_is_the_cores_and_what_is_set_wins(server, embedded, small):
     preset = PRESETS["embedded"]
-    expected = embedded(small, 4, settings=with_content(preset, "portrait"))
+    expected = embedded(small, 4, settings=with_wishes(preset, Wishes("portrait"), "embedded")[0])
     entry = server.run(graph(content="portrait"))
     shown = read_picture(server.picture(entry, "save")).rgb
     assert float((shown - expected).abs().max()) * 255 <= 2
@@ -189,6 +192,75 @@ def test_a_content_is_the_cores_and_what_is_set_wins(server, embedded, small):
     assert torch.equal(
         result(server, graph(content="photo", strength=0.5)).rgb, result(server, graph(strength=0.5)).rgb
     )
+
+
+def test_creativity_and_resemblance_are_the_cores_and_the_report_says_what_they_set(server, embedded, small):
+    wishes = Wishes(creativity=0.5, resemblance=0.5)
+    settings, told = with_wishes(PRESETS["embedded"], wishes, "embedded")
+    entry = server.run(graph(creativity=0.5, resemblance=0.5, seed=3))
+    shown = read_picture(server.picture(entry, "save")).rgb
+    assert float((shown - embedded(small, 4, settings=settings)).abs().max()) * 255 <= 2
+    said = str(entry["outputs"]["report"])
+    assert len(told) == 2 and all(line in said for line in told) and "The seed 3 changes nothing" in said
+
+
+def with_passed(wanted, source=("up", 6)):
+    return wanted | {"passed": node("PreviewAny", source=list(source))}
+
+
+def told(entry, name):
+    return entry["outputs"][name]["text"][0]
+
+
+def test_what_passes_the_check_says_so_and_is_not_run_again(server, small):
+    entry = server.run(with_passed(graph(rerun=True)))
+    assert told(entry, "passed") == "True" and "again" not in told(entry, "report")
+
+
+@pytest.fixture
+def random_weights(server):
+    """A model that leaves a lattice of 16 px, and its prompt."""
+    folder = server.base / "models" / "diffusers" / "random"
+    if not folder.exists():
+        made = write_probe_model(server.base / "temp")
+        shutil.copytree(made, folder)
+        shutil.copy(made / "prompt.safetensors", server.base / "input" / "random.safetensors")
+    ramp = torch.linspace(0.3, 0.6, 64) + 0.2 * torch.linspace(0.3, 0.5, 48)[:, None]
+    as_picture(ramp.expand(3, -1, -1)).save(server.base / "input" / "ramp.png")
+    return {
+        "files": node("OP4KSR_LoadDiffusers", folder="random"),
+        "prompt": node("OP4KSR_LoadPrompt", file="random.safetensors"),
+    }
+
+
+def test_what_does_not_pass_is_run_again_at_half_the_strength(server, random_weights):
+    connected = {"model": ["files", 0], "vae": ["files", 1], "conditioning": ["prompt", 0], "preset": "op4ksr"}
+
+    def ran(**changes):
+        return server.run(with_passed(graph("ramp.png", **connected | changes) | random_weights))
+
+    first, again, weak = ran(), ran(rerun=True), ran(strength=0.5)
+    assert told(first, "passed") == "False" and "lattice of 16 px" in told(first, "report")
+    assert told(again, "passed") == "True" and "Run again at 0.5 times the strength" in told(again, "report")
+    assert "again" not in told(first, "report") + told(weak, "report")
+    pictures = [read_picture(server.picture(entry, "save")).rgb for entry in (first, again, weak)]
+    assert torch.equal(pictures[1], pictures[2]) and not torch.equal(pictures[0], pictures[1])
+
+
+def test_a_rerun_needs_the_check(server, small):
+    assert "lattice_check" in error_of(server, graph(rerun=True, lattice_check=False))
+
+
+@pytest.mark.parametrize(("limits", "passed"), [({}, "False"), ({"max_score": 1.0}, "True")])
+def test_the_inspector_says_whether_a_picture_is_within_the_limits(server, limits, passed):
+    wave = torch.cos(2 * torch.pi * torch.arange(256) / 16)
+    path = server.base / "input" / f"lattice_{passed}.png"
+    as_picture((0.5 + 4 / 255 * (wave + wave[:, None])).expand(3, -1, -1)).save(path)
+    wanted = {
+        "load": node("LoadImage", image=path.name),
+        "look": node("OP4KSR_Inspect", image=["load", 0], periods="16", search=True, **limits),
+    }
+    assert told(server.run(with_passed(wanted, ("look", 6))), "passed") == passed
 
 
 def report_of(server, wanted):
