@@ -29,6 +29,8 @@ from .strategies.flow import FlowStrategy
 from .strategies.lora import regulariser_weights
 
 GB = 1e9
+_BYTES_OF_A_WEIGHT = {"adamw": 16.0, "adamw8bit": 10.0}
+"""A float32 weight, its gradient, and two moments of 4 bytes or of 1."""
 _BLOCKS = (
     "FluxTransformerBlock",
     "FluxSingleTransformerBlock",
@@ -113,7 +115,8 @@ def plan_training(
     crop = crop or settings.crop
     trained = sum(p.numel() for p in (*model.trainable().values(), *regulariser_weights(model).values()))
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
-    lora = 16.0 * trained
+    of_a_weight = _BYTES_OF_A_WEIGHT[settings.optimizer]
+    lora = of_a_weight * trained
     if shards > 1:
         learned = {*model.trainable().values(), *regulariser_weights(model).values()}
         shared = list(model.transformer.parameters())
@@ -121,7 +124,7 @@ def plan_training(
         largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks)
         gone = 1 - 1 / shards
         frozen += 2 * largest - gone * sum(p.numel() * p.element_size() for p in shared if p not in learned)
-        lora -= gone * 16 * sum(p.numel() for p in shared if p in learned)
+        lora -= gone * of_a_weight * sum(p.numel() for p in shared if p in learned)
     device = next(model.parameters()).device
     lr = torch.zeros(settings.per_device, 3, crop // settings.scale, crop // settings.scale, device=device)
     kept = kept_for_backward(model, lr, Size(crop, crop), settings.checkpointing)

@@ -18,6 +18,7 @@ from ..weights.unet_sources import UNetSources
 from .card import CARD, model_card
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
 from .data import PairDataset, usable
+from .learned import optimizer_class
 from .learner import Learner, NotFinite
 from .origin import check_origin, note_origin, origin_of
 from .pace import PACE, Pace, progress_line
@@ -64,6 +65,7 @@ class Trainer:
         licence: str = "",
     ):
         summary_writer()  # what is missing is said first
+        optimizer_class(settings.optimizer)
         self.settings = settings
         self.run_folder = run
         self.save_every = save_every
@@ -75,7 +77,7 @@ class Trainer:
         self.sharded = shard
         self.accelerator = make_accelerator(settings, cpu, shard)
         if emulates_half(settings, self.accelerator):
-            log.warning("This CPU emulates bfloat16, a hundred times slower than float32: --precision no is for it.")
+            log.warning("This CPU emulates %s, far slower than float32: --precision no is for it.", settings.precision)
         self.is_main = self.accelerator.is_main_process
         self.log: RunLog | None = None
         self.folder = RunFolder(run, self.is_main)
