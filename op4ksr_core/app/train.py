@@ -26,8 +26,11 @@ from .options import add_sources, find_sources, read_settings
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run's own options, and one for every setting."""
     add_sources(parser)
-    parser.add_argument("inputs", nargs="*", metavar="DATA", help="folders, pictures, or text files of paths")
+    parser.add_argument("inputs", nargs="*", metavar="DATA", help="folders, pictures, text files of paths, or tables")
     parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run; an existing one is resumed")
+    parser.add_argument(
+        "--pairs", metavar="FOLDER", help="the small picture of each of DATA, NAME or NAMEx4: nothing is degraded"
+    )
     parser.add_argument("--preset", default="embedded", help=f"settings to start from: {', '.join(PRESETS)}")
     parser.add_argument("--settings", metavar="FILE", help="JSON as of --print-settings; options go before it")
     parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON and stop")
@@ -58,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     valid.add_argument(
         "--validate", nargs="+", metavar="DATA", help="held-out photographs, judged as the training goes on"
     )
+    valid.add_argument("--validate-pairs", metavar="FOLDER", help="as --pairs, of the held-out photographs")
     valid.add_argument("--validate-every", type=whole(1), default=100, help="steps between validations (default 100)")
     valid.add_argument("--validate-count", type=whole(1, 10_000), default=8, help="crops that are judged (default 8)")
     valid.add_argument(
@@ -150,6 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
         say=say,
         held_out=_held_out(arguments),
         licence=arguments.licence,
+        pairs=arguments.pairs,
     )
     start = trainer.step
     if first:
@@ -177,7 +182,8 @@ def _held_out(arguments: argparse.Namespace) -> HeldOut | None:
     if absent:
         raise SettingError("; ".join(f"--metrics {name}: {why}" for name, why in absent.items()) + ".")
     measures = [Measure(one.name, partial(_measured, one), one.goodness) for one in metrics if one.kind != SET]
-    return HeldOut(arguments.validate, measures, best, arguments.validate_every, arguments.validate_count)
+    every, count = arguments.validate_every, arguments.validate_count
+    return HeldOut(arguments.validate, measures, best, every, count, arguments.validate_pairs)
 
 
 def _measured(metric: Metric, restored: Tensor, truth: Tensor) -> float:

@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..errors import SettingError, TrainingError
-from ..files import find_pictures
 from ..model.attention import trainable_kernels
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources
 from .card import CARD, model_card
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
-from .data import PairDataset, usable
+from .data import PairDataset
 from .learned import optimizer_class
 from .learner import Learner, NotFinite
+from .listing import Pictures, list_pictures, usable_pictures
 from .origin import check_origin, note_origin, origin_of
 from .pace import PACE, Pace, progress_line
 from .processes import as_the_first_says, by_the_first, emulates_half, make_accelerator, mean_losses
@@ -45,7 +45,7 @@ class Trainer:
     processes each hold the whole model (DDP), or with `shard` a part of the transformer (FSDP2); a run may change
     between the two. `say` gets a line of progress every `log_every` steps, in the first process. With `held_out`
     photographs are judged as it goes on, and `best/` holds the best adapters. Each checkpoint has a model card, with
-    the `licence`.
+    the `licence`. `pairs` is the folder of the small pictures, where they are not made by the degradation.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Trainer:
         say: Callable[[str], None] | None = None,
         held_out: HeldOut | None = None,
         licence: str = "",
+        pairs: str | Path | None = None,
     ):
         summary_writer()  # what is missing is said first
         optimizer_class(settings.optimizer)
@@ -74,6 +75,7 @@ class Trainer:
         self.say = say
         self.held_out = held_out
         self.licence = licence
+        self.pairs = pairs
         self.sharded = shard
         self.accelerator = make_accelerator(settings, cpu, shard)
         if emulates_half(settings, self.accelerator):
@@ -100,14 +102,16 @@ class Trainer:
         settings = self.settings
         state = self._resume_from()
         self.step = state["step"] if state else 0
-        self.data = self._pairs(inputs, settings.steps * settings.batch)
+        self.data = self._samples(inputs, self.pairs, settings.steps * settings.batch)
         self.validation = None
         if self.held_out is not None:
-            crops = self._pairs(self.held_out.inputs, self.held_out.count)
+            crops = self._samples(self.held_out.inputs, self.held_out.pairs, self.held_out.count)
             self.validation = Validation(self.held_out, crops, self.data.paths, self.run_folder, self.step)
         self.sources = sources
         self.figures: dict[str, float] = {}
-        self.origin = origin = by_the_first(self.accelerator, lambda: origin_of(self.data.paths, sources))
+        self.origin = origin = by_the_first(
+            self.accelerator, lambda: origin_of(self.data.paths, sources, self.data.small)
+        )
         if state:
             check_origin(self.run_folder, origin)
         self.learner = Learner(settings, sources, self.accelerator, self.sharded, state)
@@ -119,11 +123,12 @@ class Trainer:
             self.log = RunLog(self.run_folder, self.step)
             note_origin(self.run_folder, origin, self.step, self.changes)
 
-    def _pairs(self, inputs: Sequence[str | Path], count: int) -> PairDataset:
+    def _samples(self, inputs: Sequence[str | Path], pairs: str | Path | None, count: int) -> PairDataset:
         """So many samples of photographs. The first process looks at their headers, for all."""
         settings = self.settings
+        found = by_the_first(self.accelerator, lambda: self._usable(inputs, pairs))
         return PairDataset(
-            by_the_first(self.accelerator, lambda: self._usable(inputs)),
+            found.large,
             settings.crop,
             settings.scale,
             settings.degradation,
@@ -131,14 +136,25 @@ class Trainer:
             count,
             settings.least_crop,
             settings.captions,
+            found.small,
         )
 
-    def _usable(self, inputs: Sequence[str | Path]) -> list[Path]:
-        """What can be trained on; a long list says that it is looked at."""
-        paths = [found.path for found in find_pictures(inputs)]
-        if self.say is not None and len(paths) >= _MANY:
-            self.say(f"looking at the headers of {len(paths)} pictures")
-        return usable(paths, self.settings.least_crop or self.settings.crop)
+    def _usable(self, inputs: Sequence[str | Path], pairs: str | Path | None) -> Pictures:
+        """What can be trained on; a long list says how far it is."""
+        settings, say = self.settings, self.say
+        listed = list_pictures(inputs, pairs, settings.scale)
+        if listed.small and settings.degradation == "none":
+            raise SettingError(f"The stage {settings.stage} learns from clean pictures: leave out the pairs.")
+        if say is None:
+            return usable_pictures(listed, settings.least_crop or settings.crop, settings.scale)
+        if len(listed.large) >= _MANY:
+            say(f"looking at the headers of {len(listed.large)} pictures")
+        return usable_pictures(
+            listed,
+            settings.least_crop or settings.crop,
+            settings.scale,
+            lambda done, count: say(f"looked at {done} of {count} headers"),
+        )
 
     def _resume_from(self) -> dict[str, Any] | None:
         """The last checkpoint's state. Raises SettingError where it belongs to other settings."""
@@ -243,7 +259,8 @@ class Trainer:
         write_adapters = self.learner.export()
         if not self.is_main:
             return None
-        card = model_card(self.step, self.settings, self.sources, self.origin, self.figures, self.licence)
+        data = "real pairs" if self.data.small else f"degradation `{self.settings.degradation}`"
+        card = model_card(self.step, self.settings, self.sources, self.origin, self.figures, data, self.licence)
 
         def write(folder: Path) -> None:
             write_adapters(folder)
