@@ -11,6 +11,7 @@ window, the critic of the part that it sees. Not counted: the runtime and the al
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from ..model.vae import make_f16
 from ..weights.configs import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.files import find_weights
 from ..weights.sources import Sources
+from .losses.adversarial import Discriminator, PatchCritic
 from .networks import meta_critic
 from .precision import frozen_dtype
 from .settings import TrainSettings
@@ -142,11 +144,17 @@ def loss_networks(settings: TrainSettings, crop: int) -> float:
             total += _held_by(_vgg16(), torch.empty(2 * settings.per_device, 3, side, side))
     if settings.losses.adversarial and (settings.critic == "patch" or settings.features):
         side = min(crop, settings.gan_window or crop)
-        critic = meta_critic(settings)
+        critic = _critic(settings.critic, settings.features)
         trained = sum(p.numel() for p in critic.heads.parameters())
         shown = torch.empty(settings.per_device, 3, side, side, device="meta")
         total += _held_by(critic, shown) + 12.0 * trained  # gradient and two moments beside the weight
     return total
+
+
+@cache
+def _critic(critic: str, features: str) -> Discriminator | PatchCritic:
+    """`meta_critic`, made once: a search for the largest crop asks for it up to sixteen times."""
+    return meta_critic(critic, features)
 
 
 def _held_by(network: nn.Module, shown: Tensor) -> float:
