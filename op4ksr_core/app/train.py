@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,8 +20,8 @@ from ..train.settings import GROUPS, NESTED, TrainSettings
 from ..train.validation import HeldOut, Measure
 from ..weights.unet_sources import UNetSources
 from .argument_types import number, whole
-from .console import say
-from .options import add_sources, find_sources, read_settings
+from .console import bar_with_lines, say
+from .options import add_sources, find_sources, read_values, settings_from
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +56,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--picture-every", type=whole(1), default=100, help="steps between logged pictures (default 100)"
     )
     parser.add_argument(
+        "--wandb", default="", metavar="PROJECT", help="log to this project of Weights & Biases too (extra wandb)"
+    )
+    parser.add_argument(
         "--licence", default="", metavar="NAME", help="for the model card of each checkpoint, such as cc-by-4.0"
     )
     valid = parser.add_argument_group("validation")
@@ -67,7 +71,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     valid.add_argument(
         "--metrics",
         nargs="+",
-        default=["psnr", "ssim", "right", "detail"],
+        default=["psnr", "ssim", "hf_correlation", "hf_energy_db"],
         metavar="NAME",
         help="as of `op4ksr evaluate`",
     )
@@ -112,8 +116,9 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
 
 def _over(base: TrainSettings, file: str) -> TrainSettings:
     """A settings file over a preset; alpha follows a rank that the file changes alone. Raises SettingError."""
-    held = read_settings(file, base)
-    if "alpha" in json.loads(at_home(file).read_text(encoding="utf-8")):
+    values = read_values(file)
+    held = settings_from(file, values, base)
+    if "alpha" in values:
         return held
     return replace(held, alpha=_alpha_at(held.rank, base))
 
@@ -125,8 +130,6 @@ def _alpha_at(rank: int, settings: TrainSettings) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints settings and memory plan, then trains; with --plan or --print-settings that is all."""
-    from ..train.trainer import Trainer
-
     settings = train_settings(arguments)
     if arguments.print_settings:
         say(json_text(settings.as_dict()).rstrip())
@@ -140,6 +143,21 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.inputs or not arguments.output:
         raise SettingError("A training wants pictures (folders, files or lists) and -o, the folder of the run.")
+    with bar_with_lines("step") as (report, above):
+        return _train(settings, sources, arguments, report, above)
+
+
+def _train(
+    settings: TrainSettings,
+    sources: Any,
+    arguments: argparse.Namespace,
+    report: Callable[[int, int], None],
+    above: Callable[[str], None],
+) -> int:
+    """The training itself; `report` moves a bar, and `above` prints lines above it."""
+    from ..train.trainer import Trainer
+
+    first = _is_first()
     trainer = Trainer(
         settings,
         sources,
@@ -151,15 +169,17 @@ def run(arguments: argparse.Namespace) -> int:
         cpu=arguments.device == "cpu",
         shard=arguments.shard,
         log_every=arguments.log_every,
-        say=say,
+        say=above,
         held_out=_held_out(arguments),
         licence=arguments.licence,
         pairs=arguments.pairs,
+        wandb=arguments.wandb,
+        report=report if first else None,
     )
     start = trainer.step
     if first:
         count = trainer.accelerator.num_processes
-        say(f"{count} process{'es' if count > 1 else ''} on {trainer.accelerator.device.type}")
+        above(f"{count} process{'es' if count > 1 else ''} on {trainer.accelerator.device.type}")
     try:
         step = trainer.run(arguments.minutes, arguments.stop_after)
     except TrainingError:
@@ -169,7 +189,7 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         trainer.close()
     if first:
-        say(f"trained from step {start} to {step} of {settings.steps}: {trainer.run_folder / 'checkpoints'}")
+        above(f"trained from step {start} to {step} of {settings.steps}: {trainer.run_folder / 'checkpoints'}")
     return 0
 
 

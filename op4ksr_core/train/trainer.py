@@ -24,7 +24,7 @@ from .origin import check_origin, note_origin, origin_of
 from .pace import PACE, Pace, progress_line
 from .processes import as_the_first_says, by_the_first, emulates_half, make_accelerator, mean_losses
 from .run_folder import RunFolder
-from .run_log import RunLog, summary_writer
+from .run_log import RunLog, summary_writer, wandb_module
 from .settings import MAY_CHANGE, TrainSettings, changed
 from .validation import HeldOut, Validation
 
@@ -46,6 +46,7 @@ class Trainer:
     between the two. `say` gets a line of progress every `log_every` steps, in the first process. With `held_out`
     photographs are judged as it goes on, and `best/` holds the best adapters. Each checkpoint has a model card, with
     the `licence`. `pairs` is the folder of the small pictures, where they are not made by the degradation.
+    `wandb` is a project of Weights & Biases. `report` is called with (step, steps) after each, in the first process.
     """
 
     def __init__(
@@ -64,9 +65,13 @@ class Trainer:
         held_out: HeldOut | None = None,
         licence: str = "",
         pairs: str | Path | None = None,
+        wandb: str = "",
+        report: Callable[[int, int], None] | None = None,
     ):
         summary_writer()  # what is missing is said first
         optimizer_class(settings.optimizer)
+        if wandb:
+            wandb_module()
         self.settings = settings
         self.run_folder = run
         self.save_every = save_every
@@ -76,6 +81,8 @@ class Trainer:
         self.held_out = held_out
         self.licence = licence
         self.pairs = pairs
+        self.wandb = wandb
+        self.report = report
         self.sharded = shard
         self.accelerator = make_accelerator(settings, cpu, shard)
         if emulates_half(settings, self.accelerator):
@@ -120,7 +127,7 @@ class Trainer:
         self.loader = self.accelerator.prepare(loader)
         self.folder.check_room(self.learner.size())
         if self.is_main:
-            self.log = RunLog(self.run_folder, self.step)
+            self.log = RunLog(self.run_folder, self.step, self.wandb, settings.as_dict())
             note_origin(self.run_folder, origin, self.step, self.changes)
 
     def _samples(self, inputs: Sequence[str | Path], pairs: str | Path | None, count: int) -> PairDataset:
@@ -183,7 +190,9 @@ class Trainer:
         Raises TrainingError where a loss or the gradient is not a number: the last good checkpoint stays.
         """
         with trainable_kernels():
-            return self._run(time.time() + 60 * minutes, min(self.settings.steps, stop_after or self.settings.steps))
+            return self._run(
+                time.monotonic() + 60 * minutes, min(self.settings.steps, stop_after or self.settings.steps)
+            )
 
     def _run(self, end: float, last: int) -> int:
         logs: list[dict[str, Tensor]] = []
@@ -200,7 +209,7 @@ class Trainer:
             self.step += 1
             best = self._report(logs)
             logs = []
-            out_of_time = as_the_first_says(self.accelerator, time.time() >= end)
+            out_of_time = as_the_first_says(self.accelerator, time.monotonic() >= end)
             if self.step % self.save_every == 0 or self.step == last or out_of_time or best:
                 checkpoint = self.save()
                 if best and checkpoint is not None and self.validation is not None:
@@ -221,6 +230,8 @@ class Trainer:
         self.figures = {name: value for name, value in numbers.items() if name not in PACE}
         if self.log is not None:
             self.log.write(self.step, numbers)
+            if self.report is not None:
+                self.report(self.step, self.settings.steps)
             due = self.step % self.log_every == 0 or self.step == self.settings.steps or bool(figures)
             if self.say is not None and due:
                 self.say(progress_line(self.step, self.settings.steps, numbers))
