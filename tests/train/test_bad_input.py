@@ -1,4 +1,4 @@
-"""What a training cannot use is an error that names it, or is used as it is, before any work and whatever the clock says."""
+"""Bad input of a training: an error names it before any work, and no clock stops it."""
 
 import time
 
