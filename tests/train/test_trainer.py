@@ -13,6 +13,7 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from places import ROOT
@@ -291,6 +292,26 @@ def test_two_nodes_are_one_process(photos, whole, tmp_path):
     assert [node.returncode for node in nodes] == [0, 0], said
     assert "2 processes on cpu" in said[0] and "step 4 of 4" not in said[1]
     assert_same_log(log_of(tmp_path / "run"), log_of(whole), 5e-3)
+
+
+@pytest.mark.slow
+def test_a_preempted_process_ends_the_run_which_resumes_as_one_process(photos, whole, tmp_path):
+    """One of two is killed in the middle: the launcher stops the other, and the run goes on from its checkpoint."""
+    run, ranks = tmp_path / "run", tmp_path / "ranks"
+    words = ["-m", "op4ksr_core", *command(photos, run)[3:], "--per-device", "1", "--save-every", "1"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with ranks.open("w") as file:
+        launcher = subprocess.Popen([*launch, *words], cwd=ROOT, env=environment, stdout=file, stderr=file)
+        end = time.time() + 200
+        while not checkpoints(run) and time.time() < end:
+            time.sleep(0.05)
+        second = [one for one in psutil.Process(launcher.pid).children() if one.environ().get("RANK") == "1"]
+        second[0].kill()
+        assert launcher.wait(timeout=200) != 0, ranks.read_text()[-2000:]
+    assert load_checkpoint(checkpoints(run)[-1])[0]["step"] < 4
+    train(photos, run, replace(SMALL, per_device=1))
+    assert_same_log(log_of(run), log_of(whole), 5e-3)
 
 
 @pytest.mark.slow
