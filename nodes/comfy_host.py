@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -18,6 +19,7 @@ from ..op4ksr_core.model import flow
 from ..op4ksr_core.model.compensation import compensate, load_compensation
 from ..op4ksr_core.model.diffusion import check_one_step
 from ..op4ksr_core.model.finite import check_finite
+from ..op4ksr_core.paths import COMPENSATION
 from ..op4ksr_core.pipeline import restoration
 from ..op4ksr_core.pipeline.memory import MemoryPlan
 from ..op4ksr_core.pipeline.restoration import Plan, Request
@@ -74,6 +76,8 @@ class ComfyHost:
     vae: Any = None
     latent_factor: int = LATENT_FACTOR
     """Picture px per latent px: the VAE's, where there is one here."""
+    detail_network: Path = COMPENSATION
+    """The file of the network that `compensate` runs."""
 
     def __post_init__(self) -> None:
         if self.vae is not None:
@@ -193,7 +197,7 @@ class ComfyHost:
 
     def compensate(self, picture: Tensor, lr: Tensor, strength: float, report: Progress) -> Tensor:
         """One by one, on the compute device."""
-        device, module = comfy.model_management.get_torch_device(), load_compensation()
+        device, module = comfy.model_management.get_torch_device(), load_compensation(self.detail_network)
 
         def all_of_them() -> list[Tensor]:
             return [

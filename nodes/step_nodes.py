@@ -12,6 +12,7 @@ from ..op4ksr_core.settings import ColourFix, RopeSettings, UpscaleSettings, che
 from .checks import check_vae
 from .comfy_host import ComfyHost, MidTimestep
 from .convert import to_bchw, to_image
+from .detail_networks import BUNDLED, find_network, network_input
 from .inputs import (
     COLOUR,
     COMPENSATION,
@@ -75,16 +76,18 @@ class Compensate(io.ComfyNode):
                 io.Image.Input("image", tooltip="The large picture."),
                 io.Image.Input("reference", tooltip="The small picture that it was made from; as many."),
                 COMPENSATION,
+                network_input(),
             ],
             outputs=[io.Image.Output(tooltip="The picture with its detail added.")],
         )
 
     @classmethod
-    def execute(cls, image, reference, compensation: float = 1.0) -> io.NodeOutput:
+    def execute(cls, image, reference, compensation: float = 1.0, detail_network: str = BUNDLED) -> io.NodeOutput:
         if len(image) != len(reference):
             raise ImageError(f"There are {len(image)} pictures and {len(reference)} references.")
         lr = to_bchw(reference).clamp(0, 1)
-        large = compensate_picture(ComfyHost(), to_bchw(image).clamp(0, 1), lr, compensation, make_report())
+        host = ComfyHost(detail_network=find_network(detail_network))
+        large = compensate_picture(host, to_bchw(image).clamp(0, 1), lr, compensation, make_report())
         return io.NodeOutput(to_image(large) if compensation else image)
 
 

@@ -48,6 +48,7 @@ from ..op4ksr_core.wishes import CONTENT_KINDS, Content, Wishes, with_wishes
 from .checks import facts_of
 from .comfy_host import ComfyHost, plan_frame
 from .convert import to_bchw, to_image
+from .detail_networks import BUNDLED, find_network, network_input
 from .inputs import (
     COLOUR,
     COMPENSATION,
@@ -436,6 +437,7 @@ class UpscaleAllSettings(io.ComfyNode):
                 PROTECT,
                 DENOISE,
                 PAINTED_MEANS,
+                network_input(),
             ],
             outputs=OUTPUTS,
         )
@@ -465,8 +467,9 @@ class UpscaleAllSettings(io.ComfyNode):
         protect: str = "nothing",
         denoise: float = 0.0,
         painted_means: str = PAINTED[0],
+        detail_network: str = BUNDLED,
     ) -> io.NodeOutput:
-        host = ComfyHost.find(model, conditioning, vae)
+        host = replace(ComfyHost.find(model, conditioning, vae), detail_network=find_network(detail_network))
         settings = UpscaleSettings(sigma_mid, steps, guidance, noise, seed, None, colour, fidelity, compensation)
         settings = replace(
             settings, rope=rope_for(theta), window=window, protect=cast(Protect, protect), denoise=denoise

@@ -6,6 +6,8 @@ from .errors import SettingError
 
 LIBRARIES = {
     "evaluate": ("scipy", "tqdm"),
+    "webdataset": ("webdataset",),
+    "datasets": ("datasets",),
     "curate": ("pyarrow", "skimage", "imagehash", "scipy", "tqdm"),
 }
 """Modules by extra of pyproject.toml."""

@@ -30,6 +30,7 @@ COMMANDS = {
     "latents": "latents before and after the transformer, as colours and numbers",
     "train": "make adapters: LoRA on the encoder and the transformer",
     "pairs": "a sheet of training pairs, LR above HR",
+    "unpack": "a WebDataset or Hugging Face dataset as pictures and captions",
     "convert": "an adapter in another form",
     "merge": "a model folder with adapters merged into its weights",
     "embed-prompt": "make prompt.safetensors with FLUX's text encoders",

@@ -93,6 +93,26 @@ def picture_bar(title: str = "") -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
+@contextmanager
+def bar_with_lines(unit: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
+    """Gives a `report(done, total)` of a bar on standard error, silent where that is no terminal, and a `say` whose
+    lines stand above the bar."""
+    from tqdm import tqdm
+
+    with tqdm(total=0, unit=unit, disable=None) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        def above(text: str) -> None:
+            bar.clear()
+            say(text)
+            bar.refresh()
+
+        yield report, above
+
+
 class Display:
     """Two bars on a terminal, pictures and the phases of the present one; plain lines elsewhere."""
 

@@ -15,8 +15,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", help="safetensors file to write")
     parser.add_argument(
         "--captions",
-        metavar="FOLDER",
-        help="for each NAME.txt below FOLDER write NAME.prompt.safetensors beside it (Stable Diffusion's text encoder)",
+        metavar="DATA",
+        help="for each NAME.txt below a folder, or each row of a table with the columns path and caption, write "
+        "NAME.prompt.safetensors beside it (Stable Diffusion's text encoder)",
     )
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--text", help="prompt (default: the fixed one of the method)")

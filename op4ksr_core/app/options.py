@@ -144,10 +144,10 @@ def upscale_settings(arguments: argparse.Namespace) -> UpscaleSettings:
     it is the models' own, and the log says why; what an adapter was not trained for is a warning.
     """
     preset, settings, facts = _start(arguments)
-    values = {} if arguments.settings is None else _read_values(arguments.settings)
+    values = {} if arguments.settings is None else read_values(arguments.settings)
     settings = _wished(arguments, values, preset, settings)
     if arguments.settings is not None:
-        settings = _settings_from(arguments.settings, values, settings)
+        settings = settings_from(arguments.settings, values, settings)
     rope = given_options(arguments, RopeSettings)
     if rope:
         settings = replace(settings, rope=replace(settings.rope or RopeSettings(), **rope))
@@ -190,20 +190,17 @@ def _wished(arguments: argparse.Namespace, values: Any, preset: str, settings: U
     return settings
 
 
-def read_settings(path: str, base: T) -> T:
-    """Settings of a JSON file, of the type of `base`; what it leaves out is as there. Raises SettingError, which names
-    the file."""
-    return _settings_from(path, _read_values(path), base)
-
-
-def _read_values(path: str) -> Any:
+def read_values(path: str) -> Any:
+    """What a JSON file of settings holds. Raises SettingError, which names the file."""
     try:
         return json.loads(at_home(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SettingError(f"The settings file {path} cannot be read as JSON: {error}") from error
 
 
-def _settings_from(path: str, values: Any, base: T) -> T:
+def settings_from(path: str, values: Any, base: T) -> T:
+    """Settings of the type of `base` from what a file held; what is left out is as there. Raises SettingError, which
+    names the file."""
     try:
         return from_values(type(base), values, base)
     except SettingError as error:

@@ -3,9 +3,10 @@
 import argparse
 
 from ..declared import check_choice
-from ..files import at_home, check_targets, find_pictures, write_atomically
-from ..train.data import PairDataset, pair_sheet, step_sheet, usable
+from ..files import at_home, check_targets, write_atomically
+from ..train.data import PairDataset, pair_sheet, step_sheet
 from ..train.degradation.presets import DEGRADATIONS
+from ..train.listing import list_pictures, usable_pictures
 from ..train.presets import PRESETS
 from .argument_types import SEED, whole
 from .console import say
@@ -34,8 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         name = check_choice("degradation", arguments.degradation, tuple(DEGRADATIONS))
         usual_scale = DEGRADATIONS[name].scale
     scale = arguments.scale or usual_scale
-    paths = usable([found.path for found in find_pictures(arguments.inputs)], arguments.crop)
-    data = PairDataset(paths, arguments.crop, scale, name, arguments.seed, arguments.count)
+    found = usable_pictures(list_pictures(arguments.inputs, scale=scale), arguments.crop, scale)
+    paths = found.large
+    data = PairDataset(paths, arguments.crop, scale, name, arguments.seed, arguments.count, small=found.small)
     path = at_home(arguments.output)
     check_targets([path], paths)
     sheet = (step_sheet if arguments.steps else pair_sheet)(data, arguments.count)

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,15 +20,18 @@ from ..train.settings import GROUPS, NESTED, TrainSettings
 from ..train.validation import HeldOut, Measure
 from ..weights.unet_sources import UNetSources
 from .argument_types import number, whole
-from .console import say
-from .options import add_sources, find_sources, read_settings
+from .console import bar_with_lines, say
+from .options import add_sources, find_sources, read_values, settings_from
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The run's own options, and one for every setting."""
     add_sources(parser)
-    parser.add_argument("inputs", nargs="*", metavar="DATA", help="folders, pictures, or text files of paths")
+    parser.add_argument("inputs", nargs="*", metavar="DATA", help="folders, pictures, text files of paths, or tables")
     parser.add_argument("-o", "--output", metavar="RUN", help="folder of the run; an existing one is resumed")
+    parser.add_argument(
+        "--pairs", metavar="FOLDER", help="the small picture of each of DATA, NAME or NAMEx4: nothing is degraded"
+    )
     parser.add_argument("--preset", default="embedded", help=f"settings to start from: {', '.join(PRESETS)}")
     parser.add_argument("--settings", metavar="FILE", help="JSON as of --print-settings; options go before it")
     parser.add_argument("--print-settings", action="store_true", help="print the settings as JSON and stop")
@@ -52,18 +56,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--picture-every", type=whole(1), default=100, help="steps between logged pictures (default 100)"
     )
     parser.add_argument(
+        "--wandb", default="", metavar="PROJECT", help="log to this project of Weights & Biases too (extra wandb)"
+    )
+    parser.add_argument(
         "--licence", default="", metavar="NAME", help="for the model card of each checkpoint, such as cc-by-4.0"
     )
     valid = parser.add_argument_group("validation")
     valid.add_argument(
         "--validate", nargs="+", metavar="DATA", help="held-out photographs, judged as the training goes on"
     )
+    valid.add_argument("--validate-pairs", metavar="FOLDER", help="as --pairs, of the held-out photographs")
     valid.add_argument("--validate-every", type=whole(1), default=100, help="steps between validations (default 100)")
     valid.add_argument("--validate-count", type=whole(1, 10_000), default=8, help="crops that are judged (default 8)")
     valid.add_argument(
         "--metrics",
         nargs="+",
-        default=["psnr", "ssim", "right", "detail"],
+        default=["psnr", "ssim", "hf_correlation", "hf_energy_db"],
         metavar="NAME",
         help="as of `op4ksr evaluate`",
     )
@@ -108,8 +116,9 @@ def train_settings(arguments: argparse.Namespace) -> TrainSettings:
 
 def _over(base: TrainSettings, file: str) -> TrainSettings:
     """A settings file over a preset; alpha follows a rank that the file changes alone. Raises SettingError."""
-    held = read_settings(file, base)
-    if "alpha" in json.loads(at_home(file).read_text(encoding="utf-8")):
+    values = read_values(file)
+    held = settings_from(file, values, base)
+    if "alpha" in values:
         return held
     return replace(held, alpha=_alpha_at(held.rank, base))
 
@@ -121,8 +130,6 @@ def _alpha_at(rank: int, settings: TrainSettings) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints settings and memory plan, then trains; with --plan or --print-settings that is all."""
-    from ..train.trainer import Trainer
-
     settings = train_settings(arguments)
     if arguments.print_settings:
         say(json_text(settings.as_dict()).rstrip())
@@ -136,6 +143,21 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.inputs or not arguments.output:
         raise SettingError("A training wants pictures (folders, files or lists) and -o, the folder of the run.")
+    with bar_with_lines("step") as (report, above):
+        return _train(settings, sources, arguments, report, above)
+
+
+def _train(
+    settings: TrainSettings,
+    sources: Any,
+    arguments: argparse.Namespace,
+    report: Callable[[int, int], None],
+    above: Callable[[str], None],
+) -> int:
+    """The training itself; `report` moves a bar, and `above` prints lines above it."""
+    from ..train.trainer import Trainer
+
+    first = _is_first()
     trainer = Trainer(
         settings,
         sources,
@@ -147,14 +169,17 @@ def run(arguments: argparse.Namespace) -> int:
         cpu=arguments.device == "cpu",
         shard=arguments.shard,
         log_every=arguments.log_every,
-        say=say,
+        say=above,
         held_out=_held_out(arguments),
         licence=arguments.licence,
+        pairs=arguments.pairs,
+        wandb=arguments.wandb,
+        report=report if first else None,
     )
     start = trainer.step
     if first:
         count = trainer.accelerator.num_processes
-        say(f"{count} process{'es' if count > 1 else ''} on {trainer.accelerator.device.type}")
+        above(f"{count} process{'es' if count > 1 else ''} on {trainer.accelerator.device.type}")
     try:
         step = trainer.run(arguments.minutes, arguments.stop_after)
     except TrainingError:
@@ -164,7 +189,7 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         trainer.close()
     if first:
-        say(f"trained from step {start} to {step} of {settings.steps}: {trainer.run_folder / 'checkpoints'}")
+        above(f"trained from step {start} to {step} of {settings.steps}: {trainer.run_folder / 'checkpoints'}")
     return 0
 
 
@@ -177,7 +202,8 @@ def _held_out(arguments: argparse.Namespace) -> HeldOut | None:
     if absent:
         raise SettingError("; ".join(f"--metrics {name}: {why}" for name, why in absent.items()) + ".")
     measures = [Measure(one.name, partial(_measured, one), one.goodness) for one in metrics if one.kind != SET]
-    return HeldOut(arguments.validate, measures, best, arguments.validate_every, arguments.validate_count)
+    every, count = arguments.validate_every, arguments.validate_count
+    return HeldOut(arguments.validate, measures, best, every, count, arguments.validate_pairs)
 
 
 def _measured(metric: Metric, restored: Tensor, truth: Tensor) -> float:

@@ -1,24 +1,18 @@
 """The pictures to be judged, with what is known of each: one table, written once."""
 
-import csv
-import io
-import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import SettingError
-from ..files import at_home, find_pictures, read_lines, read_text
+from ..files import at_home, find_pictures
 from ..formats import READABLE
+from ..tables import is_table, read_table
 
 log = logging.getLogger("op4ksr")
-
-TABLES = (".csv", ".jsonl", ".parquet")
 
 
 def list_pictures(inputs: Sequence[str]) -> pa.Table:
@@ -30,8 +24,8 @@ def list_pictures(inputs: Sequence[str]) -> pa.Table:
     rows: list[dict[str, Any]] = []
     for text in inputs:
         path = at_home(text)
-        if path.suffix.lower() in TABLES and path.is_file():
-            rows += [{**row, "path": str(_placed(path, row))} for row in _read_table(path)]
+        if is_table(path):
+            rows += read_table(path)
         else:
             rows += [{"path": str(found.path)} for found in find_pictures([path])]
     if not rows:
@@ -64,29 +58,3 @@ def _joined(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         shown = ", ".join([*twice][:3]) + (" ..." if len(twice) > 3 else "")
         log.warning("%d pictures are listed more than once and count once: %s", len(twice), shown)
     return list(found.values())
-
-
-def _read_table(path: Path) -> list[dict[str, Any]]:
-    try:
-        rows = list(_table_rows(path))
-    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
-        raise SettingError(f"{path} cannot be read as a table: {error}.") from error
-    strange = next((row for row in rows if not isinstance(row, dict)), None)
-    if strange is not None:
-        raise SettingError(f"{path} has a row that is no object with a `path`: {strange!r}.")
-    return rows
-
-
-def _table_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix.lower() == ".parquet":
-        yield from pq.read_table(path).to_pylist()
-    elif path.suffix.lower() == ".csv":
-        yield from csv.DictReader(io.StringIO(read_text(path), newline=""))
-    else:
-        yield from (json.loads(line) for line in read_lines(path) if line.strip())
-
-
-def _placed(table: Path, row: dict[str, Any]) -> Path:
-    if not row.get("path"):
-        raise SettingError(f"{table} has a row without `path`: {row}.")
-    return table.parent / str(row["path"])

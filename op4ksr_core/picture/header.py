@@ -16,7 +16,7 @@ from ..formats import PILLOW_FORMATS, READABLE
 from ..geometry import Size
 from .deep import tifffile_module
 from .orientation import ORIENTATION, upright, valid_orientation
-from .png_chunks import SIGNATURE, chunks
+from .png_chunks import SIGNATURE, chunk_data, chunks
 
 MAX_MEGAPIXELS = 100.0
 """Larger pictures are refused unless the caller raises the limit: a small file can claim any size."""
@@ -29,6 +29,7 @@ _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: 
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _BLOCK = 1 << 20
+_WITH_EXIF = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,13 @@ def _png_header(path: Path, start: bytes) -> Header:
 
 
 def png_orientation(path: Path) -> int:
-    """EXIF's orientation; 1 also where what stands beside the pixels is damaged, which is left out."""
+    """EXIF's orientation; 1 also where what stands beside the pixels is damaged, which is left out.
+
+    Pillow decodes all pixels to look for it behind them: it is asked only where there is a chunk that can hold it.
+    """
     try:
+        if not chunk_data(path, _WITH_EXIF, most=0):
+            return 1
         with opened(path) as image:
             return orientation_of(image)
     except Exception:  # a damaged chunk can fail in any way; the pixels are looked at later

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from ..errors import ImageError
+from ..geometry import Part, Size
 from .colour_space import StatedColour, coded_as_srgb
 from .deep import png_module
 from .facts import Facts, facts_of
@@ -30,7 +31,7 @@ from .header import (
     read_header,
     readable,
 )
-from .orientation import orient
+from .orientation import orient, stored, upright
 from .png_chunks import pixels_alone
 from .tiff import read_tiff
 
@@ -60,56 +61,71 @@ class Picture:
     stated: StatedColour | None = None
 
 
-def read_picture(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS) -> Picture:
-    """Reads one picture; its header first. Raises ImageError that says what is wrong with the file."""
+def read_picture(path: str | Path, max_megapixels: float = MAX_MEGAPIXELS, part: Part | None = None) -> Picture:
+    """Reads one picture; its header first. Of a `part` of the upright picture alone, no more than that is converted.
+
+    Raises ImageError that says what is wrong with the file, or that the part does not lie within the picture.
+    """
     path = Path(path)
     header = read_header(path, max_megapixels)
+    if part is not None:
+        _check_part(path, part, header.size)
     with readable(path):
         if header.kind == "png":
             check_png_data(path)
-            return _png(path, header)
+            return _png(path, header, part)
         if header.kind == "tiff":
-            return _tiff(path)
+            return _tiff(path, part)
         with opened(path) as image:
             image.load()
             notes: list[str] = []
             facts = facts_of(path, image, notes, image.mode in _CONVERTED)
-            return _decode(path, image, orientation_of(image), facts, notes)
+            return _decode(path, image, orientation_of(image), facts, notes, part)
 
 
-def _png(path: Path, header: Header) -> Picture:
+def _check_part(path: Path, part: Part, size: Size) -> None:
+    if part.top + part.height > size.height or part.left + part.width > size.width:
+        raise ImageError(f"{path} is {size} px, and {part} does not lie within it.")
+
+
+def _png(path: Path, header: Header, part: Part | None) -> Picture:
     """A damaged or huge text, profile or EXIF is left out with a note and never costs the pixels."""
     try:
         with opened(path) as image:
             notes: list[str] = []
             facts = facts_of(path, image, notes)
             if header.bits == 16:
-                return _deep_png(path.read_bytes, orientation_of(image), facts, notes)
+                return _deep_png(path.read_bytes, orientation_of(image), facts, notes, part)
             image.load()
-            return _decode(path, image, orientation_of(image), facts, notes)
+            return _decode(path, image, orientation_of(image), facts, notes, part)
     except ImageError:
         raise
     except Exception:  # a damaged chunk can fail in any way; damaged pixels fail again
         notes = ["what stands beside the pixels (texts, profile, EXIF) is damaged or too large, and left out"]
         if header.bits == 16:
-            return _deep_png(lambda: pixels_alone(path), png_orientation(path), Facts(), notes)
+            return _deep_png(lambda: pixels_alone(path), png_orientation(path), Facts(), notes, part)
         with opened(io.BytesIO(pixels_alone(path))) as image:
             image.load()
-            return _decode(path, image, png_orientation(path), Facts(), notes)
+            return _decode(path, image, png_orientation(path), Facts(), notes, part)
 
 
-def _decode(path: Path, image: Image.Image, orientation: int, facts: Facts, notes: list[str]) -> Picture:
+def _decode(
+    path: Path, image: Image.Image, orientation: int, facts: Facts, notes: list[str], part: Part | None
+) -> Picture:
     """Pillow's picture, loaded."""
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "TIFF":
         notes.append(f"first of {frames} frames")
-    if image.mode.startswith("I;16"):
-        grey = orient(np.asarray(image).astype(np.uint16), orientation)
-        return _from_array(grey, None, 16, facts, notes)
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+    deep = image.mode.startswith("I;16")
+    if image.mode in ("F", "I") or (image.mode.startswith("I;") and not deep):
         raise ImageError(f"{path} holds {image.mode} pixels of 32 bits; convert it to 8 or 16 bits per channel.")
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
         raise ImageError(f"{path} is a CMYK JPEG without Adobe's marker: it may be inverted or not. Convert it to RGB.")
+    if part is not None:
+        image = _cropped(image, part, orientation)
+    if deep:
+        grey = orient(np.asarray(image).astype(np.uint16), orientation)
+        return _from_array(grey, None, 16, facts, notes)
     if image.mode in _CONVERTED:
         notes.append(f"{image.mode} converted to sRGB")
         image = _to_srgb(image, image.info.get("icc_profile"))
@@ -119,6 +135,13 @@ def _decode(path: Path, image: Image.Image, orientation: int, facts: Facts, note
     array = np.atleast_3d(orient(np.asarray(image), orientation))
     colour, alpha = (array[..., :-1], array[..., -1]) if transparent else (array, None)
     return _from_array(colour, alpha, 8, facts, notes)
+
+
+def _cropped(image: Image.Image, part: Part, orientation: int) -> Image.Image:
+    """A part of the upright picture, as it is stored."""
+    size = upright(Size(image.height, image.width), orientation)
+    place = stored(part, size, orientation)
+    return image.crop((place.left, place.top, place.left + place.width, place.top + place.height))
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -137,25 +160,35 @@ def _to_srgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _deep_png(data: Callable[[], bytes], orientation: int, facts: Facts, notes: list[str]) -> Picture:
+def _deep_png(
+    data: Callable[[], bytes], orientation: int, facts: Facts, notes: list[str], part: Part | None
+) -> Picture:
     """16 bits through pypng, a transparent colour as alpha."""
     width, height, rows, info = png_module().Reader(bytes=data()).asDirect()
     planes = info["planes"]
     flat = np.concatenate([np.asarray(row, np.uint16) for row in rows])
-    array = orient(flat.reshape(height, width, planes), orientation)
+    array = _cut(orient(flat.reshape(height, width, planes), orientation), part)
     colour, alpha = (array[..., :-1], array[..., -1]) if planes in (2, 4) else (array, None)
     return _from_array(colour, alpha, 16, facts, notes)
 
 
-def _tiff(path: Path) -> Picture:
+def _cut(array: np.ndarray, part: Part | None) -> np.ndarray:
+    """A part of an upright array (H, W, ...)."""
+    if part is None:
+        return array
+    return array[part.top : part.top + part.height, part.left : part.left + part.width]
+
+
+def _tiff(path: Path, part: Part | None) -> Picture:
     """Through tifffile; through Pillow what that reads rightly."""
     found = read_tiff(path)
     if found.colour is not None:
-        return _from_array(found.colour, found.alpha, found.bits, found.facts, list(found.notes))
+        alpha = None if found.alpha is None else _cut(found.alpha, part)
+        return _from_array(_cut(found.colour, part), alpha, found.bits, found.facts, list(found.notes))
     with opened(path) as image:
         image.seek(found.page)
         image.load()  # which turns a TIFF upright
-        return _decode(path, image, orientation_of(image), found.facts, list(found.notes))
+        return _decode(path, image, orientation_of(image), found.facts, list(found.notes), part)
 
 
 def _from_array(

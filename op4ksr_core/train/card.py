@@ -16,12 +16,13 @@ def model_card(
     sources: Any,
     origin: Mapping[str, str],
     figures: Mapping[str, float],
+    data: str,
     licence: str = "",
 ) -> str:
     """Markdown with the YAML header that model hubs read.
 
-    `origin` has the fingerprints of `origin.py`, `figures` the last losses and validation by name. Without a licence
-    the card says that none was named.
+    `origin` has the fingerprints of `origin.py`, `figures` the last losses and validation by name, `data` how the small
+    pictures were made. Without a licence the card says that none was named.
     """
     header = ["---", "library_name: op4ksr", "pipeline_tag: image-to-image"]
     header += [f"license: {licence}"] if licence else []
@@ -36,8 +37,8 @@ def model_card(
         "",
         "## Data",
         "",
-        f"{origin.get('photographs', 'unknown')} (how many, and a fingerprint of their names and sizes); degradation "
-        f"`{settings.degradation}`, scale {settings.scale}, crops of {settings.crop} px.",
+        f"{origin.get('photographs', 'unknown')} (how many, and a fingerprint of their names and sizes); "
+        f"{data}, scale {settings.scale}, crops of {settings.crop} px.",
         "",
         "## Model",
         "",

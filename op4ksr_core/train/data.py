@@ -2,7 +2,8 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import ImageError, SettingError
+from ..geometry import Part, Size
+from ..picture.header import read_header
 from ..picture.read import read_picture
 from ..weights.prompt_files import load_tokens
 from .degradation.apply import apply, degrade
@@ -28,17 +31,24 @@ _GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
 _NO_FILES = "pipes, sockets, devices or folders"
 
 
-def usable(paths: Sequence[Path], crop: int) -> list[Path]:
+_REPORTED = 10_000
+"""Headers between two calls of a report."""
+
+
+def usable(paths: Sequence[Path], crop: int, report: Callable[[int, int], None] | None = None) -> list[Path]:
     """The pictures that open and have `crop` px on both sides; what is left out is logged, pipes and devices unopened.
 
-    Grey pictures are used, as three equal channels, and logged. Raises SettingError where nothing is left.
+    `report` is called with (headers looked at, of how many) as a long list goes on. Grey pictures are used, as three
+    equal channels, and logged. Raises SettingError where nothing is left.
     """
     kept: list[Path] = []
     small: list[Path] = []
     broken: list[Path] = []
     grey: list[Path] = []
     no_files: list[Path] = []
-    for path in paths:
+    for number, path in enumerate(paths):
+        if report is not None and number and number % _REPORTED == 0:
+            report(number, len(paths))
         if path.exists() and not path.is_file():
             no_files.append(path)
             continue
@@ -51,18 +61,18 @@ def usable(paths: Sequence[Path], crop: int) -> list[Path]:
             broken.append(path)
     for name, some in ((f"smaller than the crop of {crop} px", small), ("unreadable", broken), (_NO_FILES, no_files)):
         if some:
-            log.warning("%d of %d pictures are left out, %s: %s", len(some), len(paths), name, _few(some))
+            log.warning("%d of %d pictures are left out, %s: %s", len(some), len(paths), name, few(some))
     if grey:
         log.warning(
             "%d of %d pictures are grey, and teach no colour: %s. Leave them out, or go on with three equal channels.",
             len(grey),
             len(paths),
-            _few(grey),
+            few(grey),
         )
     if not kept:
         raise SettingError(
             f"None of the {len(paths)} pictures can be used: {len(small)} are smaller than the crop of {crop} px, "
-            f"{len(broken)} are unreadable, {len(no_files)} are {_NO_FILES}: {_few([*small, *broken, *no_files])}. "
+            f"{len(broken)} are unreadable, {len(no_files)} are {_NO_FILES}: {few([*small, *broken, *no_files])}. "
             "Give larger pictures, or a smaller --crop."
         )
     return kept
@@ -78,13 +88,30 @@ def check_captions(paths: Sequence[Path]) -> None:
     without = [path for path in paths if not caption_of(path).is_file()]
     if without:
         raise SettingError(
-            f"{len(without)} of {len(paths)} pictures have no NAME.prompt.safetensors beside them: {_few(without)}. "
+            f"{len(without)} of {len(paths)} pictures have no NAME.prompt.safetensors beside them: {few(without)}. "
             "`op4ksr embed-prompt MODEL --captions FOLDER` makes them from NAME.txt; or leave --captions out."
         )
 
 
-def _few(paths: Sequence[Path]) -> str:
+def few(paths: Sequence[Path]) -> str:
+    """The first three, for a message."""
     return ", ".join(map(str, paths[:3])) + (" ..." if len(paths) > 3 else "")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a crop lies in a picture, and how it is turned."""
+
+    part: Part
+    turns: int
+    mirrored: bool
+
+    def read(self, path: Path, scale: int = 1) -> Tensor:
+        """(3, H, W) in [0, 1] of a file; with a scale the same place in a picture that is as much smaller. Raises
+        ImageError."""
+        part = Part(*(side // scale for side in (self.part.left, self.part.top, self.part.width, self.part.height)))
+        x = torch.rot90(read_picture(path, part=part).rgb[0], self.turns, (1, 2))
+        return (x.flip(2) if self.mirrored else x).contiguous()
 
 
 class PairDataset(Dataset):
@@ -93,7 +120,8 @@ class PairDataset(Dataset):
     Which picture, crop, flip, degradation and noise: all follow from (seed, n) alone, so that samples are equal over
     any number of workers and processes. Every picture comes once before any comes again. A picture that turns out to
     be broken is logged and replaced by the next one. With `least_crop`, sample n has its own size: the longest side is
-    drawn from least_crop, twice that, ... up to crop, and a picture with a shorter side gives a rectangle.
+    drawn from least_crop, twice that, ... up to crop, and a picture with a shorter side gives a rectangle. With
+    `small`, one for each path, these are the LR pictures, and nothing is degraded.
     """
 
     def __init__(
@@ -106,11 +134,13 @@ class PairDataset(Dataset):
         length: int,
         least_crop: int = 0,
         captions: bool = False,
+        small: Sequence[Path] = (),
     ):
         if degradation not in DEGRADATIONS:
             raise SettingError(f"There is no degradation {degradation!r}; there are {', '.join(DEGRADATIONS)}.")
         self.paths, self.crop, self.seed, self.length = list(paths), crop, seed, length
         self.least = least_crop or crop
+        self.scale, self.small = scale, list(small)
         self.captions = captions
         if captions:
             check_captions(self.paths)
@@ -121,8 +151,9 @@ class PairDataset(Dataset):
         return self.length
 
     def __getitem__(self, number: int) -> dict[str, Tensor | int]:
-        hr, dice = self.crop_of(number)
-        low = degrade(hr, dice, self.degradation)
+        hr, low = self._crops(number)
+        if low is None:
+            low = degrade(hr, self._dice(number), self.degradation)
         sample: dict[str, Tensor | int] = {"hr": hr, "lr": low, "seed": self._seed_of(number)}
         if self.captions:
             sample["prompt"] = load_tokens(caption_of(self._path(number)))[0]
@@ -130,8 +161,10 @@ class PairDataset(Dataset):
 
     def crop_of(self, number: int) -> tuple[Tensor, torch.Generator]:
         """The HR crop of a sample, and the dice for its degradation."""
-        own = self._seed_of(number)
-        return self._crop(self._picture(number), random.Random(own)), torch.Generator().manual_seed(own)
+        return self._crops(number)[0], self._dice(number)
+
+    def _dice(self, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self._seed_of(number))
 
     def _seed_of(self, number: int) -> int:
         return self.seed * 1_000_003 + number
@@ -141,33 +174,36 @@ class PairDataset(Dataset):
         epoch, place = divmod(number, len(self.paths))
         return self.paths[_order(self.seed, epoch, len(self.paths))[place]]
 
-    def _picture(self, number: int) -> Tensor:
+    def _crops(self, number: int) -> tuple[Tensor, Tensor | None]:
+        """The HR crop of a sample, and the LR one where there are pairs."""
         epoch, place = divmod(number, len(self.paths))
         order = _order(self.seed, epoch, len(self.paths))
         for shift in range(len(order)):
-            path = self.paths[order[(place + shift) % len(order)]]
+            chosen = order[(place + shift) % len(order)]
+            path = self.paths[chosen]
             try:
-                rgb = read_picture(path).rgb[0]
-                if min(rgb.shape[-2:]) >= self.least:
-                    return rgb
+                size = read_header(path).size
+                if min(size.height, size.width) >= self.least:
+                    where = self._place(size, random.Random(self._seed_of(number)))
+                    return where.read(path), where.read(self.small[chosen], self.scale) if self.small else None
                 log.warning("%s is smaller than the crop of %d px; the next picture takes its place.", path, self.least)
             except ImageError as error:
                 log.warning("%s; the next picture takes its place.", error)
         raise ImageError(f"None of the {len(order)} pictures can be read any more.")
 
-    def _sides(self, rgb: Tensor, rng: random.Random) -> tuple[int, int]:
-        """Height and width of a crop."""
+    def _sides(self, size: Size, rng: random.Random) -> Size:
+        """Of a crop."""
         if len(self.sides) == 1:
-            return self.crop, self.crop
+            return Size(self.crop, self.crop)
         most = rng.choice(self.sides)
-        height, width = (min(most, side // MULTIPLE * MULTIPLE or side) for side in rgb.shape[-2:])
-        return height, width
+        return Size(*(min(most, side // MULTIPLE * MULTIPLE or side) for side in (size.height, size.width)))
 
-    def _crop(self, rgb: Tensor, rng: random.Random) -> Tensor:
-        height, width = self._sides(rgb, rng)
-        top, left = (rng.randint(0, side - cut) for side, cut in zip(rgb.shape[-2:], (height, width), strict=True))
-        x = torch.rot90(rgb[:, top : top + height, left : left + width], rng.randrange(4), (1, 2))
-        return (x.flip(2) if rng.random() < 0.5 else x).contiguous()
+    def _place(self, size: Size, rng: random.Random) -> Place:
+        """In pairs it begins at whole px of the small picture."""
+        cut, step = self._sides(size, rng), self.scale if self.small else 1
+        top = step * rng.randint(0, (size.height - cut.height) // step)
+        left = step * rng.randint(0, (size.width - cut.width) // step)
+        return Place(Part(left, top, cut.width, cut.height), rng.randrange(4), rng.random() < 0.5)
 
 
 def _ladder(least: int, most: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .learned import adamw
+from .learned import make_optimizer
 from .losses.adversarial import Discriminator, PatchCritic, diff_augment, discriminator_loss, generator_loss
 from .networks import load_discriminator
 from .settings import TrainSettings
@@ -25,7 +25,7 @@ class Gan:
         torch.manual_seed(settings.seed)  # the heads begin by chance
         critic = _load_critic(settings)
         heads = {name: p for name, p in critic.named_parameters() if p.requires_grad}
-        optimizer = adamw(heads, settings, settings.gan_learning_rate)
+        optimizer = make_optimizer(heads, settings, settings.gan_learning_rate)
         if state is not None:
             critic.heads.load_state_dict(state["critic"])
             optimizer.load_state_dict(state["critic_optimizer"])

@@ -12,21 +12,35 @@ from .settings import TrainSettings
 from .sharding import by_kind, fill, fill_optimizer, like, optimizer_state, whole
 
 
-def adamw(parameters: dict[str, nn.Parameter], settings: TrainSettings, rate: float) -> torch.optim.AdamW:
-    """AdamW at a learning rate, with the settings' weight decay."""
+def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    """The optimizer of that name. Raises SettingError where its package is not installed."""
+    if name == "adamw":
+        return torch.optim.AdamW
+    try:
+        from torchao.optim import AdamW8bit
+    except ImportError as error:
+        raise SettingError(f"--optimizer {name} needs torchao ({error}): pip install 'op4ksr[adamw8bit]'.") from error
+    return AdamW8bit
+
+
+def make_optimizer(
+    parameters: dict[str, nn.Parameter], settings: TrainSettings, rate: float, name: str = "adamw"
+) -> torch.optim.Optimizer:
+    """The optimizer of that name at a learning rate, with the settings' weight decay."""
     groups = by_kind(list(parameters.values())) or [[]]  # which may be empty
-    return torch.optim.AdamW([{"params": group} for group in groups], lr=rate, weight_decay=settings.weight_decay)
+    made: Any = optimizer_class(name)
+    return made([{"params": group} for group in groups], lr=rate, weight_decay=settings.weight_decay)
 
 
 class Learned:
-    """Parameters by name and their AdamW. `optimizer` may be replaced by accelerate's wrapper of it.
+    """Parameters by name and their optimizer, which may be replaced by accelerate's wrapper of it.
 
     With a decay `ema` a running average of the parameters is kept beside them.
     """
 
     def __init__(self, parameters: dict[str, nn.Parameter], settings: TrainSettings, rate: float, ema: float = 0.0):
         self.parameters = parameters
-        self.optimizer: Any = adamw(parameters, settings, rate)
+        self.optimizer: Any = make_optimizer(parameters, settings, rate, settings.optimizer)
         self.ema = ema
         self.average: dict[str, Tensor] = {}
         """Of the parameters by name, where they lie; empty before the first step and without a decay."""

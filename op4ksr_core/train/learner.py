@@ -16,6 +16,7 @@ from .gan import Gan, adaptive_weight
 from .learned import Learned
 from .losses.perceptual import PerceptualLoss
 from .networks import load_lpips
+from .precision import autocast, make_scaler
 from .processes import first_not_finite
 from .regulariser import Regulariser
 from .schedule import rate_factor, set_rate
@@ -56,6 +57,7 @@ class Learner:
             shard(strategy.shardable, accelerator.device)
         self.step = state["step"] if state else 0
         self.learned = Learned(strategy.trainable(), settings, settings.learning_rate, settings.ema)
+        self.scaler = make_scaler(settings, accelerator.device)
         self.regulariser = None
         if strategy.distillation is not None:
             self.regulariser = Regulariser(strategy.distillation, settings, accelerator)
@@ -68,8 +70,10 @@ class Learner:
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.learned.restore(state["trainable"], state["optimizer"])
+        self.scaler.load_state_dict(state.get("scaler", {}))
         if self.regulariser is not None:
             self.regulariser.learned.restore(state["regulariser"], state["regulariser_optimizer"])
+            self.regulariser.scaler.load_state_dict(state.get("regulariser_scaler", {}))
 
     def _on_device(self, strategy: Any) -> Any:
         """The strategy, wrapped for several processes where it is whole in each."""
@@ -100,16 +104,15 @@ class Learner:
         rate = self._set_rates()
         models = [self.model] + ([self.gan.critic] if self.gan is not None else [])
         with accelerator.accumulate(*models):
-            with accelerator.autocast():
+            with autocast(accelerator, self.settings):
                 outputs = self.model(*self.strategy.inputs(batch))
             losses, shown = self._losses(batch, outputs)
             total = self._total(losses)
             found = first_not_finite(accelerator, losses)
             if found:
                 raise NotFinite(*found)
-            accelerator.backward(total)
-            norm = self._clip() if accelerator.sync_gradients else None
-            self.learned.optimizer.step()
+            accelerator.backward(self.scaler.scale(total))
+            norm = self._step() if accelerator.sync_gradients else None
             self.learned.optimizer.zero_grad()
             if self.gan is not None and shown is not None:
                 losses["critic"] = self.gan.critic_step(shown.detach(), batch)
@@ -121,7 +124,8 @@ class Learner:
         logged = {name: value.detach().float() for name, value in losses.items()} | {"total": total.detach()}
         if norm is None:
             return logged
-        return logged | {"gradient": torch.as_tensor(norm), "learning_rate": torch.tensor(rate, dtype=torch.float64)}
+        logged |= {"gradient": torch.as_tensor(norm), "learning_rate": torch.tensor(rate, dtype=torch.float64)}
+        return logged | ({"loss_scale": torch.tensor(self.scaler.get_scale())} if self.scaler.is_enabled() else {})
 
     def _set_rates(self) -> float:
         """Sets the learning rates of this step; returns the trained weights'."""
@@ -142,7 +146,7 @@ class Learner:
         if self.gan is not None and shown is not None:
             losses["adversarial"] = self.gan.generator_loss(shown, batch["seed"])
         if self.regulariser is not None:
-            with self.accelerator.autocast():
+            with autocast(self.accelerator, self.settings):
                 losses["vsd"] = self.regulariser.distillation.loss(outputs, batch["seed"])
         return losses, shown
 
@@ -157,15 +161,27 @@ class Learner:
             parts["adversarial"] = weight * losses["adversarial"].float()
         return torch.stack(list(parts.values())).sum()
 
+    def _step(self) -> float:
+        """Clips the complete gradient and takes an optimizer step; returns the norm that it had.
+
+        In float16 a gradient that overflows is left out: the norm is 0, and the scale of the loss is halved. Raises
+        NotFinite where nothing is left to halve.
+        """
+        self.scaler.unscale_(self.learned.optimizer)
+        norm = self._clip()
+        finite = math.isfinite(norm)
+        if not finite and self.scaler.get_scale() <= 1:
+            raise NotFinite("the gradient", norm)
+        self.scaler.step(self.learned.optimizer)
+        self.scaler.update()
+        return norm if finite else 0.0
+
     def _clip(self) -> float:
-        """Scales the complete gradient; returns the norm it had. Raises NotFinite."""
+        """Scales the complete gradient; returns the norm it had."""
         own = self.learned.values()
         if self.sharded:
             average_gradients(own, lambda x: self.accelerator.reduce(x, "mean"))
-        norm = clip_gradients(own, self.settings.clip)
-        if not math.isfinite(norm):
-            raise NotFinite("the gradient", norm)
-        return norm
+        return clip_gradients(own, self.settings.clip)
 
     @torch.no_grad()
     def restore_sample(self, sample: dict[str, Tensor | int]) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -179,7 +195,7 @@ class Learner:
     def _restored(self, sample: dict[str, Tensor | int]) -> tuple[Tensor, Tensor, Tensor] | None:
         strategy: Any = self.strategy
         batch = {name: torch.as_tensor(value)[None].to(self.accelerator.device) for name, value in sample.items()}
-        with self.accelerator.autocast():
+        with autocast(self.accelerator, self.settings):
             outputs = strategy(*strategy.inputs(batch))
         shown = strategy.losses(batch, outputs)[1]
         if shown is None:
@@ -195,11 +211,12 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs for resuming. Sharded: to be called in all processes at once."""
-        state: dict[str, Any] = {"regulariser": {}, "regulariser_optimizer": {}}
+        state: dict[str, Any] = {"regulariser": {}, "regulariser_optimizer": {}, "scaler": self.scaler.state_dict()}
         state["trainable"], state["optimizer"] = self.learned.state()
         state["average"] = self.learned.state_of_average()
         if self.regulariser is not None:
             state["regulariser"], state["regulariser_optimizer"] = self.regulariser.learned.state()
+            state["regulariser_scaler"] = self.regulariser.scaler.state_dict()
         return state | (self.gan.state() if self.gan is not None else {})
 
 

@@ -11,6 +11,7 @@ window, the critic of the part that it sees. Not counted: the runtime and the al
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from ..model.vae import make_f16
 from ..weights.configs import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.files import find_weights
 from ..weights.sources import Sources
+from .losses.adversarial import Discriminator, PatchCritic
 from .networks import meta_critic
 from .precision import frozen_dtype
 from .settings import TrainSettings
@@ -29,6 +31,8 @@ from .strategies.flow import FlowStrategy
 from .strategies.lora import regulariser_weights
 
 GB = 1e9
+_BYTES_OF_A_WEIGHT = {"adamw": 16.0, "adamw8bit": 10.0}
+"""A float32 weight, its gradient, and two moments of 4 bytes or of 1."""
 _BLOCKS = (
     "FluxTransformerBlock",
     "FluxSingleTransformerBlock",
@@ -113,7 +117,8 @@ def plan_training(
     crop = crop or settings.crop
     trained = sum(p.numel() for p in (*model.trainable().values(), *regulariser_weights(model).values()))
     frozen = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
-    lora = 16.0 * trained
+    of_a_weight = _BYTES_OF_A_WEIGHT[settings.optimizer]
+    lora = of_a_weight * trained
     if shards > 1:
         learned = {*model.trainable().values(), *regulariser_weights(model).values()}
         shared = list(model.transformer.parameters())
@@ -121,7 +126,7 @@ def plan_training(
         largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks)
         gone = 1 - 1 / shards
         frozen += 2 * largest - gone * sum(p.numel() * p.element_size() for p in shared if p not in learned)
-        lora -= gone * 16 * sum(p.numel() for p in shared if p in learned)
+        lora -= gone * of_a_weight * sum(p.numel() for p in shared if p in learned)
     device = next(model.parameters()).device
     lr = torch.zeros(settings.per_device, 3, crop // settings.scale, crop // settings.scale, device=device)
     kept = kept_for_backward(model, lr, Size(crop, crop), settings.checkpointing)
@@ -139,11 +144,17 @@ def loss_networks(settings: TrainSettings, crop: int) -> float:
             total += _held_by(_vgg16(), torch.empty(2 * settings.per_device, 3, side, side))
     if settings.losses.adversarial and (settings.critic == "patch" or settings.features):
         side = min(crop, settings.gan_window or crop)
-        critic = meta_critic(settings)
+        critic = _critic(settings.critic, settings.features)
         trained = sum(p.numel() for p in critic.heads.parameters())
         shown = torch.empty(settings.per_device, 3, side, side, device="meta")
         total += _held_by(critic, shown) + 12.0 * trained  # gradient and two moments beside the weight
     return total
+
+
+@cache
+def _critic(critic: str, features: str) -> Discriminator | PatchCritic:
+    """`meta_critic`, made once: a search for the largest crop asks for it up to sixteen times."""
+    return meta_critic(critic, features)
 
 
 def _held_by(network: nn.Module, shown: Tensor) -> float:

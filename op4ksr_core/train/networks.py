@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from ..errors import WeightsError
 from ..files import at_home
 from .losses.adversarial import LEVELS, Discriminator, PatchCritic
-from .settings import TrainSettings
 
 
 def load_lpips(weights: str | Path) -> nn.Module:
@@ -61,14 +60,15 @@ class _Stages(nn.Module):
         return [state for state in states[1:] if state.ndim == 4][:LEVELS]
 
 
-def meta_critic(settings: TrainSettings) -> Discriminator | PatchCritic:
-    """The critic's shapes on the meta device, from its config.json alone. Raises WeightsError."""
+def meta_critic(critic: str, features: str) -> Discriminator | PatchCritic:
+    """The shapes of the critic of that name on the meta device, from its folder's config.json alone. Raises
+    WeightsError."""
     with torch.device("meta"):
-        if settings.critic == "patch":
+        if critic == "patch":
             return PatchCritic()
         from transformers import AutoConfig, AutoModel
 
-        path = _features_folder(settings.features)
+        path = _features_folder(features)
         stages = _Stages(AutoModel.from_config(AutoConfig.from_pretrained(path, local_files_only=True)))
         maps = stages(torch.zeros(1, 3, 64, 64))
         return Discriminator(stages, [x.shape[1] for x in maps])

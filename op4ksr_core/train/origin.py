@@ -15,16 +15,16 @@ _PIECE = 1 << 20
 _WEIGHTS = frozenset({".safetensors", ".json"})
 
 
-def origin_of(pictures: Sequence[Path], sources: Any) -> dict[str, str]:
-    """Fingerprints by name: of the photographs, and of each part of the model.
+def origin_of(pictures: Sequence[Path], sources: Any, small: Sequence[Path] = ()) -> dict[str, str]:
+    """Fingerprints by name: of the photographs, with the small pictures of pairs, and of each part of the model.
 
     Photographs count by name, size and order, so that a folder may be moved. Model files count by name, size, and
     their first and last MiB.
     """
     listed = hashlib.sha256()
-    for path in pictures:
+    for path in (*pictures, *small):
         listed.update(f"{path.name} {path.stat().st_size}\n".encode("utf-8", "surrogateescape"))
-    found = {"photographs": f"{len(pictures)}, {listed.hexdigest()[:16]}"}
+    found = {"photographs": f"{len(pictures)}{' pairs' if small else ''}, {listed.hexdigest()[:16]}"}
     for field in fields(sources):
         places = getattr(sources, field.name)
         places = places if isinstance(places, tuple) else (places,)

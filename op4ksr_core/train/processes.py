@@ -38,7 +38,7 @@ def make_accelerator(settings: TrainSettings, cpu: bool, sharded: bool) -> Any:
     # Without a GPU accelerate joins several processes only where it is asked for CPUs.
     on_cpus = cpu or (processes > 1 and not torch.cuda.is_available())
     accelerator = Accelerator(
-        mixed_precision=settings.precision,
+        mixed_precision="bf16" if settings.precision == "bf16" else "no",
         gradient_accumulation_steps=micro_batches(settings, processes),
         cpu=on_cpus,
     )
@@ -50,13 +50,18 @@ def make_accelerator(settings: TrainSettings, cpu: bool, sharded: bool) -> Any:
     kind = accelerator.distributed_type
     if kind not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise SettingError(f"{kind} is not supported: launch with plain multi-GPU settings, and --shard for FSDP.")
+    for name, other in (("precision", "fp16"), ("optimizer", "adamw8bit")):
+        if sharded and getattr(settings, name) == other:
+            raise SettingError(f"--shard does not go with --{name} {other}. Leave one of the two out.")
     if sharded and processes == 1:
         raise SettingError("--shard shares the transformer out over processes: launch with two or more.")
     return accelerator
 
 
 def emulates_half(settings: TrainSettings, accelerator: Any) -> bool:
-    """Whether the settings ask for bfloat16 on a CPU that has none."""
+    """Whether the settings ask for half precision on a CPU that has no bfloat16; none computes in float16."""
+    if accelerator.device.type == "cpu" and settings.precision == "fp16":
+        return True
     return settings.precision == "bf16" and not half_is_fast(accelerator.device)
 
 

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from torch import Tensor
+
 from .settings import TrainSettings
 
 
@@ -24,4 +26,7 @@ def rate_factor(settings: TrainSettings, step: int) -> float:
 def set_rate(optimizer: Any, rate: float) -> None:
     """The learning rate of all of an optimizer's parameters."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):  # of torchao's optimizers
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

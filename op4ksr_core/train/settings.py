@@ -94,13 +94,20 @@ class TrainSettings:
     whole_layers: str = setting(
         "conv_in", "Layers of a UNet that are trained whole, with spaces between. OSEDiff: conv_in."
     )
+    optimizer: Literal["adamw", "adamw8bit"] = setting(
+        "adamw",
+        "adamw, or adamw8bit: torchao's, whose moments take 2 bytes a weight in place of 8 (the extra adamw8bit).",
+    )
     learning_rate: float = setting(2.5e-5, "Step size of AdamW.", above=0)
     weight_decay: float = setting(1e-4, "Weight decay of AdamW.", low=0)
     clip: float = setting(1.0, "Largest norm of the gradient; a larger one is scaled down.", above=0)
     steps: int = setting(2000, "Optimizer steps of the whole training.", low=1, high=10**8)
     batch: int = setting(16, "Pictures per optimizer step, over all processes.", low=1, high=10**5)
     per_device: int = setting(1, "Pictures at once on one device. The batch is a multiple of it.", low=1, high=10**4)
-    precision: Literal["bf16", "no"] = setting("bf16", "bf16, or no for float32. LoRA weights are float32 in both.")
+    precision: Literal["bf16", "fp16", "no"] = setting(
+        "bf16",
+        "bf16, fp16 (a scaled loss, for cards without bfloat16), or no for float32. LoRA weights are float32 in all.",
+    )
     checkpointing: bool = setting(
         True, "Computes activations again for the gradient: less memory, half as much computing again."
     )
@@ -256,8 +263,8 @@ GROUPS = {
     "the step": ("stage", "sigma", "timestep", "guidance", "sample_posterior"),
     "optimizer": (
         "rank", "alpha", "encoder_lora", "whole_layers",
-        "learning_rate", "schedule", "warmup", "ema", "weight_decay", "clip", "steps", "batch", "per_device",
-        "precision", "checkpointing", "seed",
+        "optimizer", "learning_rate", "schedule", "warmup", "ema", "weight_decay", "clip", "steps", "batch",
+        "per_device", "precision", "checkpointing", "seed",
     ),
     "pictures": ("crop", "least_crop", "scale", "degradation", "captions", "drop_condition"),
     "losses": ("fidelity", "lap_highpass", "lap_normalise", "lpips_weights", "lpips_window", "lpips_draw"),

@@ -68,12 +68,24 @@ def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> float:
 
 
 def optimizer_state(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, dict[str, Tensor]]:
-    """An optimizer's moments by parameter name, whole: equal however many processes there are."""
-    return {
-        name: {key: whole(torch.as_tensor(value)) for key, value in optimizer.state[parameter].items()}
-        for name, parameter in parameters.items()
-        if parameter in optimizer.state
-    }
+    """An optimizer's moments by parameter name, whole: equal however many processes there are.
+
+    A moment of 8 bits is its `.codes` and `.scale`.
+    """
+    found = {}
+    for name, parameter in parameters.items():
+        if parameter in optimizer.state:
+            held = optimizer.state[parameter]
+            parts = {key: part for one in held for key, part in _parts(one, held[one]).items()}
+            found[name] = {key: whole(part) for key, part in parts.items()}
+    return found
+
+
+def _parts(name: str, value: Any) -> dict[str, Tensor]:
+    """A number or moment as plain tensors, by name."""
+    if hasattr(value, "codes"):
+        return {f"{name}.codes": value.codes, f"{name}.scale": value.scale}
+    return {name: torch.as_tensor(value)}
 
 
 def fill_optimizer(
@@ -84,8 +96,19 @@ def fill_optimizer(
     if odd:
         raise SettingError(f"The checkpoint's optimizer is of another model: {', '.join(odd[:3])} ({len(odd)} differ).")
     for name, values in state.items():
-        parameter = parameters[name]
-        optimizer.state[parameter] = {
-            key: like(parameter, value) if value.shape == parameter.shape else value.clone()
-            for key, value in values.items()
-        }
+        optimizer.state[parameters[name]] = _moments(optimizer, parameters[name], values)
+
+
+def _moments(optimizer: Any, parameter: nn.Parameter, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One parameter's moments as the optimizer keeps them."""
+    held: dict[str, Any] = {}
+    for key, value in values.items():
+        name, _, part = key.partition(".")
+        if part and name not in held:
+            # torchao makes its 8-bit tensors by this method alone.
+            held[name] = optimizer._new_buffer(parameter.detach(), signed=name == "exp_avg")
+        if part:
+            getattr(held[name], part).copy_(value)
+        else:
+            held[name] = like(parameter, value) if value.shape == parameter.shape else value.clone()
+    return held

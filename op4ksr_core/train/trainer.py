@@ -11,19 +11,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..errors import SettingError, TrainingError
-from ..files import find_pictures
 from ..model.attention import trainable_kernels
 from ..weights.sources import Sources
 from ..weights.unet_sources import UNetSources
 from .card import CARD, model_card
 from .checkpoint import checkpoints, load_checkpoint, remove_leftovers, save_checkpoint
-from .data import PairDataset, usable
+from .data import PairDataset
+from .learned import optimizer_class
 from .learner import Learner, NotFinite
+from .listing import Pictures, list_pictures, usable_pictures
 from .origin import check_origin, note_origin, origin_of
 from .pace import PACE, Pace, progress_line
 from .processes import as_the_first_says, by_the_first, emulates_half, make_accelerator, mean_losses
 from .run_folder import RunFolder
-from .run_log import RunLog, summary_writer
+from .run_log import RunLog, summary_writer, wandb_module
 from .settings import MAY_CHANGE, TrainSettings, changed
 from .validation import HeldOut, Validation
 
@@ -44,7 +45,8 @@ class Trainer:
     processes each hold the whole model (DDP), or with `shard` a part of the transformer (FSDP2); a run may change
     between the two. `say` gets a line of progress every `log_every` steps, in the first process. With `held_out`
     photographs are judged as it goes on, and `best/` holds the best adapters. Each checkpoint has a model card, with
-    the `licence`.
+    the `licence`. `pairs` is the folder of the small pictures, where they are not made by the degradation.
+    `wandb` is a project of Weights & Biases. `report` is called with (step, steps) after each, in the first process.
     """
 
     def __init__(
@@ -62,8 +64,14 @@ class Trainer:
         say: Callable[[str], None] | None = None,
         held_out: HeldOut | None = None,
         licence: str = "",
+        pairs: str | Path | None = None,
+        wandb: str = "",
+        report: Callable[[int, int], None] | None = None,
     ):
         summary_writer()  # what is missing is said first
+        optimizer_class(settings.optimizer)
+        if wandb:
+            wandb_module()
         self.settings = settings
         self.run_folder = run
         self.save_every = save_every
@@ -72,10 +80,13 @@ class Trainer:
         self.say = say
         self.held_out = held_out
         self.licence = licence
+        self.pairs = pairs
+        self.wandb = wandb
+        self.report = report
         self.sharded = shard
         self.accelerator = make_accelerator(settings, cpu, shard)
         if emulates_half(settings, self.accelerator):
-            log.warning("This CPU emulates bfloat16, a hundred times slower than float32: --precision no is for it.")
+            log.warning("This CPU emulates %s, far slower than float32: --precision no is for it.", settings.precision)
         self.is_main = self.accelerator.is_main_process
         self.log: RunLog | None = None
         self.folder = RunFolder(run, self.is_main)
@@ -98,14 +109,16 @@ class Trainer:
         settings = self.settings
         state = self._resume_from()
         self.step = state["step"] if state else 0
-        self.data = self._pairs(inputs, settings.steps * settings.batch)
+        self.data = self._samples(inputs, self.pairs, settings.steps * settings.batch)
         self.validation = None
         if self.held_out is not None:
-            crops = self._pairs(self.held_out.inputs, self.held_out.count)
+            crops = self._samples(self.held_out.inputs, self.held_out.pairs, self.held_out.count)
             self.validation = Validation(self.held_out, crops, self.data.paths, self.run_folder, self.step)
         self.sources = sources
         self.figures: dict[str, float] = {}
-        self.origin = origin = by_the_first(self.accelerator, lambda: origin_of(self.data.paths, sources))
+        self.origin = origin = by_the_first(
+            self.accelerator, lambda: origin_of(self.data.paths, sources, self.data.small)
+        )
         if state:
             check_origin(self.run_folder, origin)
         self.learner = Learner(settings, sources, self.accelerator, self.sharded, state)
@@ -114,14 +127,15 @@ class Trainer:
         self.loader = self.accelerator.prepare(loader)
         self.folder.check_room(self.learner.size())
         if self.is_main:
-            self.log = RunLog(self.run_folder, self.step)
+            self.log = RunLog(self.run_folder, self.step, self.wandb, settings.as_dict())
             note_origin(self.run_folder, origin, self.step, self.changes)
 
-    def _pairs(self, inputs: Sequence[str | Path], count: int) -> PairDataset:
+    def _samples(self, inputs: Sequence[str | Path], pairs: str | Path | None, count: int) -> PairDataset:
         """So many samples of photographs. The first process looks at their headers, for all."""
         settings = self.settings
+        found = by_the_first(self.accelerator, lambda: self._usable(inputs, pairs))
         return PairDataset(
-            by_the_first(self.accelerator, lambda: self._usable(inputs)),
+            found.large,
             settings.crop,
             settings.scale,
             settings.degradation,
@@ -129,14 +143,25 @@ class Trainer:
             count,
             settings.least_crop,
             settings.captions,
+            found.small,
         )
 
-    def _usable(self, inputs: Sequence[str | Path]) -> list[Path]:
-        """What can be trained on; a long list says that it is looked at."""
-        paths = [found.path for found in find_pictures(inputs)]
-        if self.say is not None and len(paths) >= _MANY:
-            self.say(f"looking at the headers of {len(paths)} pictures")
-        return usable(paths, self.settings.least_crop or self.settings.crop)
+    def _usable(self, inputs: Sequence[str | Path], pairs: str | Path | None) -> Pictures:
+        """What can be trained on; a long list says how far it is."""
+        settings, say = self.settings, self.say
+        listed = list_pictures(inputs, pairs, settings.scale)
+        if listed.small and settings.degradation == "none":
+            raise SettingError(f"The stage {settings.stage} learns from clean pictures: leave out the pairs.")
+        if say is None:
+            return usable_pictures(listed, settings.least_crop or settings.crop, settings.scale)
+        if len(listed.large) >= _MANY:
+            say(f"looking at the headers of {len(listed.large)} pictures")
+        return usable_pictures(
+            listed,
+            settings.least_crop or settings.crop,
+            settings.scale,
+            lambda done, count: say(f"looked at {done} of {count} headers"),
+        )
 
     def _resume_from(self) -> dict[str, Any] | None:
         """The last checkpoint's state. Raises SettingError where it belongs to other settings."""
@@ -165,7 +190,9 @@ class Trainer:
         Raises TrainingError where a loss or the gradient is not a number: the last good checkpoint stays.
         """
         with trainable_kernels():
-            return self._run(time.time() + 60 * minutes, min(self.settings.steps, stop_after or self.settings.steps))
+            return self._run(
+                time.monotonic() + 60 * minutes, min(self.settings.steps, stop_after or self.settings.steps)
+            )
 
     def _run(self, end: float, last: int) -> int:
         logs: list[dict[str, Tensor]] = []
@@ -182,7 +209,7 @@ class Trainer:
             self.step += 1
             best = self._report(logs)
             logs = []
-            out_of_time = as_the_first_says(self.accelerator, time.time() >= end)
+            out_of_time = as_the_first_says(self.accelerator, time.monotonic() >= end)
             if self.step % self.save_every == 0 or self.step == last or out_of_time or best:
                 checkpoint = self.save()
                 if best and checkpoint is not None and self.validation is not None:
@@ -203,6 +230,8 @@ class Trainer:
         self.figures = {name: value for name, value in numbers.items() if name not in PACE}
         if self.log is not None:
             self.log.write(self.step, numbers)
+            if self.report is not None:
+                self.report(self.step, self.settings.steps)
             due = self.step % self.log_every == 0 or self.step == self.settings.steps or bool(figures)
             if self.say is not None and due:
                 self.say(progress_line(self.step, self.settings.steps, numbers))
@@ -241,7 +270,8 @@ class Trainer:
         write_adapters = self.learner.export()
         if not self.is_main:
             return None
-        card = model_card(self.step, self.settings, self.sources, self.origin, self.figures, self.licence)
+        data = "real pairs" if self.data.small else f"degradation `{self.settings.degradation}`"
+        card = model_card(self.step, self.settings, self.sources, self.origin, self.figures, data, self.licence)
 
         def write(folder: Path) -> None:
             write_adapters(folder)

@@ -33,14 +33,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is validated. `inputs`: as those of a training. `every`: steps. `count`: crops. `best`: the name of the
-    measure whose best checkpoint is kept. Raises SettingError where it is none of the measures."""
+    """What is validated. `inputs` and `pairs`: as those of a training. `every`: steps. `count`: crops. `best`: the name
+    of the measure whose best checkpoint is kept. Raises SettingError where it is none of the measures."""
 
     inputs: Sequence[str | Path]
     measures: Sequence[Measure]
     best: str
     every: int = 100
     count: int = 8
+    pairs: str | Path | None = None
 
     def __post_init__(self) -> None:
         names = [measure.name for measure in self.measures]

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from ..errors import WeightsError
+from ..errors import SettingError, WeightsError
 from ..files import at_home, read_text
 from ..settings import POSITIVE_PROMPT
+from ..tables import is_table, read_table
 from .prompt_files import TOKENS
 
 
@@ -44,17 +45,31 @@ def embed_prompt(folder: str | Path, to: str | Path, prompt: str = POSITIVE_PROM
 
 
 def embed_captions(folder: str | Path, captions: Path) -> int:
-    """Writes `NAME.prompt.safetensors` beside every `NAME.txt` below a folder; returns how many.
+    """Writes `NAME.prompt.safetensors` beside every `NAME.txt` below a folder, or beside every picture of a table with
+    the columns `path` and `caption`; returns how many.
 
-    `folder` is Stable Diffusion's. Raises WeightsError where it has no text encoder, or there is no caption.
+    `folder` is Stable Diffusion's. Raises WeightsError where it has no text encoder, or there is no caption, and
+    SettingError where a row has none.
     """
-    texts = sorted(captions.rglob("*.txt"))
+    texts = _captions_of_table(captions) if is_table(captions) else _captions_below(captions)
     if not texts:
         raise WeightsError(f"There is no caption (NAME.txt) below {captions}.")
     embed = _clip_embedder(at_home(folder))
-    for path in texts:
-        embed(read_text(path).strip(), path.with_name(f"{path.stem}.prompt.safetensors"))
+    for path, text in texts.items():
+        embed(text, path.with_name(f"{path.stem}.prompt.safetensors"))
     return len(texts)
+
+
+def _captions_below(folder: Path) -> dict[Path, str]:
+    return {path: read_text(path).strip() for path in sorted(folder.rglob("*.txt"))}
+
+
+def _captions_of_table(table: Path) -> dict[Path, str]:
+    rows = read_table(table)
+    without = [row["path"] for row in rows if not row.get("caption")]
+    if without:
+        raise SettingError(f"{table}: {len(without)} of {len(rows)} rows have no caption, {without[0]} among them.")
+    return {Path(row["path"]): str(row["caption"]).strip() for row in rows}
 
 
 def _clip_embedder(folder: Path) -> Callable[[str, Path], None]:

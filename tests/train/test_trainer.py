@@ -13,6 +13,7 @@ from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from places import ROOT
@@ -175,18 +176,25 @@ def test_a_killed_run_goes_on_to_the_same_curve(photos, whole, tmp_path, delay):
     assert not list((run / "checkpoints").glob(".*"))
 
 
+KILLS = 30
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_at_random_moments_is_the_undisturbed_one(photos, whole, tmp_path):
+def test_a_run_that_is_killed_at_thirty_random_moments_is_the_undisturbed_one(photos, tmp_path):
     """Start, steps and saving alike: log and weights are those of the run without a stop."""
-    run, dice = tmp_path / "run", random.Random(3)
-    for _ in range(4):
-        process = subprocess.Popen(command(photos, run, "--save-every", "1"), cwd=ROOT, stdout=subprocess.DEVNULL)
-        time.sleep(dice.uniform(3, 12))
+    run, dice, hit = tmp_path / "run", random.Random(3), 0
+    words = command(photos, run, "--save-every", "1", "--steps", "200")
+    for _ in range(KILLS):
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL)
+        time.sleep(dice.uniform(2, 9))
+        hit += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run(command(photos, run, "--save-every", "1"), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert_same_log(log_of(run), log_of(whole), 1e-6)
-    ours, theirs = (load_checkpoint(checkpoints(place)[-1])[0]["trainable"] for place in (run, whole))
+    assert hit == KILLS, "the training ended before the last kill: give it more steps"
+    subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    train(photos, tmp_path / "whole", replace(SMALL, steps=200), save_every=200)
+    assert_same_log(log_of(run), log_of(tmp_path / "whole"), 1e-6)
+    ours, theirs = (load_checkpoint(checkpoints(place)[-1])[0]["trainable"] for place in (run, tmp_path / "whole"))
     assert all(torch.allclose(ours[name], value, atol=1e-7) for name, value in theirs.items())
 
 
@@ -284,6 +292,26 @@ def test_two_nodes_are_one_process(photos, whole, tmp_path):
     assert [node.returncode for node in nodes] == [0, 0], said
     assert "2 processes on cpu" in said[0] and "step 4 of 4" not in said[1]
     assert_same_log(log_of(tmp_path / "run"), log_of(whole), 5e-3)
+
+
+@pytest.mark.slow
+def test_a_preempted_process_ends_the_run_which_resumes_as_one_process(photos, whole, tmp_path):
+    """One of two is killed in the middle: the launcher stops the other, and the run goes on from its checkpoint."""
+    run, ranks = tmp_path / "run", tmp_path / "ranks"
+    words = ["-m", "op4ksr_core", *command(photos, run)[3:], "--per-device", "1", "--save-every", "1"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    with ranks.open("w") as file:
+        launcher = subprocess.Popen([*launch, *words], cwd=ROOT, env=environment, stdout=file, stderr=file)
+        end = time.time() + 200
+        while not checkpoints(run) and time.time() < end:
+            time.sleep(0.05)
+        second = [one for one in psutil.Process(launcher.pid).children() if one.environ().get("RANK") == "1"]
+        second[0].kill()
+        assert launcher.wait(timeout=200) != 0, ranks.read_text()[-2000:]
+    assert load_checkpoint(checkpoints(run)[-1])[0]["step"] < 4
+    train(photos, run, replace(SMALL, per_device=1))
+    assert_same_log(log_of(run), log_of(whole), 5e-3)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import torch
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
+from op4ksr_core.train import memory
 from op4ksr_core.train.gan import window_of
 from op4ksr_core.train.losses.adversarial import PatchCritic
 from op4ksr_core.train.memory import kept_for_backward, largest_crop, loss_networks, meta_model, plan_training
@@ -35,7 +36,7 @@ def test_the_plan_without_weights_is_the_plan_with_them(real, meta, checkpointin
     assert a.lora == 16 * sum(p.numel() for p in real.trainable().values())
 
 
-def really_kept(model):
+def really_kept(model, *inputs):
     """A plain count over saved tensors, each storage once, no weights: what a slow reader would do."""
     kept, weights, held = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}, []
 
@@ -47,18 +48,22 @@ def really_kept(model):
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        model(torch.rand(1, 3, 32, 32), Size(128, 128))
+        model(*inputs)
     return sum(kept.values())
+
+
+def kept_by_a_step(model):
+    return really_kept(model, torch.rand(1, 3, 32, 32), Size(128, 128))
 
 
 def test_what_is_counted_is_what_autograd_keeps(real):
     counted = kept_for_backward(real, torch.rand(1, 3, 32, 32), Size(128, 128), False)
-    assert counted == pytest.approx(really_kept(real), rel=0.02)
+    assert counted == pytest.approx(kept_by_a_step(real), rel=0.02)
 
 
 def test_checkpointing_really_keeps_less(real):
     sparing = FlowStrategy.load(Sources.find(EMBEDDED), replace(SETTINGS, checkpointing=True))
-    assert really_kept(sparing) < 0.3 * really_kept(real)
+    assert kept_by_a_step(sparing) < 0.3 * kept_by_a_step(real)
 
 
 def test_memory_grows_with_crop_and_shrinks_with_checkpointing(meta):
@@ -118,20 +123,24 @@ def test_a_critic_of_4096_px_takes_what_was_found_and_a_window_of_1024_little(co
 def test_what_a_critic_keeps_is_what_autograd_keeps():
     critic = PatchCritic().requires_grad_(False)
     shown = torch.rand(1, 3, 128, 128, requires_grad=True)
-    kept, held, weights = {}, [], {p.untyped_storage().data_ptr() for p in critic.parameters()}
-
-    def pack(x):
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(storage)
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        critic(shown)
+    kept = really_kept(critic, shown)
     settings = replace(SETTINGS, losses=replace(SETTINGS.losses, adversarial=0.1), critic="patch")
     weights_bytes = 16.0 * sum(p.numel() for p in critic.parameters())
-    assert loss_networks(settings, 128) - weights_bytes == pytest.approx(sum(kept.values()), rel=0.05)
+    assert loss_networks(settings, 128) - weights_bytes == pytest.approx(kept, rel=0.05)
+
+
+def test_a_search_for_the_largest_crop_makes_the_critic_once(convnexts, meta, monkeypatch):
+    made, make = [], memory.meta_critic
+
+    def noted(*about):
+        made.append(about)
+        return make(*about)
+
+    monkeypatch.setattr(memory, "meta_critic", noted)
+    memory._critic.cache_clear()
+    settings = critic_settings(convnexts / "tiny", 256)
+    assert largest_crop(meta, settings, 1e6, most=768) is None  # after three crops
+    assert made == [("features", str(convnexts / "tiny"))]
 
 
 def test_lpips_counts_one_window(meta):

@@ -67,6 +67,12 @@ def test_stable_diffusions_prompts_and_captions(encoders, tmp_path, capsys):
     assert "2 captions embedded" in capsys.readouterr().out
     a, b = (load_tokens(tmp_path / "photos" / f"{name}.prompt.safetensors") for name in "ab")
     assert torch.equal(a, tokens) and not torch.equal(a, b)
+    (tmp_path / "list.csv").write_text("path,caption\nphotos/c.jpg,a photo\n")
+    assert cli.main(["embed-prompt", str(tmp_path / "sd"), "--captions", str(tmp_path / "list.csv")]) == 0
+    assert torch.equal(load_tokens(tmp_path / "photos" / "c.prompt.safetensors"), tokens)
+    (tmp_path / "list.csv").write_text("path,caption\nphotos/d.jpg,\n")
+    assert cli.main(["embed-prompt", str(tmp_path / "sd"), "--captions", str(tmp_path / "list.csv")]) == 2
+    assert "1 of 1 rows have no caption" in capsys.readouterr().err
     assert cli.main(["embed-prompt", str(tmp_path / "sd")]) == 2 and "with -o" in capsys.readouterr().err
     assert cli.main(["embed-prompt", str(tmp_path / "sd"), "--captions", str(tmp_path / "sd" / "unet")]) == 2
     shutil.rmtree(tmp_path / "sd" / "tokenizer")
