@@ -21,11 +21,12 @@ from torch import Tensor
 
 from ..errors import ImageError, SettingError
 from .autocorrelation import LAGS, autocorrelation, quadrants
-from .evidence import MACHINERY, objection
+from .evidence import MACHINERY, is_certain, objection
 from .mesh import Mesh, find_mesh, no_mesh
 from .periods import CERTAIN, JPEG, candidates, find_periods, repeat_of_texture, statistic_of, suspect_decibels
 from .reference import Added, added_to, enlarge
 from .spectrum import LONGEST, SHORTEST, luma255, spectrum, whitened
+from .suppress import DOUBTFUL
 from .threads import threads_for
 from .waves import Followed, Lattice, block_size, demodulate, measure, peak_points, refined
 
@@ -221,6 +222,8 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
     against = objection(exact, amplitude, followed, residual, added is not None)
     if added is not None and not against:
         against = _in_the_small_picture(added, followed) or _not_seen_alone(added.luma, exact)
+    if not against and (added is not None or is_certain(exact, followed)):
+        followed = replace(followed, lattice=replace(followed.lattice, certain=True))
     return _Found(exact, followed, amplitude, peaks, against)
 
 
@@ -284,12 +287,22 @@ def _verdict(found: _Found | None, texture: tuple[float, int], best: float) -> t
     if not found.objection:
         return "lattice", (
             f"A lattice of {where}: {len(found.peaks)} of its harmonics stand out, and blocks all over the picture "
-            f"agree on its phase ({found.followed.coherence:.2f} of 1), flat areas included."
+            f"agree on its phase ({found.followed.coherence:.2f} of 1), flat areas included.{_doubt(found)}"
         )
     why = f"Something repeats with {where}, but {found.objection}."
     if found.amplitude >= _FAINT or texture[1]:
         return "texture", f"{why} {repeat if texture[1] else ''}".strip()
     return "clean", why
+
+
+def _doubt(found: _Found) -> str:
+    """What is held back of a lattice that may be drawn in the picture."""
+    if found.followed.lattice.certain:
+        return ""
+    return (
+        f" It may be the picture's own, so suppression changes {DOUBTFUL:g}/255 on average at most; give the small "
+        "picture to have all of it taken."
+    )
 
 
 def _check(luma: Tensor, suspects: Sequence[int]) -> None:
