@@ -38,8 +38,8 @@ class Mesh:
 
     found: whether it is a mesh, and enough of one. per_mille: of the soft area that has it. soft: share of the picture
     that is soft. largest: its strength in 1/255. pitch: px, 0 without any. map: (rows, columns) of places of 12 px,
-    strength in 1/255, 0 where there is none, of the middle 1024 px where there is no small picture. referenced: whether the small picture told what is soft; without it,
-    nothing is ever `found`, for the texture may be the picture's own.
+    strength in 1/255, 0 where there is none. referenced: whether the small picture told what is soft. Without it all is
+    of the middle 1024 px, and nothing is ever `found`, for the texture may be the picture's own.
     """
 
     found: bool
@@ -81,9 +81,10 @@ def _near(hard: Tensor, size: int) -> Tensor:
 
 
 def find_mesh(luma: Tensor, small: Tensor | None = None) -> Mesh:
-    """Luma (H, W) in 1/255 and that of the small picture (h, w); without it the middle 1024 px at a quarter of the size.
+    """Luma (H, W) in 1/255 and that of the small picture (h, w).
 
-    Without it nothing is ever found, so the middle is enough to say whether there is fine texture.
+    Without the small picture, the middle 1024 px are measured by their own quarter: nothing is ever found there, so
+    that is enough to say whether there is fine texture.
     """
     referenced = small is not None
     if not referenced:

@@ -11,8 +11,8 @@ from .waves import Lattice, amplitudes, spread, waves
 MOST = 8.0
 """1/255: no pixel of a channel is changed by more."""
 DOUBTFUL = 0.65
-"""1/255, rms over the picture: a lattice that may be the picture's own is changed by no more. That is 51.9 dB, and still
-50 dB after the noise and the rounding of an 8-bit file."""
+"""1/255, rms over the picture: a lattice that may be the picture's own is changed by no more. That is 51.9 dB, and
+still 50 dB after the noise and the rounding of an 8-bit file."""
 
 _NOTCHED = 0.003  # share of the spectrum that notches may take
 _PASSES = 2  # the weights of the first are lower on lines of the lattice, so that it takes too little
@@ -27,10 +27,10 @@ def suppress(
     First each channel's own waves at the lattice's frequencies, as strong as the lattice is in each block; then a comb
     of notches, three bins wide, that bring what the whole picture still has at these points down to its background.
     With the small picture (1, 3 or 4, h, w) both are measured on what it does not explain, so that nothing of it is
-    touched. A lattice that is not `certain` may be the picture's own: where its change would be above 0.65/255 rms, it is
-    scaled to that, which takes all of a faint one and some of a strong one. `mesh` is calmed too where one is given, to
-    the detail that the enlarged small picture has there. No pixel changes by more than 8/255. Without lattice and mesh
-    the picture comes back as it is; alpha is untouched. Raises ImageError as `inspect` does on a reference.
+    touched. A lattice that is not `certain` may be the picture's own: a change above 0.65/255 rms is scaled to that,
+    which takes all of a faint one and some of a strong one. `mesh` is calmed too where one is given, to the detail
+    that the enlarged small picture has there. No pixel changes by more than 8/255. Without lattice and mesh the
+    picture comes back as it is; alpha is untouched. Raises ImageError as `inspect` does on a reference.
     """
     if lattice is None and mesh is None:
         return image_chw.clone()

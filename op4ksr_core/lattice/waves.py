@@ -126,8 +126,8 @@ class Followed:
 
     heat: (blocks down, across) amplitude in 1/255. share: a block's flat weight. gain: complex (blocks down, across),
     the lattice in a block over that of the whole picture, times the block's share: 1 + 0i times share where it is the
-    same. skew: how far its energy differs from that of its mirror image: 0 alike, 1 one way only. coherence: how far blocks
-    agree on the phase, 0 to 1.
+    same. skew: how far its energy differs from that of its mirror image: 0 alike, 1 one way only. coherence: how far
+    blocks agree on the phase, 0 to 1.
     """
 
     lattice: Lattice
