@@ -94,6 +94,14 @@ def test_a_lattice_that_may_be_drawn_is_hardly_changed_without_the_small_picture
     assert float((suppress(y, known.lattice, quarter(x)) - x).square().mean()) < 0.05 * float((y - x).square().mean())
 
 
+def test_a_pattern_finer_than_the_small_picture_can_hold_is_not_judged_by_it():
+    """4.3 px, as of a fine fabric, cannot be in a quarter; 12 px could have been."""
+    for pitch, verdict in ((4.3, "texture"), (12.0, "lattice")):
+        wave = torch.cos(2 * math.pi * torch.arange(512) / pitch)
+        found = inspect(smooth() + 1.5 / 255 * (wave[:, None] + wave), quarter(smooth()))
+        assert found.verdict == verdict and ("so fine" in found.reason) == (verdict == "texture")
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_a_twill_runs_one_way_and_a_woven_lattice_does_not(mirrored):
     down, across = torch.meshgrid(torch.arange(512), torch.arange(512), indexing="ij")
