@@ -1,7 +1,7 @@
 """The pictures that the inspector is calibrated and reported on: photographs, drawn patterns, planted lattices.
 
 A picture belongs to the calibration set or to the report set by its name alone (`split_of`), and so for good. RealSR's
-pairs are calibration. Of the drawn patterns, half of the kinds are in the report set only.
+pairs are calibration. Of the drawn patterns, two thirds of the kinds are in the report set only.
 """
 
 import hashlib
@@ -131,6 +131,36 @@ def _net(y: Tensor, x: Tensor, pitch: float, g: torch.Generator) -> Tensor:
     return torch.where((across < 0.12 * pitch) | (down < 0.12 * pitch), 1.0, -0.2)
 
 
+def _herringbone(y: Tensor, x: Tensor, pitch: float, g: torch.Generator) -> Tensor:
+    slope = torch.where(torch.floor(x / pitch) % 2 == 0, 1.0, -1.0)
+    return torch.where((y + slope * x) % pitch < 0.2 * pitch, 1.0, -0.3)
+
+
+def _honeycomb(y: Tensor, x: Tensor, pitch: float, g: torch.Generator) -> Tensor:
+    turn = 2 * math.pi / pitch
+    oblique = (math.sqrt(3) * y - x) / 2, (math.sqrt(3) * y + x) / 2
+    return (torch.cos(turn * x) + torch.cos(turn * oblique[0]) + torch.cos(turn * oblique[1])) / 2
+
+
+def _shingles(y: Tensor, x: Tensor, pitch: float, g: torch.Generator) -> Tensor:
+    row = torch.floor(2 * y / pitch)
+    across = (x + (row % 2) * pitch / 2) % pitch / pitch - 0.5
+    down = (2 * y / pitch) % 1
+    return torch.where(down < 4 * across**2, -0.6, 0.2 + 0.5 * down)
+
+
+def _chequers(y: Tensor, x: Tensor, pitch: float, g: torch.Generator) -> Tensor:
+    return torch.where((torch.floor(2 * x / pitch) + torch.floor(2 * y / pitch)) % 2 == 0, 1.0, -1.0)
+
+
+def _plaid(y: Tensor, x: Tensor, pitch: float, g: torch.Generator) -> Tensor:
+    return 0.5 * (torch.sin(2 * math.pi * x / pitch) > 0.3) + 0.5 * (torch.sin(2 * math.pi * y / (1.5 * pitch)) > 0.5)
+
+
+def _corduroy(y: Tensor, x: Tensor, pitch: float, g: torch.Generator) -> Tensor:
+    return torch.sqrt((1 - (2 * (x % pitch) / pitch - 1) ** 2).clamp_min(0)) + 0.2 * torch.sin(2 * math.pi * y / 3)
+
+
 PATTERNS: dict[str, Callable[[Tensor, Tensor, float, torch.Generator], Tensor]] = {
     "facade": _facade,
     "brick": _brick,
@@ -143,6 +173,12 @@ PATTERNS: dict[str, Callable[[Tensor, Tensor, float, torch.Generator], Tensor]] 
     "corrugated": _corrugated,
     "pencils": _pencils,
     "net": _net,
+    "herringbone": _herringbone,
+    "honeycomb": _honeycomb,
+    "shingles": _shingles,
+    "chequers": _chequers,
+    "plaid": _plaid,
+    "corduroy": _corduroy,
 }
 SEEN = ("facade", "fabric", "halftone", "louvres", "tiles", "ordered dither")
 """Kinds that are in the calibration set; all kinds are in the report set, drawn with other seeds."""
@@ -207,12 +243,12 @@ def diffused_dither(x: Tensor, levels: int) -> Tensor:
 
 def patterns(wanted: str, count: int, photos: list[Sample]) -> Iterator[Sample]:
     """`count` of each kind of drawn pattern, and of dithered photographs, of one set."""
-    start = 0 if wanted == CALIBRATION else 20_000
+    start = 300_000 if wanted == CALIBRATION else 70_000
     for number, kind in enumerate([*PATTERNS, "ordered dither", "diffused dither"]):
         if wanted == CALIBRATION and kind not in SEEN:
             continue
         for n in range(count):
-            seed = start + 100 * number + n
+            seed = start + 1000 * number + n
             if kind in PATTERNS:
                 image = pattern(kind, seed)
             else:

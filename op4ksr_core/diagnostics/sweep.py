@@ -162,6 +162,11 @@ def sentences(trials: Sequence[Trial]) -> list[str]:
         for t in trials
     ]
     lines.append(f"Best by score, then sharpness: theta {chosen.theta:g}, sigma {chosen.sigma:g}.")
+    if chosen.decibels > _PITCH:
+        lines.append(
+            f"None is free of the 32-px pitch: even there it stands {chosen.decibels:.1f} dB over its background "
+            "before compensation. Try a sigma nearer to the one that the model was trained at."
+        )
     if len(trials) > 1 and max(t.change for t in trials) < 1:
         lines.append(
             "Where it was measured all differ by less than 1/255 on average: the picture hardly depends on them."

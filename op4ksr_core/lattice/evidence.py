@@ -1,8 +1,8 @@
 """What tells a lattice that a model left from a pattern in the picture.
 
 A model's lattice has the pitch of the model's machinery (4, 8, 16, 32 px and their doubles), lies on the px grid, is
-faint, and is added to the picture: it has the same phase and the same strength in flat and in busy parts, in one corner
-and in the other. A fence, a facade, a fabric or a halftone print fails at least one of these.
+faint, is like its mirror image, and is added to the picture: it has the same phase and the same strength in flat and in
+busy parts, in one corner and in the other. A fence, a facade, a fabric or a halftone print fails at least one of these.
 """
 
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ _PARTS = 3  # that must be able to tell
 
 @dataclass(frozen=True)
 class Limits:
-    """What a lattice of one class of pitch must show.
+    """What a lattice of one class of pitch must show. Pairs are for a faint one (1/255) and a strong one (3/255).
 
-    faintest, strongest: amplitude in 1/255. coherence: of a faint one, and of one of 3/255. agreeing: share of the
-    parts that can tell, which must have the lattice in phase and strength. axes: largest share of energy along one
-    axis. everywhere: whether it must fill the picture.
+    faintest, strongest: amplitude in 1/255. coherence: at least. agreeing: share of the parts
+    that can tell, which must have the lattice in phase and strength. skew: how much it may differ from its
+    mirror image. everywhere: whether it must fill the picture.
     """
 
     faintest: float
     strongest: float
     coherence: tuple[float, float]
     agreeing: float
-    axes: float
+    skew: tuple[float, float]
     everywhere: bool
 
 
@@ -83,13 +83,15 @@ def unevenness(residual: Tensor, followed: Followed) -> float:
     return max(abs(value) - 2 * error for value, error in halves)
 
 
-_ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, 1.0, False)
-_WHOLE = Limits(0.6, 6.5, (0.75, 0.85), 0.85, 0.9, True)
-_BETWEEN = Limits(0.5, 5.0, (0.85, 0.85), 0.9, 0.8, True)
-_ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, 1.0, False)
+_ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, (1.0, 0.5), False)
+_WHOLE = Limits(0.6, 6.0, (0.75, 0.85), 0.85, (0.3, 0.3), True)
+_BETWEEN = Limits(0.5, 2.5, (0.88, 1.0), 0.9, (0.3, 0.3), True)
+_ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, (1.0, 1.0), False)
 _LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so
 _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
+_TOKENS = (16, 32)  # px: pitches of the tokens of models that draw 4K
+_CERTAIN_COHERENCE, _CERTAIN_SKEW = 0.95, 0.1
 
 
 def limits_for(period: float, added: bool) -> Limits:
@@ -97,6 +99,12 @@ def limits_for(period: float, added: bool) -> Limits:
     if period in MACHINERY:
         return _ADDED_ON_GRID if added else _ON_GRID
     return _WHOLE if period == round(period) else _BETWEEN
+
+
+def _at(limit: tuple[float, float], amplitude: float) -> float:
+    """The limit at this amplitude, of those at 1 and at 3/255."""
+    faint, strong = limit
+    return faint + (strong - faint) * min(1.0, max(0.0, (amplitude - 1) / 2))
 
 
 def objection(period: float, amplitude: float, followed: Followed, residual: Tensor, added: bool) -> str:
@@ -112,16 +120,23 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
         return f"that is fainter than {faintest:g}/255, below which this pitch is not judged"
     if amplitude > limits.strongest:
         return f"that is stronger than a model's lattice ({limits.strongest:g}/255): it is drawn in the picture"
-    low, high = limits.coherence
-    wanted = low + (high - low) * min(1.0, max(0.0, (amplitude - 1) / 2))
-    if followed.coherence < wanted:
+    if followed.coherence < _at(limits.coherence, amplitude):
         return f"blocks disagree on its phase ({followed.coherence:.2f} of 1)"
     agreeing = agreement(followed.gain, followed.share, limits.everywhere)
     if agreeing < limits.agreeing:
         return f"only {agreeing:.0%} of the picture's parts have it alike"
-    if max(followed.energy[:2]) > limits.axes:
-        return "it runs one way only, at a pitch that is not a model's"
+    if followed.skew > _at(limits.skew, amplitude):
+        return f"it runs more one way than the other ({followed.skew:.2f} of 1), and what a model leaves does not"
     uneven = unevenness(residual, followed)
     if uneven > _UNEVEN:
         return f"it is {uneven:.1f} times stronger on things than beside them, so it belongs to them"
     return ""
+
+
+def is_certain(period: float, followed: Followed) -> bool:
+    """Whether a lattice that nothing objects to is beyond doubt without the small picture.
+
+    It has a token's pitch to the px, one phase all over, and is like its mirror image. A drawn pattern seldom is.
+    """
+    sure = followed.coherence >= _CERTAIN_COHERENCE and followed.skew <= _CERTAIN_SKEW
+    return sure and period in _TOKENS and agreement(followed.gain, followed.share, everywhere=True) == 1

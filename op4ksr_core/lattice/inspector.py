@@ -13,6 +13,7 @@ A decoder or a one-step transformer can leave a faint pattern that repeats every
 6. texture where the small picture is soft, periodic or not (`mesh.py`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,11 +22,12 @@ from torch import Tensor
 
 from ..errors import ImageError, SettingError
 from .autocorrelation import LAGS, autocorrelation, quadrants
-from .evidence import MACHINERY, objection
+from .evidence import MACHINERY, is_certain, objection
 from .mesh import Mesh, find_mesh, no_mesh
 from .periods import CERTAIN, JPEG, candidates, find_periods, repeat_of_texture, statistic_of, suspect_decibels
 from .reference import Added, added_to, enlarge
 from .spectrum import LONGEST, SHORTEST, luma255, spectrum, whitened
+from .suppress import DOUBTFUL
 from .threads import threads_for
 from .waves import Followed, Lattice, block_size, demodulate, measure, peak_points, refined
 
@@ -34,6 +36,7 @@ _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
 _KEPT, _SHARED = (0.6, 1.0), (0.75, 0.1)
 """A pattern is the small picture's own at this coherence and this share of the added amplitude: of one that is stronger
 there, and of one whose fine harmonics alone are new."""
+_FINE = 0.9  # share of the energy that the small picture cannot hold
 _TRACE = 0.05  # amplitude in 1/255 below which nothing is reported
 _FAINT = 0.5  # amplitude in 1/255 from which something that repeats is called a texture
 
@@ -220,8 +223,24 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
     peaks = tuple(Peak(*map(float, row)) for row in zip(fy, fx, sizes, decibels, strict=True))
     against = objection(exact, amplitude, followed, residual, added is not None)
     if added is not None and not against:
-        against = _in_the_small_picture(added, followed) or _not_seen_alone(added.luma, exact)
+        against = _finer_than_the_small_picture(added, followed, exact) or _in_the_small_picture(added, followed)
+        against = against or _not_seen_alone(added.luma, exact)
+    if not against and (added is not None or is_certain(exact, followed)):
+        followed = replace(followed, lattice=replace(followed.lattice, certain=True))
     return _Found(exact, followed, amplitude, peaks, against)
+
+
+def _finer_than_the_small_picture(added: Added, followed: Followed, period: float) -> str:
+    """The objection that the small picture cannot hold these waves, and so does not tell whose they are.
+
+    A model's own pitches are judged all the same.
+    """
+    lattice, small_px = followed.lattice, math.sqrt(added.luma.numel() / added.small.numel())
+    fine = lattice.fy.abs().maximum(lattice.fx) > 0.5 / small_px
+    power = lattice.amplitude.abs().square()
+    if period in MACHINERY or power[fine].sum() < _FINE * power.sum():
+        return ""
+    return "the small picture cannot hold so fine a pattern, and that is no pitch of a model"
 
 
 def _in_the_small_picture(added: Added, followed: Followed) -> str:
@@ -284,12 +303,22 @@ def _verdict(found: _Found | None, texture: tuple[float, int], best: float) -> t
     if not found.objection:
         return "lattice", (
             f"A lattice of {where}: {len(found.peaks)} of its harmonics stand out, and blocks all over the picture "
-            f"agree on its phase ({found.followed.coherence:.2f} of 1), flat areas included."
+            f"agree on its phase ({found.followed.coherence:.2f} of 1), flat areas included.{_doubt(found)}"
         )
     why = f"Something repeats with {where}, but {found.objection}."
     if found.amplitude >= _FAINT or texture[1]:
         return "texture", f"{why} {repeat if texture[1] else ''}".strip()
     return "clean", why
+
+
+def _doubt(found: _Found) -> str:
+    """What is held back of a lattice that may be drawn in the picture."""
+    if found.followed.lattice.certain:
+        return ""
+    return (
+        f" It may be the picture's own, so suppression changes {DOUBTFUL:g}/255 on average at most; give the small "
+        "picture to have all of it taken."
+    )
 
 
 def _check(luma: Tensor, suspects: Sequence[int]) -> None:

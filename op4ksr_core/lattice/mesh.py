@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .reference import enlarge, reduced
-from .spectrum import box, strips
+from .spectrum import box, middle, strips, windows
 
 FINE, AROUND = 5, 15
 """px: texture is what differs from the mean over FINE px; its strength is the deviation over AROUND px."""
@@ -29,6 +29,7 @@ _REPORTED, _ALIKE, _BLOCKS = 2.5, 0.4, 6  # per mille of the soft area; of all t
 _LEAST_SOFT = 0.01  # of the picture: less is not judged
 _ALONE = 4  # what the picture is reduced by where there is no small one
 _AT_ONCE = 4096  # blocks
+_LOOKED_AT = 1024  # px a side, in the middle, where there is no small picture
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Mesh:
 
     found: whether it is a mesh, and enough of one. per_mille: of the soft area that has it. soft: share of the picture
     that is soft. largest: its strength in 1/255. pitch: px, 0 without any. map: (rows, columns) of places of 12 px,
-    strength in 1/255, 0 where there is none. referenced: whether the small picture told what is soft; without it,
-    nothing is ever `found`, for the texture may be the picture's own.
+    strength in 1/255, 0 where there is none. referenced: whether the small picture told what is soft. Without it all is
+    of the middle 1024 px, and nothing is ever `found`, for the texture may be the picture's own.
     """
 
     found: bool
@@ -68,13 +69,26 @@ def soft_area(small: Tensor, shape: torch.Size) -> Tensor:
     hard = strength(enlarge(small, shape)) >= SOFT
     out = torch.empty_like(hard)
     for read, keep, write in strips(len(hard), _WIDEN):
-        out[write] = (box(hard[read].float(), _WIDEN) < 0.5 / _WIDEN**2)[keep]
+        out[write] = ~_near(hard[read], _WIDEN)[keep]
     return out
 
 
+def _near(hard: Tensor, size: int) -> Tensor:
+    """Whether any of size x size px around is true; size at most 15, for counts are in 8 bits."""
+    half = size // 2
+    padded = F.pad(hard.to(torch.uint8), (half,) * 4)
+    return windows(windows(padded, size, 0), size, 1) > 0
+
+
 def find_mesh(luma: Tensor, small: Tensor | None = None) -> Mesh:
-    """Luma (H, W) in 1/255 and that of the small picture (h, w), or the picture's own at a quarter of the size."""
+    """Luma (H, W) in 1/255 and that of the small picture (h, w).
+
+    Without the small picture, the middle 1024 px are measured by their own quarter: nothing is ever found there, so
+    that is enough to say whether there is fine texture.
+    """
     referenced = small is not None
+    if not referenced:
+        luma = middle(luma, _LOOKED_AT)
     soft = soft_area(reduced(luma, _ALONE) if small is None else small, luma.shape)
     share = float(soft.float().mean())
     if share < _LEAST_SOFT or min(luma.shape) < 2 * BLOCK:

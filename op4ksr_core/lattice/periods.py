@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .spectrum import LONGEST, SHORTEST, comb, excess, lattice_points, ratio_at
+from .spectrum import LONGEST, SHORTEST, comb, excess, lattice_points, middle, ratio_at
 
 JPEG = 8
 CERTAIN = 8.0
@@ -122,15 +122,11 @@ def repeat_of_texture(residual: Tensor, longest: int, least: float = 0.3) -> tup
 
     (0, 0) where none reaches `least`.
     """
-    height, width = (min(1024, side) for side in residual.shape)
-    top, left = (residual.shape[0] - height) // 2, (residual.shape[1] - width) // 2
-    x = residual[top : top + height, left : left + width]
-    power = torch.fft.rfft2(x, s=(2 * height, 2 * width)).abs().square()
-    shared = torch.fft.irfft2(power)
+    x = middle(residual, 1024)
     best = (0.0, 0)
-    for line, length in ((shared[:, 0], height), (shared[0], width)):
+    for lines in (x.mT, x):
+        curve = _repeat_along(lines, longest + 2)
         lags = torch.arange(longest + 2)
-        curve = line[lags] / line[0].clamp_min(1e-9) * length / (length - lags)
         inner = curve[1:-1]
         top_of = (inner > curve[:-2]) & (inner > curve[2:]) & (lags[1:-1] >= SHORTEST)
         rise = inner - torch.cummin(curve, 0).values[1:-1]  # over the dip before it
@@ -138,3 +134,11 @@ def repeat_of_texture(residual: Tensor, longest: int, least: float = 0.3) -> tup
         lag = int(height_of.argmax())
         best = max(best, (float(height_of[lag]), lag + 1))
     return best if best[0] > least else (0.0, 0)
+
+
+def _repeat_along(lines: Tensor, lags: int) -> Tensor:
+    """Normalised, unbiased autocorrelation along the last axis of (lines, length), without wrap-around: (lags,)."""
+    length = lines.shape[1]
+    parts = torch.view_as_real(torch.fft.rfft(lines, n=2 * length))
+    shared = torch.fft.irfft(parts.square().sum((0, 2)))[:lags]
+    return shared / shared[0].clamp_min(1e-9) * length / (length - torch.arange(lags))

@@ -149,7 +149,8 @@ def _basis(inspection: Inspection) -> str:
 def _soft_areas(mesh: Mesh) -> str:
     """What there is of a mesh, and what it was told by."""
     if mesh.per_mille == 0:
-        return f"No mesh in soft areas ({mesh.soft:.0%} of the picture is soft)."
+        whole = "the picture" if mesh.referenced else "its middle 1024 px"
+        return f"No mesh in soft areas ({mesh.soft:.0%} of {whole} is soft)."
     amount = f"{mesh.per_mille:.1f} per mille of them, pitch about {mesh.pitch:.1f} px, up to {mesh.largest:.1f}/255"
     if mesh.found:
         return f"Texture in soft areas: {amount}; see the map."

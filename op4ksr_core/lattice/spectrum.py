@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -27,6 +28,13 @@ def luma255(image_chw: Tensor) -> Tensor:
         return x[0] * 255
     red, green, blue = (255 * weight for weight in FULL_RANGE)
     return (x[0] * red).add_(x[1], alpha=green).add_(x[2], alpha=blue)
+
+
+def middle(x: Tensor, side: int) -> Tensor:
+    """The middle of (H, W), at most `side` px each way."""
+    height, width = (min(side, length) for length in x.shape)
+    top, left = (x.shape[0] - height) // 2, (x.shape[1] - width) // 2
+    return x[top : top + height, left : left + width]
 
 
 def windows(x: Tensor, size: int, axis: int) -> Tensor:
@@ -174,12 +182,18 @@ def lattice_points(frequency: float, orders: int = LONGEST, own: bool = True) ->
 
     `own` leaves out those of shorter periods: gcd(k, l) = 1 stays.
     """
-    top = min(orders, int(0.5 / frequency + 1e-6))
+    rows, columns = _multiples(min(orders, int(0.5 / frequency + 1e-6)), own)
+    return rows * frequency, columns * frequency
+
+
+@cache
+def _multiples(top: int, own: bool) -> tuple[Tensor, Tensor]:
+    """(k, l) of `lattice_points`, up to `top`; the search asks for the same few many times."""
     rows, columns = torch.meshgrid(torch.arange(-top, top + 1), torch.arange(top + 1), indexing="ij")
     keep = (columns > 0) | (rows > 0)
     if own:
         keep &= torch.gcd(rows, columns) == 1
-    return rows[keep].double() * frequency, columns[keep].double() * frequency
+    return rows[keep].double(), columns[keep].double()
 
 
 def ratio_at(ratio: Tensor, fy: Tensor, fx: Tensor, shape: torch.Size) -> Tensor:

@@ -10,6 +10,9 @@ from .waves import Lattice, amplitudes, spread, waves
 
 MOST = 8.0
 """1/255: no pixel of a channel is changed by more."""
+DOUBTFUL = 0.65
+"""1/255, rms over the picture: a lattice that may be the picture's own is changed by no more. That is 51.9 dB, and
+still 50 dB after the noise and the rounding of an 8-bit file."""
 
 _NOTCHED = 0.003  # share of the spectrum that notches may take
 _PASSES = 2  # the weights of the first are lower on lines of the lattice, so that it takes too little
@@ -24,25 +27,35 @@ def suppress(
     First each channel's own waves at the lattice's frequencies, as strong as the lattice is in each block; then a comb
     of notches, three bins wide, that bring what the whole picture still has at these points down to its background.
     With the small picture (1, 3 or 4, h, w) both are measured on what it does not explain, so that nothing of it is
-    touched. `mesh` is calmed too where one is given, to the detail that the enlarged small picture has there. No pixel
-    changes by more than 8/255. Without lattice and mesh the picture comes back as it is; alpha is untouched. Raises
-    ImageError as `inspect` does on a reference.
+    touched. A lattice that is not `certain` may be the picture's own: a change above 0.65/255 rms is scaled to that,
+    which takes all of a faint one and some of a strong one. `mesh` is calmed too where one is given, to the detail
+    that the enlarged small picture has there. No pixel changes by more than 8/255. Without lattice and mesh the
+    picture comes back as it is; alpha is untouched. Raises ImageError as `inspect` does on a reference.
     """
     if lattice is None and mesh is None:
         return image_chw.clone()
     out = image_chw.float().clone()
-    colours = range(min(3, len(out)))
+    colours = list(range(min(3, len(out))))
     if lattice is not None:
         explained = [_explained(image_chw, channel, reference_chw) for channel in colours]
         for _ in range(_PASSES):
             luma = luma255(out)
             for channel in colours:
                 out[channel] = without(out[channel] * 255, lattice, luma, explained[channel]) / 255
+        if not lattice.certain:
+            out[colours] = _held_back(image_chw[colours], out[colours])
     if mesh is not None:
         for channel in colours:
             out[channel] += _calming(out[channel] * 255, mesh, channel, reference_chw) / 255
     change = (out - image_chw).clamp_(-MOST / 255, MOST / 255)
     return (image_chw + change).clamp(0, 1)
+
+
+def _held_back(before_chw: Tensor, after_chw: Tensor) -> Tensor:
+    """`after_chw` with its change scaled to DOUBTFUL where it is more."""
+    change = after_chw - before_chw
+    rms = 255 * float(change.square().mean().sqrt())
+    return before_chw + change * min(1.0, DOUBTFUL / max(rms, 1e-9))
 
 
 def without(plane: Tensor, lattice: Lattice, luma: Tensor, explained: Tensor | None) -> Tensor:

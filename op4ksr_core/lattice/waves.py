@@ -16,7 +16,10 @@ _PRIOR = 10.0  # how strongly a block is taken to have the lattice that the whol
 
 @dataclass(frozen=True)
 class Lattice:
-    """A found lattice: complex waves at (fy, fx), of which `kept` is not chance, `gain` times as strong in a block."""
+    """A found lattice: complex waves at (fy, fx), of which `kept` is not chance, `gain` times as strong in a block.
+
+    certain: whether a small picture, or the evidence, leaves no doubt that it was added; else little of it is taken.
+    """
 
     frequency: float
     fy: Tensor
@@ -25,6 +28,7 @@ class Lattice:
     kept: Tensor
     gain: Tensor
     block: int
+    certain: bool = False
 
 
 def peak_points(ratio: Tensor, shape: torch.Size, frequency: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,15 +126,15 @@ class Followed:
 
     heat: (blocks down, across) amplitude in 1/255. share: a block's flat weight. gain: complex (blocks down, across),
     the lattice in a block over that of the whole picture, times the block's share: 1 + 0i times share where it is the
-    same. energy: of the waves along (fy = 0, fx = 0, neither), their sum 1. coherence: how far blocks agree on the
-    phase, 0 to 1.
+    same. skew: how far its energy differs from that of its mirror image: 0 alike, 1 one way only. coherence: how far
+    blocks agree on the phase, 0 to 1.
     """
 
     lattice: Lattice
     heat: Tensor
     share: Tensor
     gain: Tensor
-    energy: tuple[float, float, float]
+    skew: float
     coherence: float
 
 
@@ -155,9 +159,21 @@ def measure(
     kept = (1 - 1 / ratio).clamp_min(0)
     heat = (in_phase / power.sqrt()).clamp_min(0) * trust / (trust + _PRIOR)
     lattice = Lattice(frequency, fy, fx, amplitude, kept, gain.clamp_min(0), block)
-    along_x, along_y = (float(each[still].sum() / power) for still in (fy == 0, fx == 0))
-    energy = (along_x, along_y, 1 - along_x - along_y)
-    return Followed(lattice, heat, share, gain_of(local, amplitude, passed), energy, coherence)
+    return Followed(lattice, heat, share, gain_of(local, amplitude, passed), _skew(fy, fx, frequency, each), coherence)
+
+
+def _skew(fy: Tensor, fx: Tensor, frequency: float, power: Tensor) -> float:
+    """How far multiples of `frequency` differ from their mirror images: 0 alike, 1 where none has one.
+
+    A wave across is compared with the one down, a slanting one with that of the other slant.
+    """
+    rows, columns = (torch.round(f / frequency).long() for f in (fy, fx))
+    straight = (rows == 0) | (columns == 0)
+    down, across = torch.where(straight, columns, -rows), torch.where(straight, rows, columns)
+    images = (rows == down[:, None]) & (columns == across[:, None])  # of wave i, wave j
+    times = 1 + images.any(1)  # a pair is counted from both its ends
+    difference = (power - images.float() @ power).abs() / times
+    return float(difference.sum() / power.sum())
 
 
 def gain_of(local: Tensor, amplitude: Tensor, passed: Tensor) -> Tensor:

@@ -53,6 +53,13 @@ def test_a_32_px_pitch_that_compensation_hides_is_not_best():
     assert sweep.best([hidden, trial(100, 0.0, 10)]).theta == 100
 
 
+def test_where_every_setting_has_the_32_px_pitch_the_report_says_so():
+    loud = [replace(trial(theta, 0.0, 10), decibels=decibels) for theta, decibels in ((10, 12.0), (100, 8.0))]
+    assert sweep.best(loud).theta == 100
+    assert any("8.0 dB" in line for line in sweep.sentences(loud)[2:])
+    assert not any("free of" in line for line in sweep.sentences([*loud, trial(1000, 0.0, 5)]))
+
+
 def test_a_lattice_before_compensation_counts(photo):
     clean = torch.nn.functional.interpolate(photo, scale_factor=2, mode="bicubic").clamp(0, 1)[0]
     wave = torch.sin(2 * math.pi * torch.arange(1024) / 32)

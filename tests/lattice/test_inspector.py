@@ -168,6 +168,9 @@ def test_report_pictures():
     ("picture", "error", "names"),
     [
         (torch.rand(3, 40, 200), ImageError, "200x40"),
+        (torch.rand(3, 8, 8), ImageError, "8x8"),
+        (torch.rand(1, 8, 8), ImageError, "8x8"),
+        (torch.full((1, 128, 128), math.nan), ImageError, "NaN"),
         (torch.full((3, 128, 128), math.nan), ImageError, "NaN"),
         (torch.rand(2, 128, 128), ImageError, "2, 128, 128"),
     ],

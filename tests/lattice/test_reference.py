@@ -8,12 +8,13 @@ from patterns import marked, scene
 from torch.nn.functional import interpolate
 
 from op4ksr_core.errors import ImageError
+from op4ksr_core.evaluate.measures import psnr_of_colour
 from op4ksr_core.lattice.inspector import inspect, inspect_made
 from op4ksr_core.lattice.mesh import find_mesh, mesh_mask
 from op4ksr_core.lattice.reference import added_to
 from op4ksr_core.lattice.report import in_a_few_words, mesh_map, sentences
 from op4ksr_core.lattice.spectrum import luma255
-from op4ksr_core.lattice.suppress import MOST, suppress
+from op4ksr_core.lattice.suppress import DOUBTFUL, MOST, dithered, suppress
 
 
 def quarter(x):
@@ -67,12 +68,47 @@ def test_a_lattice_that_was_added_is_found_and_told_so(period):
 def test_lines_have_their_period_and_go(period):
     x = smooth()
     y = lines(x, period, 6.0)
-    found = inspect(y)
-    assert found.verdict == "lattice" and found.period == period
     wave = lines(torch.zeros_like(x), period, 1.0)[0]
     wave = wave - wave.mean()
-    before, after = (float(((p - x).mean(0) * wave).sum()) for p in (y, suppress(y, found.lattice)))
-    assert (after / before) ** 2 < 0.05
+    for small in (None, quarter(x)):
+        found = inspect(y, small)
+        assert found.verdict == "lattice" and found.period == period
+        if small is None and period == 24:
+            continue  # no model's pitch: alone, only some of it is taken
+        before, after = (float(((p - x).mean(0) * wave).sum()) for p in (y, suppress(y, found.lattice, small)))
+        assert (after / before) ** 2 < 0.05
+
+
+def test_a_lattice_that_may_be_drawn_is_hardly_changed_without_the_small_picture():
+    """Cells of 24 px, as a fabric has: found, but the picture keeps 50 dB, through the noise and rounding of a file."""
+    x = smooth()
+    wave = torch.cos(2 * math.pi * torch.arange(512) / 24)
+    y = x + 3 / 255 * (wave[:, None] + wave)
+    alone, known = inspect(y), inspect(y, quarter(x))
+    assert alone.verdict == known.verdict == "lattice" and known.lattice.certain and not alone.lattice.certain
+    assert f"{DOUBTFUL:g}/255" in alone.reason and f"{DOUBTFUL:g}/255" not in known.reason
+    change = suppress(y, alone.lattice) - y
+    assert 255 * float(change.square().mean().sqrt()) == pytest.approx(DOUBTFUL, rel=1e-3)
+    written = (dithered(suppress(y, alone.lattice)) * 255).round() / 255
+    assert psnr_of_colour(written, y) >= 50
+    assert float((suppress(y, known.lattice, quarter(x)) - x).square().mean()) < 0.05 * float((y - x).square().mean())
+
+
+def test_a_pattern_finer_than_the_small_picture_can_hold_is_not_judged_by_it():
+    """4.3 px, as of a fine fabric, cannot be in a quarter; 12 px could have been."""
+    for pitch, verdict in ((4.3, "texture"), (12.0, "lattice")):
+        wave = torch.cos(2 * math.pi * torch.arange(512) / pitch)
+        found = inspect(smooth() + 1.5 / 255 * (wave[:, None] + wave), quarter(smooth()))
+        assert found.verdict == verdict and ("so fine" in found.reason) == (verdict == "texture")
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_twill_runs_one_way_and_a_woven_lattice_does_not(mirrored):
+    down, across = torch.meshgrid(torch.arange(512), torch.arange(512), indexing="ij")
+    turn = 2 * math.pi / 24
+    wave = torch.cos(turn * (down + across)) + mirrored * torch.cos(turn * (down - across))
+    found = inspect(smooth() + 3 / 255 * wave)
+    assert (found.verdict == "lattice") == mirrored and ("one way" in found.reason) != mirrored
 
 
 def test_suppression_is_bounded():
@@ -121,6 +157,8 @@ def test_no_mesh_without_one():
         (lambda x: torch.full_like(quarter(x), math.inf), "infinite"),
         (lambda x: torch.zeros(3, 0, 0), "reference"),
         (lambda x: torch.full_like(quarter(x), 0.9), "something else"),
+        (lambda x: x.flip(1, 2), "upside down"),
+        (lambda x: scene(seed=7), "something else"),
         (lambda x: torch.rand(3, 2, 2), "2x2"),
         (lambda x: torch.rand(2, 3, 64, 64), "2, 3, 64, 64"),
     ],
@@ -129,6 +167,12 @@ def test_references_that_do_not_fit(reference, words):
     x = scene()
     with pytest.raises(ImageError, match=words):
         inspect(x, reference(x))
+
+
+@pytest.mark.parametrize("search", [True, False])
+def test_a_picture_of_one_colour_with_a_reference_of_something_is_refused(search):
+    with pytest.raises(ImageError, match="something else"):
+        inspect(torch.full((3, 512, 512), 0.5), quarter(scene()), search=search)
 
 
 def test_the_picture_itself_is_no_reference():
