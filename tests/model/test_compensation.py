@@ -118,4 +118,4 @@ def test_bfloat16_weights_change_next_to_nothing(photo):
     made, again = (compensate(picture, photo[..., :128, :128], 1.0, module) for module in (whole, half))
     assert again.dtype == torch.float32
     assert 0 < float((made - again).abs().mean()) < 0.2 / 255
-    assert float((made - picture).abs().mean()) > 0.5 / 255
+    assert float((made - picture).abs().mean()) > 0.3 / 255
