@@ -8,12 +8,9 @@ figures to quote are the report set's. `inspector_pictures.py` says which pictur
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
 
 import torch
@@ -33,6 +30,7 @@ from inspector_pictures import (
 )
 from torch import Tensor
 
+from benchmarks.provenance import provenance
 from op4ksr_core.evaluate.measures import psnr_of_colour
 from op4ksr_core.lattice.inspector import Inspection, inspect
 from op4ksr_core.lattice.suppress import suppress
@@ -155,10 +153,6 @@ def ultraflux(folder: Path) -> list[dict]:
     return rows
 
 
-def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-
-
 def _write(path: Path | None, figures: dict) -> None:
     """What is measured so far."""
     if path is not None:
@@ -179,11 +173,7 @@ def main() -> None:
     every = list(photographs(arguments.shared, arguments.wanted))
     photos = every[:: max(1, len(every) // arguments.photos)][: arguments.photos]
     drawn = list(patterns(arguments.wanted, arguments.patterns, photos))
-    figures: dict = {
-        "command": " ".join(["PYTHONPATH=. python", *sys.argv]),
-        "commit": commit(),
-        "date": date.today().isoformat(),
-    }
+    figures: dict = {**provenance()}
     figures["set"] = arguments.wanted
     figures["clean"] = clean([*photos, *drawn])
     figures["clean"]["photographs"], figures["clean"]["drawn"] = len(photos), len(drawn)

@@ -90,7 +90,7 @@ _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, (1.0, 1.0), False)
 _LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so
 _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
-_TOKENS = (16, 32)  # px: pitches of the tokens of models that draw 4K
+_REGULAR = (16, 24, 32, 40, 48, 56, 64)  # px: what is nested in pitches of latents and tokens
 _CERTAIN_COHERENCE, _CERTAIN_SKEW = 0.95, 0.1
 
 
@@ -136,7 +136,7 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
 def is_certain(period: float, followed: Followed) -> bool:
     """Whether a lattice that nothing objects to is beyond doubt without the small picture.
 
-    It has a token's pitch to the px, one phase all over, and is like its mirror image. A drawn pattern seldom is.
+    It has a multiple of 8 px to the px, one phase all over, and is like its mirror image. A drawn pattern seldom is.
     """
     sure = followed.coherence >= _CERTAIN_COHERENCE and followed.skew <= _CERTAIN_SKEW
-    return sure and period in _TOKENS and agreement(followed.gain, followed.share, everywhere=True) == 1
+    return sure and period in _REGULAR and agreement(followed.gain, followed.share, everywhere=True) == 1

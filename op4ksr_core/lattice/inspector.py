@@ -221,26 +221,24 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
     amplitude = strongest_tenth(followed.heat, followed.share)
     sizes, decibels = followed.lattice.amplitude.abs(), 10 * r.log10()
     peaks = tuple(Peak(*map(float, row)) for row in zip(fy, fx, sizes, decibels, strict=True))
-    against = objection(exact, amplitude, followed, residual, added is not None)
+    tells = added is not None and not _is_finer(added, followed)
+    if added is not None and not tells and exact not in MACHINERY:
+        against = "the small picture cannot hold so fine a pattern, and that is no pitch of a model"
+    else:
+        against = objection(exact, amplitude, followed, residual, tells)
     if added is not None and not against:
-        against = _finer_than_the_small_picture(added, followed, exact) or _in_the_small_picture(added, followed)
-        against = against or _not_seen_alone(added.luma, exact)
-    if not against and (added is not None or is_certain(exact, followed)):
+        against = _in_the_small_picture(added, followed) or _not_seen_alone(added.luma, exact)
+    if not against and (tells or is_certain(exact, followed)):
         followed = replace(followed, lattice=replace(followed.lattice, certain=True))
     return _Found(exact, followed, amplitude, peaks, against)
 
 
-def _finer_than_the_small_picture(added: Added, followed: Followed, period: float) -> str:
-    """The objection that the small picture cannot hold these waves, and so does not tell whose they are.
-
-    A model's own pitches are judged all the same.
-    """
+def _is_finer(added: Added, followed: Followed) -> bool:
+    """Whether the small picture cannot hold these waves, and so does not tell whose they are."""
     lattice, small_px = followed.lattice, math.sqrt(added.luma.numel() / added.small.numel())
     fine = lattice.fy.abs().maximum(lattice.fx) > 0.5 / small_px
     power = lattice.amplitude.abs().square()
-    if period in MACHINERY or power[fine].sum() < _FINE * power.sum():
-        return ""
-    return "the small picture cannot hold so fine a pattern, and that is no pitch of a model"
+    return bool(power[fine].sum() >= _FINE * power.sum())
 
 
 def _in_the_small_picture(added: Added, followed: Followed) -> str:
