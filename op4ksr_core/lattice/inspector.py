@@ -85,20 +85,26 @@ class Inspection:
 
 
 def inspect(
-    image_chw: Tensor, reference_chw: Tensor | None = None, suspects: Sequence[int] = (8, 16, 32), search: bool = True
+    image_chw: Tensor,
+    reference_chw: Tensor | None = None,
+    suspects: Sequence[int] = (8, 16, 32),
+    search: bool = True,
+    with_ap_loss: bool = True,
 ) -> Inspection:
     """Looks for a lattice and a mesh in one picture (1, 3 or 4, H, W) in [0, 1]; alpha is left out.
 
     `reference_chw`, (1, 3 or 4, h, w) in [0, 1], is the small picture that this one was enlarged from, or its plain
     enlargement: then only what was added is judged. Without it the verdict is weaker, and says so. `suspects` are the
-    periods whose strength is reported, in px; with `search` off they are the only ones that can be found. Raises
-    ImageError on NaN, a picture shorter than 2 periods or 32 px, or a reference that shows something else, is larger,
-    turned, or of another aspect; SettingError on a period outside 4..128 px.
+    periods whose strength is reported, in px; with `search` off they are the only ones that can be found; L_AP against
+    the reference is measured `with_ap_loss`. Raises ImageError on NaN, a picture shorter than 2 periods or 32 px, or a
+    reference that shows something else, is larger, turned, or of another aspect; SettingError on a period outside
+    4..128 px.
     """
     luma = luma255(image_chw)
     _check(luma, suspects)
     with threads_for(luma.numel()):
-        return _inspect(luma, reference_chw, suspects, search)
+        found = _inspect(luma, reference_chw, suspects, search)
+        return replace(found, ap_loss=_ap_loss(luma, reference_chw)) if with_ap_loss else found
 
 
 def _inspect(luma: Tensor, reference_chw: Tensor | None, suspects: Sequence[int], search: bool) -> Inspection:
@@ -140,24 +146,25 @@ def _inspect(luma: Tensor, reference_chw: Tensor | None, suspects: Sequence[int]
         suspects={p: suspect_decibels(ratio, luma.shape, p) for p in suspects},
         peaks=found.peaks if found else (),
         autocorrelation=_autocorrelation(luma) if min(luma.shape) // 2 > max(LAGS) else None,
-        ap_loss=_ap_loss(luma, reference_chw),
+        ap_loss=None,
         heat=lattice.followed.heat if lattice else torch.zeros(1, 1),
         spectrum=ratio,
         lattice=lattice.followed.lattice if lattice else None,
         referenced=added is not None,
         note=note,
-        mesh=find_mesh(luma, None if added is None else added.small),
+        mesh=find_mesh(luma, None if added is None else added.enlarged),
     )
 
 
 def inspect_made(image_chw: Tensor, small_chw: Tensor, suspects: Sequence[int] = (8, 16, 32)) -> Inspection:
-    """`inspect` for a picture that was just made from this small one: where that cannot be used, the note says why.
+    """`inspect` for a picture that was just made from this small one, without L_AP: where the small one cannot be used,
+    the note says why.
 
     A result smaller than its source, for one, cannot be judged by it. Raises ImageError where the picture itself cannot
     be inspected.
     """
     try:
-        return inspect(image_chw, small_chw, suspects)
+        return inspect(image_chw, small_chw, suspects, with_ap_loss=False)
     except ImageError as error:
         alone = inspect(image_chw, suspects=suspects)
         return replace(alone, note=f"The small picture could not be used, so the large one is judged alone. {error}")

@@ -64,9 +64,9 @@ def strength(y: Tensor) -> Tensor:
     return out
 
 
-def soft_area(small: Tensor, shape: torch.Size) -> Tensor:
-    """Where the enlargement of a small picture's luma (h, w) in 1/255 is soft: (H, W), true or false."""
-    hard = strength(enlarge(small, shape)) >= SOFT
+def soft_area(enlarged: Tensor) -> Tensor:
+    """Where the luma of an enlarged small picture, (H, W) in 1/255, is soft: true or false."""
+    hard = strength(enlarged) >= SOFT
     out = torch.empty_like(hard)
     for read, keep, write in strips(len(hard), _WIDEN):
         out[write] = ~_near(hard[read], _WIDEN)[keep]
@@ -80,16 +80,17 @@ def _near(hard: Tensor, size: int) -> Tensor:
     return windows(windows(padded, size, 0), size, 1) > 0
 
 
-def find_mesh(luma: Tensor, small: Tensor | None = None) -> Mesh:
-    """Luma (H, W) in 1/255 and that of the small picture (h, w).
+def find_mesh(luma: Tensor, enlarged: Tensor | None = None) -> Mesh:
+    """Luma (H, W) in 1/255 and that of the small picture, enlarged (H, W).
 
     Without the small picture, the middle 1024 px are measured by their own quarter: nothing is ever found there, so
     that is enough to say whether there is fine texture.
     """
-    referenced = small is not None
-    if not referenced:
+    referenced = enlarged is not None
+    if enlarged is None:
         luma = middle(luma, _LOOKED_AT)
-    soft = soft_area(reduced(luma, _ALONE) if small is None else small, luma.shape)
+        enlarged = enlarge(reduced(luma, _ALONE), luma.shape)
+    soft = soft_area(enlarged)
     share = float(soft.float().mean())
     if share < _LEAST_SOFT or min(luma.shape) < 2 * BLOCK:
         return no_mesh(share, referenced)

@@ -26,14 +26,15 @@ _BUSY = 0.1  # how much the variance of the small picture counts beside that of 
 class Added:
     """What is not explained: residual and weight as of `spectrum.whitened`; explained: high-passed luma, 1/255.
 
-    small: luma (h, w) of the small picture, or of the reference reduced to its true scale. note: a sentence where the
-    reference needs one. luma: of the whole picture (H, W).
+    small: luma (h, w) of the small picture, or of the reference reduced to its true scale; enlarged: `small` at the
+    picture's size (H, W). note: a sentence where the reference needs one. luma: of the whole picture (H, W).
     """
 
     residual: Tensor
     weight: Tensor
     explained: Tensor
     small: Tensor
+    enlarged: Tensor
     note: str
     luma: Tensor
 
@@ -60,7 +61,10 @@ def added_to(luma: Tensor, reference_chw: Tensor) -> Added | None:
     weight = reciprocal(activity(residual))
     explained = _filtered(residual, explained_by, weight, max(1, round(scale / 2)))
     residual = residual - explained
-    return Added(residual, reciprocal(activity(residual).add_(before, alpha=_BUSY)), explained, small, note, luma)
+    if scale == 1:
+        enlarged = enlarge(small, luma.shape)
+    weight = reciprocal(activity(residual).add_(before, alpha=_BUSY))
+    return Added(residual, weight, explained, small, enlarged, note, luma)
 
 
 def enlarge(small: Tensor, shape: torch.Size) -> Tensor:

@@ -43,7 +43,7 @@ TRUTH = 8.0
 COLOUR = 1.0
 """Weight of the L1 of the colour differences, which brightness does not see."""
 
-SOFT_WEIGHT = 1.0
+SOFT_WEIGHT = 4.0
 """Weight of detail that is stronger than the truth's where that is soft."""
 
 LAGS = (1, 2, 3, 4, 8, 12, 16, 32)
