@@ -28,7 +28,7 @@ from .periods import CERTAIN, JPEG, candidates, find_periods, repeat_of_texture,
 from .reference import Added, added_to, enlarge
 from .spectrum import LONGEST, SHORTEST, luma255, spectrum, whitened
 from .suppress import DOUBTFUL
-from .threads import threads_for
+from .threads import one_thread
 from .waves import Followed, Lattice, block_size, demodulate, measure, peak_points, refined
 
 _PERIODS_WANTED = 8  # periods that the shorter side must hold for a search
@@ -102,7 +102,7 @@ def inspect(
     """
     luma = luma255(image_chw)
     _check(luma, suspects)
-    with threads_for(luma.numel()):
+    with one_thread():
         found = _inspect(luma, reference_chw, suspects, search)
         return replace(found, ap_loss=_ap_loss(luma, reference_chw)) if with_ap_loss else found
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from .mesh import Mesh, mesh_mask
 from .reference import added_to, enlarge
 from .spectrum import background_at, box, high_passed, lattice_points, luma255, whitened
+from .threads import one_thread
 from .waves import Lattice, amplitudes, spread, waves
 
 MOST = 8.0
@@ -34,6 +35,11 @@ def suppress(
     """
     if lattice is None and mesh is None:
         return image_chw.clone()
+    with one_thread():
+        return _suppressed(image_chw, lattice, reference_chw, mesh)
+
+
+def _suppressed(image_chw: Tensor, lattice: Lattice | None, reference_chw: Tensor | None, mesh: Mesh | None) -> Tensor:
     out = image_chw.float().clone()
     colours = list(range(min(3, len(out))))
     if lattice is not None:

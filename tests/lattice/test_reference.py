@@ -218,7 +218,11 @@ def test_a_shifted_and_sharpened_reference_explains_as_much():
     assert rest[1] < 1.3 * rest[0]
 
 
-def test_threads_are_given_back():
-    before = torch.get_num_threads()
-    inspect(scene())
+def test_one_thread_is_taken_and_the_others_given_back(monkeypatch):
+    before, taken = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
+    suppress(marked(scene(), 16, 4.0), inspect(marked(scene(), 16, 4.0)).lattice)
+    assert taken == [1, 6, 1, 6]
+    monkeypatch.undo()
     assert torch.get_num_threads() == before
