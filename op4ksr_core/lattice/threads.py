@@ -1,7 +1,8 @@
 """One thread for the inspector and the suppressor.
 
-Their steps are short. Beside other work on the same cores torch's threads spin while they wait for each other after each of
-them: at 4096 px with the small picture, on two busy cores, two threads took 37 s of processor time and one took 7.
+Their steps are short. Beside other work on the same cores torch's threads spin while they wait for each other after
+each of them: at 4096 px with the small picture, on two busy cores, two threads took 37 s of processor time and one
+took 7.
 """
 
 from collections.abc import Iterator
