@@ -16,7 +16,6 @@ from model_files import contiguous, write_model, write_omgsr_adapters, write_pro
 from safetensors.torch import save_file
 from unet_models import make_d4, make_sd_vae, make_tvt_unet, make_unet, put_loras, write_sd_folder
 
-from op4ksr_core.weights.convert import convert_pickle
 from op4ksr_core.weights.key_layouts import transformer_to_bfl, vae_to_ldm
 
 FLUX_VAE = {"block_out_channels": [128, 256, 512, 512], "norm_num_groups": 32, "layers_per_block": 2}
@@ -67,19 +66,16 @@ def _write_ultraflux(models):
 
 
 def _write_relatives(models, inputs):
-    """Small Stable Diffusion and TVT folders, their adapters as `op4ksr convert` writes them, and a prompt for both."""
+    """Small Stable Diffusion and TVT folders, their adapters as published, and a prompt for both."""
     base = write_sd_folder(models / "diffusers" / "stable-diffusion-2-1-base", make_unet(), make_sd_vae())
     write_sd_folder(models / "diffusers" / "tvt", make_tvt_unet(), make_d4())
     write_sd_folder(models / "diffusers" / "f2idiff", make_unet(cross_attention_dim=1024), make_sd_vae())
     (models / "clip_vision").mkdir(exist_ok=True)
     write_zeros(models / "clip_vision" / "dinov2_large.safetensors", dino_shapes(), "F16")
     (base / "prompt.safetensors").rename(inputs / "sd_prompt.safetensors")
-    for name, unet in (("osediff", make_unet()), ("tvt", make_tvt_unet())):
-        held = put_loras(unet, make_sd_vae())
-        if name == "tvt":
-            held = {key: value for key, value in held.items() if "vae" not in key}
-        torch.save(held, models / f"{name}.pkl")
-        convert_pickle(models / f"{name}.pkl", models / "loras" / f"{name}.safetensors")
+    torch.save(put_loras(make_unet(), make_sd_vae()), models / "loras" / "osediff.pkl")
+    held = put_loras(make_tvt_unet(), make_sd_vae())
+    torch.save({key: value for key, value in held.items() if "vae" not in key}, models / "loras" / "model_TVT.pkl")
 
 
 def _write_flux_dev(models):

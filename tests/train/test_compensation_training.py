@@ -43,6 +43,7 @@ def run(made):
     return made / "run"
 
 
+@pytest.mark.slow
 def test_it_beats_the_bundled_network_behind_the_model_it_learned_on(made, run):
     data = PairDataset(sorted((made / "held").iterdir()), 128, 4, "omgsr", 5, 3)
     trained = checkpoints(run)[-1] / "compensation.safetensors"

@@ -123,12 +123,12 @@ def damage(small, hr):
 
 @pytest.mark.parametrize("name", OF_REFERENCES)
 def test_small_pictures_are_as_damaged_as_those_of_the_references_own_code(name):
-    """Within four standard errors of the mean of 200."""
+    """Within four standard errors of the mean of 100."""
     scale, means, deviations = OF_REFERENCES[name]
     hr, how = render(256, 7), DEGRADATIONS[name].at_scale(scale)
-    found = np.array([damage(degrade(hr, torch.Generator().manual_seed(n), how), hr) for n in range(200)])
+    found = np.array([damage(degrade(hr, torch.Generator().manual_seed(n), how), hr) for n in range(100)])
     for ours, mean, deviation in zip(found.mean(0), means, deviations, strict=True):
-        assert abs(ours - mean) < 4 * deviation / math.sqrt(200), (ours, mean)
+        assert abs(ours - mean) < 4 * deviation / math.sqrt(100), (ours, mean)
 
 
 @pytest.mark.parametrize(

@@ -491,6 +491,7 @@ def test_the_adversarial_loss_trains_both_sides_and_resumes(photos, tmp_path):
     assert_same_log(log_of(tmp_path / "parts"), log, 1e-5)
 
 
+@pytest.mark.slow
 def test_vsd_teaches_model_and_regulariser_and_resumes(photos, whole, negative, tmp_path):
     losses = replace(SMALL.losses, vsd=0.5)
     settings = replace(SMALL, losses=losses, negative=str(negative), steps=3, regulariser_learning_rate=1e-2)

@@ -152,6 +152,7 @@ def test_a_tvt_checkpoint_holds_the_whole_layers_and_no_half_for_the_vae(tmp_pat
     assert blocks == wanted | {"conv_out.weight", "conv_out.bias"}
 
 
+@pytest.mark.slow
 def test_vsd_distils_from_a_unet_of_its_own(tmp_path):
     """TVT's code: the frozen and the regularised network are Stable Diffusion's UNet, on 64x64 quadrants."""
     settings = replace(settings_of("tvt"), losses=PRESETS["tvt"].losses)

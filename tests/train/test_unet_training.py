@@ -147,6 +147,7 @@ def test_vsd_quadrants_are_the_mean_of_the_four(made):
     )
 
 
+@pytest.mark.slow
 def test_the_command_trains_a_unet(made, tmp_path, capsys):
     words = ["train", str(made / "photos"), "-o", str(tmp_path / "run"), "--model", str(made / "osediff")]
     words += ["--preset", "osediff", "--crop", "64", "--batch", "1", "--steps", "1", "--precision", "no"]

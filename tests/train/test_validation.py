@@ -87,6 +87,7 @@ def test_the_best_adapters_are_kept_with_their_figures_and_card(whole):
     assert f"step {held['step']} of 4" in card and "4, " in card
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_the_best_so_far(places, whole, tmp_path):
     held_out = HeldOut([places / "held"], [PSNR], "psnr", every=1, count=3)
     run = tmp_path / "run"
