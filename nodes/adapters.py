@@ -112,8 +112,8 @@ class LoadUNetAdapter(io.ComfyNode):
             "LoadUNetAdapter",
             "Load OSEDiff or TVT adapter (OP4KSR)",
             ["osediff", "tvt", "stable diffusion 2.1", "one step"],
-            description="OSEDiff's or TVT's weights on Stable Diffusion 2.1-base: osediff.pkl or model_TVT.pkl, put into "
-            "models/loras. Then Upscale to 4K with the preset osediff or tvt.",
+            description="OSEDiff's or TVT's weights on Stable Diffusion 2.1-base: osediff.pkl or model_TVT.pkl, put "
+            "into models/loras. Then Upscale to 4K with the preset osediff or tvt.",
             inputs=[
                 io.Model.Input("model", tooltip="Stable Diffusion 2.1-base (not 2.1, which predicts v)."),
                 io.Vae.Input("vae", tooltip="Its VAE; OSEDiff changes the encoder."),

@@ -1,7 +1,8 @@
 """OSEDiff's and TVT's public files -> safetensors with plain names, and those as adapters.
 
-The public files are pickles, read with torch's `weights_only`, which runs no code. Ours have keys `unet.<module>.lora_A.weight` and `.lora_B.weight`, `unet.<layer>.weight` and `.bias` for layers that replace
-the base's, the same with `vae.`, and in the metadata what the pickle says: family, base, ranks, alpha.
+The public files are pickles, read with torch's `weights_only`, which runs no code. Ours have keys
+`unet.<module>.lora_A.weight` and `.lora_B.weight`, `unet.<layer>.weight` and `.bias` for layers that replace the
+base's, the same with `vae.`, and in the metadata what the pickle says: family, base, ranks, alpha.
 """
 
 import json
@@ -147,7 +148,10 @@ def find_unet_adapter(path: str | Path) -> UNetAdapter:
     files = find_weights(path)
     metadata, state = files.metadata(), files.tensors()
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"{path} is no adapter of OSEDiff or TVT: name osediff.pkl, model_TVT.pkl, or what `op4ksr convert` makes of them.")
+        raise WeightsError(
+            f"{path} is no adapter of OSEDiff or TVT: name osediff.pkl, model_TVT.pkl, or what `op4ksr convert` makes "
+            "of them."
+        )
     family, lora, layers = metadata.get("family", ""), {}, {}
     for part in ("unet", "vae"):
         own = {key.removeprefix(f"{part}."): value for key, value in state.items() if key.startswith(f"{part}.")}
