@@ -27,12 +27,12 @@ def main() -> None:
         prompt = (torch.zeros(1, full_size.TOKENS, full_size.WIDTH), torch.zeros(1, full_size.POOLED))
         parts = [make("meta", torch.bfloat16) for make in (full_size.transformer, full_size.vae)]
         model = without_positions(FlowStrategy(*parts, prompt, settings))
-    print("| sharing | crop, px | frozen weights | LoRA, gradients, moments | kept for the backward pass | in all |")
+    print("| sharing | crop, px | frozen weights | trained, gradients, moments | kept for the backward pass | in all |")
     print("|---" * 6 + "|")
     for shards in shards_tried:
         for crop in (4096, 2048, 1024):
             plan = plan_training(model, settings, crop, shards)
-            figures = (plan.frozen, plan.lora, plan.activations, plan.total)
+            figures = (plan.frozen, plan.trained, plan.activations, plan.total)
             print(f"| {shards} | {crop} | {' | '.join(f'{figure / GB:.1f} GB' for figure in figures)} |", flush=True)
     for crop in (4096, 2048, 1024):
         counted = operations_of_a_picture(model, replace(settings, crop=crop, least_crop=0))

@@ -18,7 +18,6 @@ from ..files import at_home, json_text
 from ..train.presets import PRESETS
 from ..train.settings import GROUPS, NESTED, TrainSettings
 from ..train.validation import HeldOut, Measure
-from ..weights.unet_sources import UNetSources
 from .argument_types import number, whole
 from .console import bar_with_lines, say
 from .options import add_sources, find_sources, read_values, settings_from
@@ -225,15 +224,17 @@ def _print_plan(settings: TrainSettings, sources: Any, arguments: argparse.Names
     from ..model.precision import half_is_fast
     from ..train.cost import cost_of
     from ..train.memory import GB, largest_crop, meta_model, plan_training
+    from ..train.strategies.flow import FlowStrategy
 
-    if isinstance(sources, UNetSources) or settings.stage == "compensation":
-        say("memory plan: none for Stable Diffusion UNets and the stage compensation")
+    if settings.stage == "compensation":
+        say("memory plan: none for the stage compensation")
         return
     model, card, shards = meta_model(sources, settings), arguments.plan, _shards(arguments)
     processes = int(arguments.processes or os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available() and arguments.device != "cpu"
-    if settings.precision == "no" or half_is_fast(torch.device("cuda" if cuda else "cpu")):
-        say(f"computing: {cost_of(model, settings, torch.device('cuda' if cuda else 'cpu'), processes)}")
+    device = torch.device("cuda" if cuda else "cpu")
+    if isinstance(model, FlowStrategy) and (settings.precision == "no" or half_is_fast(device)):
+        say(f"computing: {cost_of(model, settings, device, processes)}")
     plan = plan_training(model, settings, shards=shards)
     say(f"memory plan per GPU, computed: {plan}")
     if settings.losses.adversarial and settings.critic == "features" and not settings.features:

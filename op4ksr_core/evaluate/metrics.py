@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import SettingError
 from ..optional import is_installed
 from ..picture.tiles import stepped_starts
-from . import measures, sharpness
+from . import measures, reading, sharpness
 from .niqe import niqe, niqe_pyiqa
 
 PAIR, SINGLE, SET, EITHER = "pair", "single", "set", "either"
@@ -86,6 +86,7 @@ class Metric:
                 "scipy": "pip install 'op4ksr[evaluate]'",
                 "torchmetrics": "pip install 'op4ksr[evaluate]'",
                 "pyiqa": "pip install 'op4ksr[iqa]', which brings torchvision; its weights are downloaded at first use",
+                "easyocr": "pip install 'op4ksr[ocr]'; its weights are downloaded at first use",
             }[self.library]
             return f"{self.library} is not installed: {remedy}"
         return ""
@@ -154,6 +155,8 @@ METRICS = {
         _deep("topiq_nr", "TOPIQ-NR", SINGLE, True),
         _deep("topiq_iaa", "TOPIQ-IAA", SINGLE, True),
         _deep("nima", "NIMA", SINGLE, True),
+        Metric("ocr_acc", "OCR ACC", PAIR, True, "easyocr", False, reading.accuracy),
+        Metric("ocr_ned", "OCR NED", PAIR, True, "easyocr", False, reading.ned),
         _deep("fid", "FID", SET, False, tiled=False),
     )
 }
@@ -162,7 +165,7 @@ METRICS = {
 FORMER_NAMES = {"detail": "hf_energy_db", "right": "hf_correlation"}
 """Names of version 0.1, taken and written beside the new ones until 0.3."""
 
-LOCAL = tuple(name for name, metric in METRICS.items() if metric.library != "pyiqa")
+LOCAL = tuple(name for name, metric in METRICS.items() if metric.library not in ("pyiqa", "easyocr"))
 """Those that need no download."""
 
 

@@ -1,13 +1,15 @@
 """What a training needs per GPU, counted without running it: the model is built and called on torch's meta device.
 
-Counted are the frozen weights, the LoRA weights with their gradients and AdamW's two moments (float32), and the tensors
-that autograd keeps for the backward pass: all of them, or with gradient checkpointing the inputs of the blocks and what
-the largest block keeps. Attention is taken to be fused (its score matrix is never kept). LoRA branches count as
-float32, which autocast halves. Of a transformer that is sharded over N processes an Nth counts, and two whole blocks,
-for one is fetched while another runs. LPIPS and the critic count with their weights and what they keep: LPIPS of one
-window, the critic of the part that it sees. Not counted: the runtime and the allocator's slack.
+Counted are the frozen weights, the trained weights with their gradients and AdamW's two moments (float32), and the
+tensors that autograd keeps for the backward pass: all of them, or with gradient checkpointing the inputs of the blocks
+and what the largest block keeps. Attention is taken to be fused (its score matrix is never kept). LoRA branches count
+as float32, which autocast halves. So do a VAE and a UNet that are held in float32: for them the plan is an upper bound.
+Of a transformer that is sharded over N processes an Nth counts, and two whole blocks, for one is fetched while another
+runs. LPIPS and the critic count with their weights and what they keep: LPIPS of one window, the critic of the part that
+it sees. Not counted: the runtime and the allocator's slack.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,25 +20,32 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..geometry import Size
 from ..model.vae import make_f16
 from ..weights.configs import FLUX_VAE, header_shapes, transformer_config, vae_config
 from ..weights.files import find_weights
 from ..weights.sources import Sources
+from ..weights.unet_sources import UNetSources
 from .losses.adversarial import Discriminator, PatchCritic
 from .networks import meta_critic
 from .precision import frozen_dtype
 from .settings import TrainSettings
+from .strategies.choose import UNetFamily, check_shardable, without_weights
 from .strategies.flow import FlowStrategy
 from .strategies.lora import regulariser_weights
+from .strategies.protocol import Batch
 
 GB = 1e9
+
+Model = FlowStrategy | UNetFamily
+"""What a plan is made for."""
+
 _BYTES_OF_A_WEIGHT = {"adamw": 16.0, "adamw8bit": 10.0}
 """A float32 weight, its gradient, and two moments of 4 bytes or of 1."""
 _BLOCKS = (
     "FluxTransformerBlock",
     "FluxSingleTransformerBlock",
     "ResnetBlock2D",
+    "BasicTransformerBlock",
     "UNetMidBlock2D",
     "DownEncoderBlock2D",
     "UpDecoderBlock2D",
@@ -50,20 +59,20 @@ class TrainingPlan:
     crop: int
     per_device: int
     frozen: float
-    lora: float
+    trained: float
     activations: float
-    lora_parameters: int
+    trained_parameters: int
     losses: float = 0.0
     """Of LPIPS and the critic: weights, and what is kept for the backward pass."""
 
     @property
     def total(self) -> float:
-        return self.frozen + self.lora + self.activations + self.losses
+        return self.frozen + self.trained + self.activations + self.losses
 
     def __str__(self) -> str:
         return (
             f"crop {self.crop} px, {self.per_device} at once: frozen weights {self.frozen / GB:.1f} GB, "
-            f"{self.lora_parameters / 1e6:.0f} M LoRA weights with gradients and moments {self.lora / GB:.1f} GB, "
+            f"{self.trained_parameters / 1e6:.3g} M trained weights, gradients and moments {self.trained / GB:.1f} GB, "
             f"kept for the backward pass {self.activations / GB:.1f} GB, LPIPS and critic {self.losses / GB:.1f} GB; "
             f"{self.total / GB:.1f} GB in all"
         )
@@ -81,8 +90,16 @@ class _Shapes(nn.Module):
         return table, table
 
 
-def meta_model(sources: Sources, settings: TrainSettings) -> FlowStrategy:
-    """The model that would be trained, without its weights: shapes come from the files' headers."""
+def meta_model(sources: Sources | UNetSources, settings: TrainSettings) -> Model:
+    """The model that would be trained, without its weights: shapes come from the files' headers. Not for the stage
+    compensation. Raises WeightsError."""
+    if isinstance(sources, UNetSources):
+        return without_weights(sources, settings)
+    return meta_flow(sources, settings)
+
+
+def meta_flow(sources: Sources, settings: TrainSettings) -> FlowStrategy:
+    """`meta_model` of a FLUX transformer."""
     from diffusers import AutoencoderKL, FluxTransformer2DModel
 
     dtype = frozen_dtype(settings)
@@ -107,12 +124,10 @@ def without_positions(model: FlowStrategy) -> FlowStrategy:
     return model.to("meta")
 
 
-def plan_training(
-    model: FlowStrategy, settings: TrainSettings, crop: int | None = None, shards: int = 1
-) -> TrainingPlan:
+def plan_training(model: Model, settings: TrainSettings, crop: int | None = None, shards: int = 1) -> TrainingPlan:
     """The plan for one GPU; `crop` instead of the settings' own; `shards` is over how many the transformer is shared.
 
-    `model` comes from `meta_model`, or is a real one that is not sharded.
+    `model` comes from `meta_model`, or is a real one that is not sharded. Raises SettingError where it cannot be.
     """
     crop = crop or settings.crop
     trained = sum(p.numel() for p in (*model.trainable().values(), *regulariser_weights(model).values()))
@@ -120,18 +135,29 @@ def plan_training(
     of_a_weight = _BYTES_OF_A_WEIGHT[settings.optimizer]
     lora = of_a_weight * trained
     if shards > 1:
+        check_shardable(model)
+        transformer: Any = model.shardable
         learned = {*model.trainable().values(), *regulariser_weights(model).values()}
-        shared = list(model.transformer.parameters())
-        blocks = [*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks]
+        shared = list(transformer.parameters())
+        blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
         largest = max(sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks)
         gone = 1 - 1 / shards
         frozen += 2 * largest - gone * sum(p.numel() * p.element_size() for p in shared if p not in learned)
         lora -= gone * of_a_weight * sum(p.numel() for p in shared if p in learned)
     device = next(model.parameters()).device
-    lr = torch.zeros(settings.per_device, 3, crop // settings.scale, crop // settings.scale, device=device)
-    kept = kept_for_backward(model, lr, Size(crop, crop), settings.checkpointing)
+    kept = kept_for_backward(model, model.inputs(_blank(settings, crop, device)), settings.checkpointing)
     losses = loss_networks(settings, crop)
     return TrainingPlan(crop, settings.per_device, float(frozen), lora, float(kept), trained, losses)
+
+
+def _blank(settings: TrainSettings, crop: int, device: torch.device) -> Batch:
+    """A batch of black pictures."""
+    count, small = settings.per_device, crop // settings.scale
+    return {
+        "lr": torch.zeros(count, 3, small, small, device=device),
+        "hr": torch.zeros(count, 3, crop, crop, device=device),
+        "seed": torch.zeros(count, dtype=torch.int64),
+    }
 
 
 def loss_networks(settings: TrainSettings, crop: int) -> float:
@@ -178,17 +204,14 @@ def _vgg16() -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def largest_crop(
-    model: FlowStrategy, settings: TrainSettings, bytes_: float, most: int = 4096, shards: int = 1
-) -> int | None:
+def largest_crop(model: Model, settings: TrainSettings, bytes_: float, most: int = 4096, shards: int = 1) -> int | None:
     """The largest multiple of 256 px up to `most` whose plan fits, or None."""
-    for crop in range(most, 255, -256):
-        if plan_training(model, settings, crop, shards).total <= bytes_:
-            return crop
-    return None
+    sides = range(256, most + 1, 256)
+    fitting = bisect_right(sides, bytes_, key=lambda crop: plan_training(model, settings, crop, shards).total)
+    return sides[fitting - 1] if fitting else None
 
 
-def kept_for_backward(model: FlowStrategy, lr: Tensor, size: Size, checkpointing: bool) -> int:
+def kept_for_backward(model: Model, inputs: tuple[Any, ...], checkpointing: bool) -> int:
     """Bytes that autograd keeps in one forward pass; with checkpointing, inputs of blocks and the largest block's."""
     weights = {p.untyped_storage()._cdata for p in model.parameters()}
     counter = _Counter(weights)
@@ -198,7 +221,7 @@ def kept_for_backward(model: FlowStrategy, lr: Tensor, size: Size, checkpointing
     try:
         blocks = _outermost(model) if checkpointing else []
         with counter.watching(blocks):
-            model(lr.to(torch.float32), size)
+            model(*inputs)
     finally:
         for module in switched:
             module.gradient_checkpointing = True

@@ -125,14 +125,24 @@ class UNetSources:
         """DINOv2 in evaluation mode. Raises WeightsError where the folder is another model's."""
         from transformers import AutoModel
 
+        model: Any = AutoModel.from_pretrained(self.features_folder(), local_files_only=True, use_safetensors=True)
+        return model.requires_grad_(False).eval()
+
+    def new_features(self) -> Any:
+        """DINOv2 as its config.json describes it, with random weights. Raises WeightsError."""
+        from transformers import AutoConfig, AutoModel
+
+        return AutoModel.from_config(AutoConfig.from_pretrained(self.features_folder(), local_files_only=True))
+
+    def features_folder(self) -> Path:
+        """DINOv2's folder. Raises WeightsError where it is another model's."""
         assert self.features is not None
         if not (self.features / "config.json").is_file():
             raise WeightsError(f"{self.features} is no transformers folder of DINOv2: it has no config.json.")
         kind = read_json(self.features / "config.json").get("model_type")
         if kind not in ("dinov2", "dinov2_with_registers"):
             raise WeightsError(f"{self.features} holds a model of type {kind!r}; wanted dinov2.")
-        model: Any = AutoModel.from_pretrained(self.features, local_files_only=True, use_safetensors=True)
-        return model.requires_grad_(False).eval()
+        return self.features
 
     def load_transformer(self, dtype: torch.dtype) -> Any:
         """The UNet with its adapter merged. Raises WeightsError, also where the condition has not its width."""
@@ -211,16 +221,22 @@ def _width(features: Path | None) -> int:
 
 def load_sd_vae(path: str | Path, dtype: torch.dtype = torch.float32) -> Any:
     """An autoencoder of Stable Diffusion's kind from a diffusers folder or file; VAE-D4 has no middle block."""
+    vae = new_sd_vae(path)
+    load_strictly(vae, find_weights(path).tensors(), str(path), dtype)
+    return vae.requires_grad_(False).eval()
+
+
+def new_sd_vae(path: str | Path) -> Any:
+    """The same autoencoder on the meta device: its shapes come from the files' headers. Raises WeightsError."""
     from diffusers import AutoencoderKL
 
     files = find_weights(path)
-    state = files.tensors()
+    shapes = files.shapes()
     if files.config and strided_by(files.config):
         raise WeightsError(f"{path} compresses 16x by its config.json; Stable Diffusion's VAE compresses 8x, TVT's 4x.")
     numbers = SD_VAE | {k: v for k, v in (files.config or {}).items() if k in SD_VAE and v is not None}
     with torch.device("meta"):
-        vae: Any = AutoencoderKL(**vae_config({k: tuple(v.shape) for k, v in state.items()}, numbers))
-    if not any(".mid_block." in key for key in state):
+        vae: Any = AutoencoderKL(**vae_config(shapes, numbers))
+    if not any(".mid_block." in key for key in shapes):
         vae.encoder.mid_block = vae.decoder.mid_block = NoMiddle()
-    load_strictly(vae, state, str(path), dtype)
-    return vae.requires_grad_(False).eval()
+    return vae

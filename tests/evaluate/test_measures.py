@@ -115,7 +115,7 @@ def test_a_tiled_metric_sees_every_tile():
 
 
 def test_metrics_by_name_and_what_is_missing(monkeypatch):
-    monkeypatch.setattr("op4ksr_core.evaluate.metrics.is_installed", lambda name: name != "pyiqa")
+    monkeypatch.setattr("op4ksr_core.evaluate.metrics.is_installed", lambda name: name not in ("pyiqa", "easyocr"))
     chosen, absent = find_metrics(["all"], True)
     assert [metric.name for metric in chosen] == list(LOCAL)
     assert "pip install" in absent["lpips"] and set(absent) == set(METRICS) - set(LOCAL)

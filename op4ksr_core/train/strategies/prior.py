@@ -17,7 +17,7 @@ from ...errors import WeightsError
 from ...model import diffusion
 from ...model.vae import downscale_factor, encode
 from ...weights.files import read_json, save_diffusers
-from ...weights.unet_sources import UNetSources, new_unet
+from ...weights.unet_sources import UNetSources, new_sd_vae, new_unet
 from ..settings import TrainSettings
 from .lora import trainable_weights
 from .protocol import Batch
@@ -65,12 +65,18 @@ class PriorStrategy(nn.Module):
     @classmethod
     def load(cls, sources: UNetSources, settings: TrainSettings) -> "PriorStrategy":
         """The VAE, DINOv2 and the UNet of `unet/config.json`, with random weights where there is no weight file."""
-        if sources.features is None:
-            raise WeightsError("The prior is conditioned on DINOv2: name its transformers folder with --dino.")
         torch.manual_seed(settings.seed)
-        extractor = sources.load_features()
+        extractor = _features(sources, sources.load_features)
         unet = _unet(sources, int(extractor.config.hidden_size))
         return cls(unet, sources.load_vae(torch.float32), extractor, settings, sources.prediction)
+
+    @classmethod
+    def without_weights(cls, sources: UNetSources, settings: TrainSettings) -> "PriorStrategy":
+        """The same on the meta device, from config.json and the VAE's header. Raises WeightsError."""
+        with torch.device("meta"):
+            extractor = _features(sources, sources.new_features)
+            unet = new_unet(sources.unet, _config(sources.unet), cross_attention_dim=int(extractor.config.hidden_size))
+            return cls(unet, new_sd_vae(sources.vae), extractor, settings, "epsilon")
 
     @property
     def multiple(self) -> int:
@@ -112,12 +118,22 @@ class PriorStrategy(nn.Module):
         return write
 
 
+def _features(sources: UNetSources, make: Callable[[], Any]) -> Any:
+    if sources.features is None:
+        raise WeightsError("The prior is conditioned on DINOv2: name its transformers folder with --dino.")
+    return make()
+
+
+def _config(place: Path) -> dict | None:
+    """What the config.json of a folder says, if there is one."""
+    return read_json(place / "config.json") if (place / "config.json").is_file() else None
+
+
 def _unet(sources: UNetSources, width: int) -> Any:
     """The UNet of the sources; a folder that holds nothing but a config.json gives one with random weights, its
     condition `width` wide."""
     place = sources.unet
     if not place.is_dir() or {path.name for path in place.iterdir()} - {"config.json"}:
         return sources.load_transformer(torch.float32)
-    config = read_json(place / "config.json") if (place / "config.json").is_file() else None
     log.info("%s holds no weights: the UNet starts from random ones", place)
-    return new_unet(place, config, cross_attention_dim=width)
+    return new_unet(place, _config(place), cross_attention_dim=width)

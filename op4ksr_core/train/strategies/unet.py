@@ -18,10 +18,11 @@ from ...geometry import Size
 from ...model import diffusion
 from ...model.vae import decode, downscale_factor, encode
 from ...picture.resample import resize
+from ...weights.files import find_model
 from ...weights.prompt_files import load_tokens
 from ...weights.trained_for import TrainedFor
 from ...weights.unet_adapters import BASE, UNetAdapter, save_unet_adapter
-from ...weights.unet_sources import UNetSources, load_unet
+from ...weights.unet_sources import UNetSources, load_unet, new_sd_vae, new_unet
 from ..losses.vsd import guided, vsd_loss
 from ..precision import frozen_dtype
 from ..settings import TrainSettings
@@ -116,6 +117,23 @@ class UNetStrategy(nn.Module):
         vae = sources.load_vae(torch.float32)
         prior = _load_prior(settings) if settings.losses.vsd else None
         return cls(unet, vae, sources.load_condition(), settings, negative, sources.prediction, extractor, prior)
+
+    @classmethod
+    def without_weights(cls, sources: UNetSources, settings: TrainSettings) -> "UNetStrategy":
+        """The same on the meta device, from config.json and the files' headers. Raises WeightsError."""
+        dtype = frozen_dtype(settings)
+        condition = sources.load_condition()
+        with torch.device("meta"):
+            unet = _described(sources.unet, dtype)
+            vae = new_sd_vae(sources.vae)
+            extractor = sources.new_features() if sources.features is not None else None
+            prior = None
+            if settings.losses.vsd and settings.vsd_prior:
+                prior = _described(at_home(settings.vsd_prior), dtype)
+            model = cls(unet, vae, condition, settings, None, "epsilon", extractor, prior)
+        for parameter in model.whole_layers.values():
+            parameter.data = parameter.data.to(dtype)  # autocast, which makes this cast, does not run here
+        return model.to("meta")
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """A picture's own tokens come third where the batch has them, then the seed of the posterior's sample."""
@@ -269,6 +287,11 @@ def _whole_layers(unet: nn.Module, names: str) -> dict[str, nn.Parameter]:
             raise SettingError(f"whole_layers names {name!r}, which this UNet does not have.")
         found |= inside
     return found
+
+
+def _described(folder: Path, dtype: torch.dtype) -> Any:
+    """A UNet by its config.json alone."""
+    return new_unet(folder, find_model(folder, "UNet").config).to(dtype)
 
 
 def _load_prior(settings: TrainSettings) -> Any:

@@ -15,7 +15,7 @@ from ...geometry import Size
 from ...model.vae import NoMiddle, decode, downscale_factor, encode
 from ...picture.resample import resize
 from ...weights.files import check_keys, find_weights, save_diffusers
-from ...weights.unet_sources import SD_VAE, UNetSources, load_sd_vae
+from ...weights.unet_sources import SD_VAE, UNetSources, load_sd_vae, new_sd_vae
 from ..settings import TrainSettings
 from .lora import trainable_weights
 from .protocol import Batch, Restored
@@ -58,14 +58,16 @@ class VaeStrategy(nn.Module):
         if settings.stage == "encoder":
             return cls(_with_new_encoder(sources.vae), settings)
         teacher = load_sd_vae(sources.vae)
-        if downscale_factor(teacher) != 8:
-            raise WeightsError(
-                f"{sources.vae} compresses {downscale_factor(teacher)}x; the decoder stage starts from an 8x VAE of "
-                "Stable Diffusion (--model or --vae)."
-            )
-        first, second = list(teacher.config.block_out_channels)[:2]
-        vae = _new_d4([first, second, second], dict(teacher.config))
-        return cls(vae, settings, teacher)
+        return cls(_d4_beside(teacher, sources.vae), settings, teacher)
+
+    @classmethod
+    def without_weights(cls, sources: UNetSources, settings: TrainSettings) -> "VaeStrategy":
+        """The same on the meta device, from config.json and the VAE's header. Raises WeightsError."""
+        with torch.device("meta"):
+            if settings.stage == "encoder":
+                return cls(_described_d4(sources.vae), settings)
+            teacher = new_sd_vae(sources.vae)
+            return cls(_d4_beside(teacher, sources.vae), settings, teacher)
 
     @property
     def multiple(self) -> int:
@@ -102,6 +104,17 @@ class VaeStrategy(nn.Module):
         return lambda folder: save_diffusers(folder / FOLDER, "AutoencoderKL", dict(self.vae.config), state)
 
 
+def _d4_beside(teacher: Any, path: Path) -> Any:
+    """VAE-D4 for the latents of an 8x VAE, which comes from `path`. Raises WeightsError on another factor."""
+    if downscale_factor(teacher) != 8:
+        raise WeightsError(
+            f"{path} compresses {downscale_factor(teacher)}x; the decoder stage starts from an 8x VAE of "
+            "Stable Diffusion (--model or --vae)."
+        )
+    first, second = list(teacher.config.block_out_channels)[:2]
+    return _new_d4([first, second, second], dict(teacher.config))
+
+
 def _new_d4(channels: list[int], base: dict[str, Any]) -> Any:
     """A 4x autoencoder without a middle block: three levels, the rest as in the 8x one that it stands beside."""
     from diffusers import AutoencoderKL
@@ -120,19 +133,26 @@ def _new_d4(channels: list[int], base: dict[str, Any]) -> Any:
     return vae.float()
 
 
-def _with_new_encoder(path: Path) -> Any:
-    """VAE-D4 with the decoder at `path`, as the decoder stage wrote it, and an encoder with random weights."""
+def _described_d4(path: Path) -> Any:
+    """VAE-D4 as the files at `path`, which the decoder stage wrote, describe it, with random weights."""
     files = find_weights(path)
-    state = {key: value for key, value in files.tensors().items() if not key.startswith(HALVES["encoder"])}
+    shapes = files.shapes()
     config = SD_VAE | (files.config or {})
     channels = config.get("block_out_channels")
-    if not isinstance(channels, list) or len(channels) != 3 or "decoder.conv_in.weight" not in state:
+    if not isinstance(channels, list) or len(channels) != 3 or "decoder.conv_in.weight" not in shapes:
         raise WeightsError(
             f"{path} is no VAE-D4 with its config.json: the encoder stage starts from a checkpoint of the decoder "
             "stage (--vae RUN/checkpoints/step-NNNNNN/vae)."
         )
-    config |= {"latent_channels": state["decoder.conv_in.weight"].shape[1]}
-    vae = _new_d4(channels, {"layers_per_block": 2} | config)
+    config |= {"latent_channels": shapes["decoder.conv_in.weight"][1]}
+    return _new_d4(channels, {"layers_per_block": 2} | config)
+
+
+def _with_new_encoder(path: Path) -> Any:
+    """VAE-D4 with the decoder at `path`, as the decoder stage wrote it, and an encoder with random weights."""
+    vae = _described_d4(path)
+    held = find_weights(path).tensors()
+    state = {key: value for key, value in held.items() if not key.startswith(HALVES["encoder"])}
     own = vae.state_dict()
     expected = {key: tuple(value.shape) for key, value in own.items() if key.startswith(HALVES["decoder"])}
     check_keys(str(path), expected, {key: tuple(value.shape) for key, value in state.items()})
