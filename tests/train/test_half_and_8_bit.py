@@ -102,7 +102,7 @@ def test_what_does_not_go_with_sharding_is_named(name, value):
 def test_the_plan_counts_what_the_optimizer_keeps():
     meta = meta_model(Sources.find(EMBEDDED), SMALL)
     plain, few = (plan_training(meta, replace(SMALL, optimizer=name)) for name in ("adamw", "adamw8bit"))
-    assert (plain.lora, few.lora) == (16 * plain.lora_parameters, 10 * plain.lora_parameters)
+    assert (plain.trained, few.trained) == (16 * plain.trained_parameters, 10 * plain.trained_parameters)
 
 
 @pytest.fixture
