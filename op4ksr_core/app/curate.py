@@ -50,8 +50,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     ):
         option = f"--least-{name}"
         rules.add_argument(option, type=number(0, 1e9), help=f"{text} (default {default:g})")
+    for name in ("blur", "noise"):
+        text = f"largest {name} of stage 2, in place of a share of those scored"
+        rules.add_argument(f"--most-{name}", type=number(-1e9, 1e9), help=text)
     rules.add_argument(
-        "--most-degradation", type=number(-1e9, 1e9), help="of stage 2, in place of a share of those scored"
+        "--most-degradation",
+        type=number(-1e9, 1e9),
+        help="largest mean of both; of a model with one number its share's place",
     )
     rules.add_argument("--vision-score", type=number(0, 100), help="least score of stage 3, 0 to 100 (default 60)")
     rules.add_argument("--side", type=whole(1, 10**6), help="least px of the shorter side (default 1024)")
@@ -61,9 +66,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--allowed", metavar="FILE", help='only pictures of this list, such as one without watermarks; "": of all'
     )
     models = parser.add_argument_group("models of stages 2 and 3; none is downloaded")
-    models.add_argument("--degradation", metavar="FILE", help="torch.export program: picture to degradation")
+    models.add_argument(
+        "--degradation", metavar="FILE", help="torch.export program: picture to blur and noise, or to one number"
+    )
     models.add_argument("--clip", metavar="DIR", help="transformers CLIP folder (LAION's scores want ViT-L/14)")
-    models.add_argument("--aesthetic", metavar="FILE", help="LAION's aesthetic layers, as safetensors")
+    models.add_argument(
+        "--aesthetic", metavar="FILE", help="LAION's aesthetic layers, as safetensors (`op4ksr convert`)"
+    )
     models.add_argument(
         "--vision",
         metavar="DIR|URL",
@@ -161,6 +170,8 @@ def _given_rules(arguments: argparse.Namespace, before: dict[str, Any]) -> dict[
         "laplacian": arguments.least_laplacian,
         "sobel": arguments.least_sobel,
         "degradation": arguments.most_degradation,
+        "blur": arguments.most_blur,
+        "noise": arguments.most_noise,
         "aesthetic": arguments.least_aesthetic,
         "vision": arguments.vision_score,
         "side": arguments.side,

@@ -21,16 +21,20 @@ class Rules:
     Stage 1: `laplacian` and `sobel` eliminate what lies below them; of the rest a share stays by the rank aggregate of
     GLCM and entropy (the paper keeps 0.5). The two least values are ours: of 14 crops of sharp photographs 13 have a
     Laplacian variance above 20, and after a blur of 1.5 px 3 in 4 lie below it.
-    Stage 2 is two gates: `degradation`, the largest score, or if None the one that lets its share through, for its
-    scale is the model's own; `aesthetic`, the least of LAION's scores (1 to 10). Stage 3: `vision`, the least score,
-    0 to 100. `side`: least px. `bits`: pictures whose perceptual hashes differ in so many bits or fewer are duplicates,
-    the largest stays; -1 keeps them all. `licences`, `allowed`: licences and paths to be kept, all if None.
+    Stage 2 has gates, each by itself: `blur` and `noise`, the largest scores, or if None those that let their share
+    through, for their scale is the model's own; `aesthetic`, the least of LAION's scores (1 to 10). `degradation` is
+    the largest mean of blur and noise, and not asked for without a value. Where the model gives one number,
+    `degradation` stands for both, with their share. Stage 3: `vision`, the least score, 0 to 100. `side`: least px.
+    `bits`: pictures whose perceptual hashes differ in so many bits or fewer are duplicates, the largest stays; -1 keeps
+    them all. `licences`, `allowed`: licences and paths to be kept, all if None.
     """
 
     keep: tuple[float, float] = (0.5, 0.5)
     laplacian: float = 20.0
     sobel: float = 1.0
     degradation: float | None = None
+    blur: float | None = None
+    noise: float | None = None
     aesthetic: float = 5.0
     vision: float = 60.0
     side: int = 1024
@@ -96,6 +100,8 @@ _OPTIONS = {
     "flat": ("--least-sobel", "sobel"),
     "below the cut of stage 1": ("--keep", "keep"),
     "too degraded": ("--most-degradation", "degradation"),
+    "too blurred": ("--most-blur", "blur"),
+    "too noisy": ("--most-noise", "noise"),
     "below the least aesthetic score": ("--least-aesthetic", "aesthetic"),
     "below the least score of stage 3": ("--vision-score", "vision"),
 }
@@ -218,7 +224,7 @@ def _cut(found: Decisions, scores: dict[str, dict[str, Any]], share: float) -> N
 
 
 def _by_gates(found: Decisions, scores: dict[str, dict[str, Any]], rules: Rules) -> None:
-    """Stage 2: too degraded, or not pleasing enough; each gate by itself."""
+    """Stage 2: too degraded, or not pleasing enough; each gate by itself. Raises SettingError."""
     for path in found.kept:
         if path not in scores:
             found.reasons[path] = "not scored in stage 2"
@@ -227,16 +233,38 @@ def _by_gates(found: Decisions, scores: dict[str, dict[str, Any]], rules: Rules)
     here = found.kept
     if not here:
         return
-    most = rules.degradation
-    if most is None:
-        most = float(np.quantile([scores[path]["degradation"] for path in here], rules.keep[1]))
-    found.gates = {"degradation": most, "aesthetic": rules.aesthetic}
+    most = _largest({path: scores[path] for path in here}, rules)
+    found.gates = most | {"aesthetic": rules.aesthetic}
     for path in here:
         row = scores[path]
-        if row["degradation"] > most:
-            found.reasons[path] = f"too degraded ({row['degradation']:.3g})"
+        beyond = next((name for name, value in most.items() if row[name] > value), None)
+        if beyond:
+            found.reasons[path] = f"{_BEYOND[beyond]} ({row[beyond]:.3g})"
         elif row["aesthetic"] < rules.aesthetic:
             found.reasons[path] = f"below the least aesthetic score ({row['aesthetic']:.3g})"
+
+
+_BEYOND = {"degradation": "too degraded", "blur": "too blurred", "noise": "too noisy"}
+"""What a picture is that lies beyond a gate of stage 2."""
+
+
+def _largest(scores: dict[str, dict[str, Any]], rules: Rules) -> dict[str, float]:
+    """The largest value that each gate lets through. Raises SettingError where blur and noise were not scored, but a
+    rule is on them."""
+    apart = all(_is_number(row.get(name)) for row in scores.values() for name in ("blur", "noise"))
+    given = {name: getattr(rules, name) for name in _BEYOND if getattr(rules, name) is not None}
+    if not apart and given.keys() & {"blur", "noise"}:
+        raise SettingError(
+            f"The rules have {given}, but pictures were scored by a model that gives one number: use "
+            "--most-degradation, or remove scores/stage2 and score with a model of blur and noise."
+        )
+    usual = ("blur", "noise") if apart else ("degradation",)
+    shares = {name: float(np.quantile([row[name] for row in scores.values()], rules.keep[1])) for name in usual}
+    return shares | given
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and value == value
 
 
 def _by_vision(found: Decisions, scores: dict[str, dict[str, Any]], least: float) -> None:

@@ -1,8 +1,9 @@
 """Stages 2 and 3: scores by models that the user has. Nothing is downloaded.
 
-Stage 2: how degraded a picture is, by an exported PyTorch program, and LAION's aesthetic score, a stack of linear
-layers over CLIP's picture embedding. Stage 3: the answer of a vision-language model, local or behind an address that
-speaks OpenAI's chat completions; it sees crops of the picture's own px, for a reduced view of 4K is always sharp.
+Stage 2: how degraded a picture is, by an exported PyTorch program (blur and noise apart, or one number), and LAION's
+aesthetic score, a stack of linear layers over CLIP's picture embedding. Stage 3: the answer of a vision-language model,
+local or behind an address that speaks OpenAI's chat completions; it sees crops of the picture's own px, for a reduced
+view of 4K is always sharp.
 """
 
 import re
@@ -23,8 +24,9 @@ from ..geometry import Size
 from ..picture.convert import as_picture
 from ..picture.read import read_picture
 from ..picture.resample import resize
+from ..picture.tiles import stepped_starts
 
-STAGE_2 = {"degradation": -1.0, "aesthetic": 1.0}
+STAGE_2 = {"degradation": -1.0, "blur": -1.0, "noise": -1.0, "aesthetic": 1.0}
 STAGE_3 = {"vision": 1.0}
 """The scores and which way is better."""
 
@@ -35,6 +37,9 @@ PROMPT = (
 )
 
 _CLIP_MEAN, _CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_TILE = 1024
+"""px of a side that the degradation's program sees at once."""
+
 _CROP, _CROPS = 512, 3
 """px and number of the crops that stage 3 shows."""
 
@@ -69,16 +74,30 @@ class Models:
 
 
 def judge_by_models(path: Path, models: Models) -> dict[str, float]:
-    """Stage 2's scores of one picture. Raises ImageError, WeightsError."""
+    """Stage 2's scores of one picture; `blur` and `noise` are NaN where the program gives not two numbers, and
+    `degradation` is the mean of what it gives. Raises ImageError, WeightsError."""
     rgb = read_picture(path).rgb.to(models.device)
     with torch.inference_mode():
-        degradation = float(_program(str(models.degradation), models.device)(rgb).float().mean())
-        return {"degradation": degradation, "aesthetic": _aesthetic(rgb, models)}
+        degrees = _degrees(rgb, _program(str(models.degradation), models.device))
+        blur, noise = degrees.tolist() if len(degrees) == 2 else (float("nan"), float("nan"))
+        scores = {"degradation": float(degrees.mean()), "blur": blur, "noise": noise}
+        return scores | {"aesthetic": _aesthetic(rgb, models)}
+
+
+def _degrees(rgb: Tensor, program: Any) -> Tensor:
+    """What a program says of a picture, (N,): the mean over tiles of _TILE px, for it keeps whole feature maps."""
+    height, width = rgb.shape[-2:]
+    corners = [
+        (top, left) for top in stepped_starts(height, _TILE, _TILE) for left in stepped_starts(width, _TILE, _TILE)
+    ]
+    said = [program(rgb[..., top : top + _TILE, left : left + _TILE]).float().flatten() for top, left in corners]
+    return torch.stack(said).mean(0)
 
 
 @lru_cache(maxsize=1)
 def _program(path: str, device: str) -> Any:
-    """A program from torch.export: (1, 3, H, W) in [0, 1] -> numbers whose mean grows with the degradation."""
+    """A program from torch.export: (1, 3, H, W) in [0, 1] -> two numbers that grow with blur and noise, or another
+    count, whose mean grows with the degradation."""
     try:
         return torch.export.load(at_home(path)).module().to(device)
     except Exception as error:  # a foreign or damaged file can fail in any way
@@ -123,7 +142,9 @@ def _layers(path: str, device: str) -> list[tuple[Tensor, Tensor | None]]:
     try:
         state = load_file(at_home(path), device)
     except Exception as error:  # a foreign or damaged file can fail in any way
-        raise WeightsError(f"{path} is no safetensors file ({error}). Convert LAION's .pth once.") from error
+        raise WeightsError(
+            f"{path} is no safetensors file ({error}). `op4ksr convert --to aesthetic` makes one of LAION's .pth."
+        ) from error
     names = sorted(
         (name for name in state if name.endswith("weight")), key=lambda n: [int(k) for k in re.findall(r"\d+", n)]
     )

@@ -48,7 +48,7 @@ def _counts(found: Decisions) -> str:
 def _stage(found: Decisions, stage: int, rows: dict[str, dict[str, Any]]) -> str:
     judged = list(found.aggregates.get(stage) or [path for path, row in rows.items() if not row["error"]])
     kept = {path for path in judged if found.reasons.get(path) == KEPT}
-    charts = [_histogram(name, kept, {p: rows[p][name] for p in judged if p in rows}) for name in SCORES_OF[stage]]
+    charts = [_histogram(name, kept, _scored(rows, judged, name)) for name in SCORES_OF[stage]]
     if stage not in found.aggregates:
         return _row(charts)
     values, cut = found.aggregates[stage], found.cuts[stage]
@@ -61,6 +61,11 @@ def _stage(found: Decisions, stage: int, rows: dict[str, dict[str, Any]]) -> str
         if some:
             sections.append(f"<h3>Just {word} the cut ({cut:.3f})</h3>" + _row([_example(p, values[p]) for p in some]))
     return "".join(sections)
+
+
+def _scored(rows: dict[str, dict[str, Any]], judged: Sequence[str], name: str) -> dict[str, float]:
+    """A score by picture; older files of scores lack some."""
+    return {path: rows[path][name] for path in judged if path in rows and rows[path].get(name) is not None}
 
 
 def _row(parts: Sequence[str]) -> str:

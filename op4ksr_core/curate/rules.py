@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,7 @@ from .decide import Rules
 
 RULES = "rules.json"
 
-USUAL: dict[str, Any] = {
-    name: getattr(Rules(), name)
-    for name in ("keep", "laplacian", "sobel", "degradation", "aesthetic", "vision", "side", "bits", "licences")
-} | {"allowed": None}
+USUAL: dict[str, Any] = asdict(Rules())
 """The rules by name as they are stored; `allowed` is the path of a list."""
 
 

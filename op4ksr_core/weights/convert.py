@@ -47,7 +47,7 @@ def convert(source: str | Path, to: str | Path, form: str) -> None:
         "file": save_adapters,
         "kohya": _write_kohya,
     }
-    with _whole(to) as part:
+    with written_whole(to) as part:
         writers[form](part, adapters, said.as_metadata() if said else {})
 
 
@@ -64,13 +64,13 @@ def convert_pickle(source: str | Path, to: str | Path) -> str:
         if to.suffix:
             raise SettingError(f"VAE-D4 becomes a folder: give -o a name without an ending, not {to.name}.")
         state = vae_of_checkpoint(source)
-        with _whole(to) as part:
+        with written_whole(to) as part:
             save_diffusers(part, "AutoencoderKL", SD_VAE, state)
         return f"VAE-D4, {len(state)} tensors"
     if to.suffix != ".safetensors":
         raise SettingError(f"The adapter is one file: give it a name that ends in .safetensors, not {to.name}.")
     adapter = from_pickle(source)
-    with _whole(to) as part:
+    with written_whole(to) as part:
         save_unet_adapter(part, adapter)
     return plain_metadata(adapter)
 
@@ -83,12 +83,12 @@ def write_ce_unet(source: str | Path, to: str | Path) -> None:
     folder = at_home(source)
     inner = folder / "unet"
     unet = make_ce_unet(inner if inner.is_dir() else folder)
-    with _whole(at_home(to)) as part:
+    with written_whole(at_home(to)) as part:
         unet.save_pretrained(part)
 
 
 @contextmanager
-def _whole(to: Path) -> Iterator[Path]:
+def written_whole(to: Path) -> Iterator[Path]:
     """A place beside `to` to write at, moved there once all is written. Raises OutputError; nothing is written over."""
     if to.exists():
         raise OutputError(f"{to} is there already. Give another name with -o.")
@@ -135,7 +135,7 @@ def merge(sources: Sources, to: str | Path, dtype: torch.dtype | None = None) ->
     to = at_home(to)
     if not sources.adapters:
         raise SettingError("There is nothing to merge: name at least one --adapter.")
-    with _whole(to) as part:
+    with written_whole(to) as part:
         part.mkdir()
         transformer = sources.load_transformer(torch.float32)
         nn.Module.to(transformer, dtype or _stored(sources.transformer)).save_pretrained(part / "transformer")
