@@ -79,6 +79,13 @@ def clean(samples: Sequence[Sample]) -> dict:
     }
 
 
+AMPLITUDES = (0.5, 1.0, 4.0, 8.0)
+"""1/255, of planted lattices."""
+
+TOLD = ("roc_area", "forms", "treated", "ultraflux", "osediff", "seconds")
+"""Figures that are printed at the end."""
+
+
 def found_in(pictures: Sequence[tuple[Tensor, Tensor]], amplitudes: Sequence[float], periods: Sequence[int]) -> dict:
     """How many planted lattices are found with the right period, and all their scores."""
     rows: dict[str, dict] = {}
@@ -145,6 +152,20 @@ def roc(clean_figures: dict, planted_figures: dict) -> dict:
     }
 
 
+def one_step(folder: Path) -> dict:
+    """Pictures that OSEDiff released, and the small ones that they were made from (a checkout of cswry/OSEDiff)."""
+    base = folder.expanduser() / "preset/datasets/benchmark_realsr"
+    made = sorted((base / "results_osediff").glob("*.png"))
+    verdicts: dict[str, Counter] = {"alone": Counter(), "referenced": Counter()}
+    for path in made:
+        picture, small = (read_picture(one).rgb[0] for one in (path, base / "test_LR" / path.name))
+        verdicts["alone"][inspect(picture).verdict] += 1
+        known = inspect(picture, small)
+        verdicts["referenced"][known.verdict] += 1
+        verdicts["referenced"]["mesh"] += known.mesh.found
+    return {"pictures": len(made)} | {basis: dict(found) for basis, found in verdicts.items()}
+
+
 def ultraflux(folder: Path) -> list[dict]:
     rows = []
     for path in sorted(folder.glob("*.jpeg")):
@@ -167,6 +188,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=150, help="clean photographs at most (default 150)")
     parser.add_argument("--patterns", type=int, default=6, help="of each kind of drawn pattern (default 6)")
     parser.add_argument("--planted", type=int, default=4, help="textured photographs that lattices are planted in")
+    parser.add_argument("--osediff", type=Path, help="checkout of cswry/OSEDiff, whose released pictures are looked at")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     started = time.perf_counter()
@@ -181,17 +203,19 @@ def main() -> None:
     seeds = (101, 102) if arguments.wanted == REPORT else (1, 2)
     smooth = [(x, quarter(x)) for x in map(smooth_scene, seeds)]
     _write(arguments.out, figures)
-    figures["smooth"] = found_in(smooth, (1.0, 4.0), PERIODS)
+    figures["smooth"] = found_in(smooth, AMPLITUDES, PERIODS)
     textured = [(one.image, one.small) for one in photos[:: max(1, len(photos) // arguments.planted)]]
-    figures["textured"] = found_in(textured[: arguments.planted], (1.0, 4.0), (16, 32, 64))
+    figures["textured"] = found_in(textured[: arguments.planted], AMPLITUDES, (16, 32, 64))
     figures["roc_area"] = roc(figures["clean"], figures["smooth"] | figures["textured"])
     figures["forms"] = forms(smooth[0][0])
     figures["treated"] = treated(smooth[0][0])
     _write(arguments.out, figures)
     figures["ultraflux"] = ultraflux(arguments.shared / "data/uhd")
+    if arguments.osediff:
+        figures["osediff"] = one_step(arguments.osediff)
     figures["seconds"] = round(time.perf_counter() - started)
     _write(arguments.out, figures)
-    print(json.dumps({k: figures[k] for k in ("roc_area", "forms", "treated", "ultraflux", "seconds")}, indent=1))
+    print(json.dumps({k: figures[k] for k in TOLD if k in figures}, indent=1))
 
 
 if __name__ == "__main__":
