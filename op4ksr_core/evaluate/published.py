@@ -1,7 +1,8 @@
-"""The tables of the four papers: OP4KSR (arXiv 2605.13457), OSEDiff (2406.08177), TVT (2507.20291) and F2IDiff-SR.
+"""Nine tables of the four papers: OP4KSR (arXiv 2605.13457) 3 to 6, OSEDiff (2406.08177) 1 and 7, TVT (2507.20291) 1
+and 2, F2IDiff-SR 2.
 
-RealSR and DRealSR are the same sets in OSEDiff, TVT and F2IDiff-SR: OSEDiff's row is the same in all three. Other data
-of equal names are compared only within one table.
+OSEDiff's row on RealSR, DRealSR and DIV2K is the same in OSEDiff, TVT and F2IDiff-SR: the sets are shared, or the row
+was copied. Data of equal names are compared only within one table.
 """
 
 import csv

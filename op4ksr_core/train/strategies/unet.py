@@ -291,7 +291,8 @@ def _whole_layers(unet: nn.Module, names: str) -> dict[str, nn.Parameter]:
 
 def _described(folder: Path, dtype: torch.dtype) -> Any:
     """A UNet by its config.json alone."""
-    return new_unet(folder, find_model(folder, "UNet").config).to(dtype)
+    unet = new_unet(folder, find_model(folder, "UNet").config)
+    return nn.Module.to(unet, dtype)  # diffusers' own warns of each cast
 
 
 def _load_prior(settings: TrainSettings) -> Any:
