@@ -22,7 +22,7 @@ def test_its_values_are_the_presets_and_its_ids_are_its_own():
     assert all(int(node) in nodes for node, _ in outside["properties"]["proxyWidgets"])
     preset, values = PRESETS["embedded"], {node["type"]: node["widgets_values"] for node in nodes.values()}
     assert values["OP4KSR_Decode"] == [preset.colour, preset.fidelity]
-    assert values["OP4KSR_Compensate"] == [preset.compensation]
+    assert values["OP4KSR_Compensate"] == [preset.compensation, "bundled"]
     assert values["OP4KSR_Sampler"][:2] == [preset.sigma, preset.steps]
 
 

@@ -156,4 +156,4 @@ def test_the_command_trains_a_unet(made, tmp_path, capsys):
     words[words.index("64")] = "96"
     words[3] = str(tmp_path / "other")
     assert cli.main(words) == 2 and "crop is a multiple of 64 px" in capsys.readouterr().err
-    assert cli.main([*words[:-2], "--plan", "24"]) == 0 and "none for Stable Diffusion" in capsys.readouterr().out
+    assert cli.main([*words[:-2], "--plan", "24"]) == 0 and "on a card of 24 GB: crops up to" in capsys.readouterr().out
