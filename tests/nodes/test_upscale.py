@@ -66,7 +66,8 @@ def test_few_knobs_are_seen(server):
     seen = [name for name, (kind, *rest) in inputs.items() if kind not in sockets and not rest[0].get("advanced")]
     if server.version == "0.3.64":
         pytest.skip("0.3.64 has no advanced inputs")
-    assert seen == ["preset", "size_mode", "size", "strength", "seed", "protect", "denoise", "region", "content"]
+    knobs = "preset size_mode size strength seed protect denoise region content creativity resemblance"
+    assert seen == knobs.split()
     assert info["essentials_category"] == "Image Tools" and "esrgan" in info["search_aliases"]
 
 
