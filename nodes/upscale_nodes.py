@@ -27,7 +27,7 @@ from ..op4ksr_core.geometry import (
 )
 from ..op4ksr_core.pipeline.composite import Framed
 from ..op4ksr_core.pipeline.memory import GB
-from ..op4ksr_core.pipeline.quality_check import run_checked
+from ..op4ksr_core.pipeline.quality_check import Limits, run_checked
 from ..op4ksr_core.pipeline.restoration import Plan, run
 from ..op4ksr_core.pipeline.trial import plan_trial, without_margin
 from ..op4ksr_core.settings import (
@@ -145,7 +145,7 @@ def upscaled(
 
     tell_node(f"{plan.size.source} -> {plan.size.target}, {plan.size.tokens} tokens ...")
     with collecting() as fallbacks:
-        made, check = run_checked(enlarged, settings, rerun=rerun) if inspected else (enlarged(settings), None)
+        made, check = run_checked(enlarged, settings, Limits() if inspected else None, rerun)
     phases.finish()
     about = _size_and_time(made, plan, time.perf_counter() - started, device)
     about += f", {check.words}" if check else ""

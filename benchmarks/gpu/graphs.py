@@ -30,7 +30,7 @@ def from_template(path: Path, info: dict[str, Any]) -> Graph:
         declared = info[saved["type"]]["input"]
         kinds = {**declared.get("required", {}), **declared.get("optional", {})}
         names = [name for name, kind in kinds.items() if isinstance(kind[0], list) or kind[0] in WIDGETS]
-        inputs = dict(zip(names, saved.get("widgets_values") or [], strict=False))
+        inputs = dict(zip(names, saved.get("widgets_values") or [], strict=True))
         inputs |= {slot["name"]: sources[slot["link"]] for slot in saved["inputs"] if slot["link"] is not None}
         inputs |= {name: "" for name, kind in kinds.items() if kind[0] == SHOWN}
         graph[str(saved["id"])] = node(saved["type"], **inputs)

@@ -33,7 +33,7 @@ from ..picture.header import MAX_MEGAPIXELS, read_header
 from ..picture.read import Picture, read_picture
 from ..picture.write import SaveOptions, check_writable, write_picture
 from ..pipeline.composite import Framed
-from ..pipeline.quality_check import Check, Limits, run_checked
+from ..pipeline.quality_check import Limits, run_checked
 from ..pipeline.trial import middle_of, plan_trial, without_margin
 from ..pipeline.upscaler import Upscaler
 from ..progress import Progress
@@ -314,18 +314,18 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
         part = middle_of(frame) if settings.region == MIDDLE else Part.parse(settings.region)
         trial = plan_trial(frame, part, upscaler.host.multiple_px)
         frame = trial.frame
-    upscaler.plan(frame, [settings.upscale])  # what does not fit is said before the picture is read
+    plan = upscaler.plan(frame, [settings.upscale])
     picture = read_picture(job.source, settings.max_megapixels)
     region = read_mask(settings.strength_mask) if settings.strength_mask else None
     padded = trial is None and isinstance(settings.target, Box) and settings.target.fit == "pad"
     lost = check_writable(picture, frame.canvas.height, frame.canvas.width, format_of(job.output), padded)
 
     def enlarged(upscale: UpscaleSettings) -> Framed:
-        plan = upscaler.plan(frame, [upscale])
-        made = upscaler.run(plan, picture.rgb, progress, picture.alpha, region)
+        made = upscaler.run(replace(plan, settings=(upscale,)), picture.rgb, progress, picture.alpha, region)
         return made if trial is None else without_margin(made, trial)
 
-    made, check = _checked(enlarged, settings)
+    limits = settings.limits if settings.check else None
+    made, check = run_checked(enlarged, settings.upscale, limits, settings.rerun)
     larger = replace(picture, rgb=made.rgb, alpha=made.alpha)
     if settings.strip and job.strip is not None:
         is_finished(job.strip)  # a folder in its place is found before anything is written
@@ -337,13 +337,6 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     if check is None:
         return done
     return replace(done, check=check.words, passed=check.passed, rerun=check.rerun)
-
-
-def _checked(enlarged: Callable[[UpscaleSettings], Framed], settings: BatchSettings) -> tuple[Framed, Check | None]:
-    """The result and its check, if there is to be one."""
-    if not settings.check:
-        return enlarged(settings.upscale), None
-    return run_checked(enlarged, settings.upscale, settings.limits, settings.rerun)
 
 
 @lru_cache(maxsize=1)

@@ -74,14 +74,17 @@ def check_made(made: Framed, limits: Limits | None = None) -> Check:
 def run_checked(
     enlarge: Callable[[UpscaleSettings], Framed],
     settings: UpscaleSettings,
-    limits: Limits | None = None,
+    limits: Limits | None,
     rerun: bool = False,
-) -> tuple[Framed, Check]:
-    """`enlarge(settings)` and its check; where that does not pass, and `rerun` is on, once more at half the strength.
+) -> tuple[Framed, Check | None]:
+    """`enlarge(settings)` and its check, None without limits; where that does not pass, and `rerun` is on, once more at
+    half the strength.
 
     All pictures of a batch are run again together, so that they stay alike. The seed, and with it the noise, stays.
     """
     made = enlarge(settings)
+    if limits is None:
+        return made, None
     first = check_made(made, limits)
     if first.passed or not rerun:
         return made, first

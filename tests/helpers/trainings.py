@@ -2,7 +2,16 @@
 
 import json
 
+from op4ksr_core.picture.read import Picture
+from op4ksr_core.picture.write import write_picture
 from op4ksr_core.train.trainer import Trainer
+
+
+def write_three(folder, photo):
+    """Three pictures of 120 px cut from the bundled photo; returns their folder."""
+    for n in range(3):
+        write_picture(folder / f"{n}.png", Picture(photo[..., 60 * n : 60 * n + 120, 40 * n : 40 * n + 120]))
+    return folder
 
 
 def run_training(settings, sources, photos, run, **options):

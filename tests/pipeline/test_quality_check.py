@@ -64,14 +64,14 @@ def test_what_does_not_pass_is_run_again_at_half_the_strength(small):
         asked.append(settings)
         return enlarged(small, lattice=0 if len(asked) == 2 else 3)
 
-    made, check = run_checked(enlarge, PRESET, rerun=True)
+    made, check = run_checked(enlarge, PRESET, Limits(), rerun=True)
     assert asked == [PRESET, with_strength(PRESET, RERUN_STRENGTH)]
     assert check.passed and check.rerun and "lattice of 16 px" in made.notes[0]
 
 
 @pytest.mark.parametrize(("lattice", "rerun"), [(0, True), (3, False)])
 def test_there_is_no_second_run_without_need_or_wish(small, lattice, rerun):
-    made, check = run_checked(lambda settings: enlarged(small, lattice), PRESET, rerun=rerun)
+    made, check = run_checked(lambda settings: enlarged(small, lattice), PRESET, Limits(), rerun)
     assert check.passed == (lattice == 0) and not check.rerun and made.notes == ()
 
 

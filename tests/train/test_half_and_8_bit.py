@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from trainings import log_of, run_training
+from trainings import log_of, run_training, write_three
 
 from op4ksr_core.errors import SettingError, TrainingError
 from op4ksr_core.paths import EMBEDDED
-from op4ksr_core.picture.read import Picture
-from op4ksr_core.picture.write import write_picture
 from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
 from op4ksr_core.train.memory import meta_model, plan_training
 from op4ksr_core.train.pace import PACE
@@ -27,10 +25,7 @@ HALF = replace(SMALL, precision="fp16")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, photo):
-    folder = tmp_path_factory.mktemp("photos")
-    for n in range(3):
-        write_picture(folder / f"{n}.png", Picture(photo[..., 60 * n : 60 * n + 120, 40 * n : 40 * n + 120]))
-    return folder
+    return write_three(tmp_path_factory.mktemp("photos"), photo)
 
 
 def train(settings, photos, run, **options):

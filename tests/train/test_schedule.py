@@ -5,11 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
-from trainings import log_of
+from trainings import log_of, write_three
 
 from op4ksr_core.paths import EMBEDDED
-from op4ksr_core.picture.read import Picture
-from op4ksr_core.picture.write import write_picture
 from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
 from op4ksr_core.train.learned import Learned
 from op4ksr_core.train.presets import PRESETS
@@ -52,10 +50,7 @@ def test_the_average_follows_by_its_decay():
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory, photo):
-    folder = tmp_path_factory.mktemp("photos")
-    for n in range(3):
-        write_picture(folder / f"{n}.png", Picture(photo[..., 60 * n : 60 * n + 120, 40 * n : 40 * n + 120]))
-    return folder
+    return write_three(tmp_path_factory.mktemp("photos"), photo)
 
 
 def train(photos, run, settings, stop_after=None):

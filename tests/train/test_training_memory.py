@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from saved_tensors import really_kept
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.paths import EMBEDDED
@@ -34,22 +35,6 @@ def test_the_plan_without_weights_is_the_plan_with_them(real, meta, checkpointin
     a, b = plan_training(real, settings), plan_training(meta, settings)
     assert a.activations == pytest.approx(b.activations, rel=0.05) and (a.frozen, a.trained) == (b.frozen, b.trained)
     assert a.trained == 16 * sum(p.numel() for p in real.trainable().values())
-
-
-def really_kept(model, *inputs):
-    """A plain count over saved tensors, each storage once, no weights: what a slow reader would do."""
-    kept, weights, held = {}, {p.untyped_storage().data_ptr() for p in model.parameters()}, []
-
-    def pack(x):
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(storage)
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        model(*inputs)
-    return sum(kept.values())
 
 
 def kept_by_a_step(model):

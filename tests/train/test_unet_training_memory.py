@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
+from saved_tensors import really_kept
 from unet_models import UNET, VAE, make_d4, make_sd_vae, make_tvt_unet, make_unet, write_dino, write_sd_folder
 
 from op4ksr_core.app import cli
@@ -56,28 +57,11 @@ def batch_of(settings):
     }
 
 
-def really_kept(model, inputs):
-    """A plain count over saved tensors, each storage once, no weights: what a slow reader would do."""
-    kept, held = {}, []
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def pack(x):
-        storage = x.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-            held.append(storage)
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        model(*inputs)
-    return sum(kept.values())
-
-
 @pytest.mark.parametrize("preset", ["osediff", "tvt", "f2idiff", "f2idiff-prior", "tvt-decoder"])
 def test_the_plan_without_weights_is_what_autograd_keeps_and_what_the_model_holds(preset, made):
     settings, sources = settings_of(preset, made), sources_of(preset, made)
     model, plan = load_strategy(sources, settings), plan_training(meta_model(sources, settings), settings)
-    assert plan.activations == pytest.approx(really_kept(model, model.inputs(batch_of(settings))), rel=0.03)
+    assert plan.activations == pytest.approx(really_kept(model, *model.inputs(batch_of(settings))), rel=0.03)
     regulariser = model.distillation.weights() if model.distillation else {}
     learned = [*model.trainable().values(), *regulariser.values()]
     assert plan.trained == 16 * sum(p.numel() for p in learned)
@@ -88,7 +72,7 @@ def test_with_checkpointing_it_is_the_blocks_inputs_and_the_largest_block(made):
     sources, settings = sources_of("osediff", made), settings_of("osediff", made, checkpointing=True)
     model = load_strategy(sources, settings)
     inputs = model.inputs(batch_of(settings))
-    outside = really_kept(model, inputs)
+    outside = really_kept(model, *inputs)
     plan = plan_training(meta_model(sources, settings), settings)
     whole = kept_for_backward(model, inputs, False)
     assert outside < plan.activations < 0.7 * whole
