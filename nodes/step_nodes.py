@@ -29,6 +29,7 @@ from .inputs import (
     TIMESTEP,
     WINDOW,
 )
+from .load import newest
 from .memory import preflight, transformer_phase, vae_phase
 from .progress import make_report
 from .schema import node_schema
@@ -89,6 +90,11 @@ class Compensate(io.ComfyNode):
         host = ComfyHost(detail_network=find_network(detail_network))
         large = compensate_picture(host, to_bchw(image).clamp(0, 1), lr, compensation, make_report())
         return io.NodeOutput(to_image(large) if compensation else image)
+
+    @classmethod
+    def fingerprint_inputs(cls, detail_network: str = BUNDLED, **_: object) -> float:
+        """Changes with the file, so that a newly trained network is read again."""
+        return newest(find_network(detail_network))
 
 
 class F16Encode(io.ComfyNode):

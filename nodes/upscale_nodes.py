@@ -71,6 +71,7 @@ from .inputs import (
     WINDOW,
     advanced,
 )
+from .load import newest
 from .masks import PAINTED, TRIED, alpha_of, is_placeholder, part_of, region_of
 from .memory import collecting
 from .progress import Phases
@@ -477,3 +478,8 @@ class UpscaleAllSettings(io.ComfyNode):
         target = LongSide(long_side) if long_side else Scale(scale)
         region = region_of(image, strength_mask, painted_means)
         return upscaled(host, image, mask, region, target, settings, int(vae_factor))
+
+    @classmethod
+    def fingerprint_inputs(cls, detail_network: str = BUNDLED, **_: object) -> float:
+        """Changes with the file, so that a newly trained network is read again."""
+        return newest(find_network(detail_network))

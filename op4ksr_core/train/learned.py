@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..errors import SettingError
 from .settings import TrainSettings
-from .sharding import by_kind, fill, fill_optimizer, like, optimizer_state, whole
+from .sharding import by_kind, fill, fill_optimizer, like, optimizer_state
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
@@ -72,20 +72,15 @@ class Learned:
         return list(self.parameters.values())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
-        """(weights, moments), whole. Sharded: to be called in all processes at once."""
-        weights = {name: whole(parameter) for name, parameter in self.parameters.items()}
-        return weights, optimizer_state(self.optimizer, self.parameters)
-
-    def state_of_average(self) -> dict[str, Tensor]:
-        """The average, whole. Sharded: to be called in all processes at once."""
-        return {name: whole(value) for name, value in self.average.items()}
+        """(weights, moments) where they lie; of sharded ones the part that is here."""
+        return dict(self.parameters), optimizer_state(self.optimizer, self.parameters)
 
     def restore_average(self, average: dict[str, Tensor]) -> None:
-        """Puts back what `state_of_average` gave, where the parameters lie now."""
+        """Puts back a whole average, where the parameters lie now."""
         self.average = {name: like(self.parameters[name].detach(), value).clone() for name, value in average.items()}
 
     def restore(self, weights: dict[str, Tensor], moments: dict[str, dict[str, Tensor]]) -> None:
-        """Copies in what `state` gave. Raises SettingError where it names other parameters."""
+        """Copies in whole weights and moments. Raises SettingError where it names other parameters."""
         odd = sorted(self.parameters.keys() ^ weights.keys())
         if odd:
             raise SettingError(

@@ -210,10 +210,9 @@ class Learner:
             return self.strategy.export()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs for resuming. Sharded: to be called in all processes at once."""
-        state: dict[str, Any] = {"regulariser": {}, "regulariser_optimizer": {}, "scaler": self.scaler.state_dict()}
+        """What a checkpoint needs for resuming; of sharded tensors the part that is here."""
+        state: dict[str, Any] = {"scaler": self.scaler.state_dict(), "average": self.learned.average}
         state["trainable"], state["optimizer"] = self.learned.state()
-        state["average"] = self.learned.state_of_average()
         if self.regulariser is not None:
             state["regulariser"], state["regulariser_optimizer"] = self.regulariser.learned.state()
             state["regulariser_scaler"] = self.regulariser.scaler.state_dict()

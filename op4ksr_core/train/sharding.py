@@ -68,7 +68,7 @@ def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> float:
 
 
 def optimizer_state(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, dict[str, Tensor]]:
-    """An optimizer's moments by parameter name, whole: equal however many processes there are.
+    """An optimizer's numbers and moments by parameter name; sharded ones are the part that is here.
 
     A moment of 8 bits is its `.codes` and `.scale`.
     """
@@ -76,8 +76,7 @@ def optimizer_state(optimizer: Any, parameters: Mapping[str, nn.Parameter]) -> d
     for name, parameter in parameters.items():
         if parameter in optimizer.state:
             held = optimizer.state[parameter]
-            parts = {key: part for one in held for key, part in _parts(one, held[one]).items()}
-            found[name] = {key: whole(part) for key, part in parts.items()}
+            found[name] = {key: part for one in held for key, part in _parts(one, held[one]).items()}
     return found
 
 
@@ -91,7 +90,7 @@ def _parts(name: str, value: Any) -> dict[str, Tensor]:
 def fill_optimizer(
     optimizer: Any, parameters: Mapping[str, nn.Parameter], state: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """What `optimizer_state` gave, put back. Raises SettingError where it names other parameters."""
+    """What `optimizer_state` gave, put back from whole tensors. Raises SettingError where it names other parameters."""
     odd = sorted(state.keys() - parameters.keys())
     if odd:
         raise SettingError(f"The checkpoint's optimizer is of another model: {', '.join(odd[:3])} ({len(odd)} differ).")

@@ -263,13 +263,11 @@ class Trainer:
             self.log.show(self.step, *pictures)
 
     def save(self) -> Path | None:
-        """Writes a checkpoint of the step reached; the first process does."""
+        """Writes a checkpoint of the step reached: the first process, sharded with the others' parts. None in those."""
         if not (self.is_main or self.sharded):
             return None
         state = {"step": self.step} | self.learner.state()
         write_adapters = self.learner.export()
-        if not self.is_main:
-            return None
         data = "real pairs" if self.data.small else f"degradation `{self.settings.degradation}`"
         card = model_card(self.step, self.settings, self.sources, self.origin, self.figures, data, self.licence)
 
@@ -277,4 +275,6 @@ class Trainer:
             write_adapters(folder)
             (folder / CARD).write_text(card, encoding="utf-8")
 
-        return save_checkpoint(self.run_folder, self.step, state, self.settings, write)
+        return save_checkpoint(
+            self.run_folder, self.step, state, self.settings, write, together=self.sharded, is_main=self.is_main
+        )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import NotMeasurable, SettingError
 from ..files import json_text, write_text
-from .checkpoint import STATE
+from .checkpoint import LEARNED, STATE
 from .data import PairDataset
 
 Restore = Callable[[dict[str, Tensor | int]], tuple[Tensor, Tensor, Tensor] | None]
@@ -96,7 +96,7 @@ class Validation:
         value = figures[f"valid_{self.held_out.best}"]
         final, part = self.run / BEST, self.run / f".{BEST}.part"
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(checkpoint, part, ignore=shutil.ignore_patterns(STATE))
+        shutil.copytree(checkpoint, part, ignore=shutil.ignore_patterns(STATE, LEARNED))
         write_text(part / FIGURES, json_text({"step": step, "by": self.held_out.best, **figures}))
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)

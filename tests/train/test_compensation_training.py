@@ -16,7 +16,7 @@ from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.read import Picture, read_picture
 from op4ksr_core.picture.write import write_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.train.checkpoint import checkpoints
+from op4ksr_core.train.checkpoint import checkpoints, load_checkpoint
 from op4ksr_core.train.data import PairDataset
 from op4ksr_core.train.losses.detail import scale_detail
 from op4ksr_core.train.presets import PRESETS
@@ -60,7 +60,7 @@ def test_it_beats_the_bundled_network_behind_the_model_it_learned_on(made, run):
 
 
 def test_the_model_itself_does_not_learn(run):
-    state = torch.load(checkpoints(run)[-1] / "state.pt", weights_only=True)["trainable"]
+    state = load_checkpoint(checkpoints(run)[-1])[0]["trainable"]
     assert state.keys() == dict(load_compensation().named_parameters()).keys()
 
 

@@ -395,6 +395,12 @@ def test_progress_is_printed_and_logged(photos, tmp_path):
     assert logged[0]["seconds_left"] > 0 and logged[3]["seconds_left"] == 0
 
 
+def learned_file(checkpoint: Path) -> Path:
+    """The one part of a checkpoint that one process wrote."""
+    (found,) = (checkpoint / "learned").iterdir()
+    return found
+
+
 def test_two_trainings_do_not_share_a_folder(photos, tmp_path):
     from filelock import FileLock
 
@@ -408,7 +414,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(photos, tmp_path):
     """The shell's file size limit stands for the full disk: the write fails in the middle of the file."""
     run = tmp_path / "run"
     train(photos, run, stop_after=1)
-    size = (checkpoints(run)[-1] / "state.pt").stat().st_size // 1024 // 2
+    size = learned_file(checkpoints(run)[-1]).stat().st_size // 1024 // 2
     done = subprocess.run(
         ["bash", "-c", f'ulimit -f {size}; exec "$@"', "-", *command(photos, run, "--save-every", "1")],
         cwd=ROOT,
@@ -441,10 +447,29 @@ def test_the_cost_is_counted_and_said():
 
 
 def test_a_damaged_checkpoint_is_named(photos, tmp_path):
+    run = tmp_path / "run"
+    train(photos, run, stop_after=1)
+    kept = checkpoints(run)[-1]
+    whole, learned = (kept / "state.pt").read_bytes(), learned_file(kept)
+    for damage in (
+        lambda: learned.write_bytes(learned.read_bytes()[:-100]),
+        learned.unlink,
+        lambda: (kept / "state.pt").write_bytes(whole[:-100]),
+    ):
+        damage()
+        with pytest.raises(WeightsError, match="step-000001 cannot be read"):
+            train(photos, run)
+
+
+def test_a_checkpoint_of_one_file_still_loads(photos, tmp_path):
+    """As versions before 0.3 wrote it."""
     train(photos, tmp_path / "run", stop_after=1)
-    (checkpoints(tmp_path / "run")[-1] / "state.pt").write_bytes(b"damaged")
-    with pytest.raises(WeightsError, match="step-000001 cannot be read"):
-        train(photos, tmp_path / "run")
+    kept = checkpoints(tmp_path / "run")[-1]
+    state, _ = load_checkpoint(kept)
+    shutil.rmtree(kept / "learned")
+    torch.save(state, kept / "state.pt")
+    torch.testing.assert_close(load_checkpoint(kept)[0], state, rtol=0, atol=0)
+    assert train(photos, tmp_path / "run") == 4
 
 
 @pytest.mark.parametrize(
