@@ -5,19 +5,39 @@ from typing import Any
 
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
+from torch import Tensor
 
 from ..op4ksr_core.errors import SettingError
+from ..op4ksr_core.model.head_choice import in_register, register_text
 from ..op4ksr_core.model.vae import sub_pixel_head
 from . import versions
 from .checks import check_vae
-from .memory import vae_bytes
+from .memory import tell, vae_bytes
+from .vae_passes import decode_whole, encode_whole
 
 
 def to_f16(vae: VAE, head: str) -> VAE:
     """A copy of a FLUX-shaped VAE at 16x: strided conv_in, sub-pixel head, ratios and memory estimates to match.
 
-    Patches (adapters) go along.
+    Patches (adapters) go along. The head auto is the one that puts a test chart where it belongs; it is said which.
     """
+    if head != "auto":
+        return _to_f16(vae, head)
+    made = _to_f16(vae, "centered")
+    head, shift = in_register(lambda chart: round_trip(made, chart))
+    tell(register_text(head, shift))
+    return _to_f16(vae, head) if head == "partitioned" else made
+
+
+def round_trip(vae: VAE, picture: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1], encoded and decoded, without a bar."""
+
+    def unseen(*_: object) -> None: ...
+
+    return decode_whole(vae, encode_whole(vae, picture, unseen), unseen).cpu()
+
+
+def _to_f16(vae: VAE, head: str) -> VAE:
     check_vae(vae)
     if vae.downscale_ratio != 8:
         raise SettingError(f"This VAE compresses {vae.downscale_ratio} times already; F16 is made from an F8 VAE.")

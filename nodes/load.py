@@ -12,13 +12,12 @@ from PIL import Image
 from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.paths import DEMO_PHOTO
 from ..op4ksr_core.settings import HEADS, SCHEMES, RopeSettings, Scheme
-from .f16 import to_f16
+from .f16 import round_trip, to_f16
 from .memory import tell
 from .native_models import load_embedded, load_folder
 from .rope_patch import with_rope
 from .schema import node_schema
 from .unets import load_sd_folder
-from .vae_passes import decode_whole, encode_whole
 
 ROPE_PRESETS = {
     "OP4KSR": RopeSettings(theta=100.0),
@@ -174,11 +173,7 @@ def round_trip_error(vae) -> float:
     ramp = torch.linspace(0.1, 0.9, TEST_SIDE)
     down, across = torch.meshgrid(ramp, ramp, indexing="ij")
     picture = torch.stack([across, down, 1 - across])[None]
-
-    def unseen(*_: object) -> None:
-        """No bar for a test."""
-
-    return float((decode_whole(vae, encode_whole(vae, picture, unseen), unseen).cpu() - picture).abs().mean())
+    return float((round_trip(vae, picture) - picture).abs().mean())
 
 
 def doubted(at_8: float, at_16: float) -> str:
@@ -208,9 +203,9 @@ class ToF16(io.ComfyNode):
                 io.Combo.Input(
                     "head",
                     options=list(HEADS),
-                    default="centered",
-                    tooltip="centered: pixels where they belong. partitioned: UltraFlux's published decode, "
-                    "one pixel down and right.",
+                    default="auto",
+                    tooltip="auto measures which of the two puts the pixels where they belong, and says so. "
+                    "partitioned is UltraFlux's published decode; it lies one pixel down and right of centered.",
                 ),
             ],
             outputs=[io.Vae.Output(tooltip="For F16 Encode and Decode, and for stock VAE Encode and Decode.")],

@@ -13,7 +13,7 @@ from ..op4ksr_core.errors import WeightsError
 from ..op4ksr_core.model.vae import NoMiddle
 from ..op4ksr_core.paths import EMBEDDED
 from ..op4ksr_core.settings import RopeSettings
-from ..op4ksr_core.weights.configs import FLUX_VAE, strided_by, transformer_config, vae_config
+from ..op4ksr_core.weights.configs import FLUX_VAE, head_by, strided_by, transformer_config, vae_config
 from ..op4ksr_core.weights.files import find_weights
 from ..op4ksr_core.weights.key_layouts import (
     is_bfl_transformer,
@@ -61,8 +61,10 @@ def load_folder(folder: Path, given_vae: VAE | None = None) -> tuple[ModelPatche
     attach_trained_for(model, folder)
     if given_vae is not None or files is None:
         return model, given_vae
-    vae = _load_vae(folder, numbers)
-    versions.remember_loader(vae.patcher, _load_vae_patcher, folder, numbers)
+    config = files.config or {}
+    vae = _load_vae(folder, numbers, head_by(config) if strided_by(config) else "")
+    head = vae.first_stage_model.decoder.conv_out.mode if strided_by(config) else ""
+    versions.remember_loader(vae.patcher, _load_vae_patcher, folder, numbers, head)
     return model, vae
 
 
@@ -88,15 +90,15 @@ def _load_transformer(folder: Path, numbers: dict, disable_dynamic: bool = False
     return model
 
 
-def _load_vae(folder: Path, numbers: dict) -> VAE:
-    files = find_weights(folder / "vae")
-    vae = autoencoder(files.tensors(), numbers)
-    return to_f16(vae, "centered") if strided_by(files.config or {}) else vae
+def _load_vae(folder: Path, numbers: dict, head: str) -> VAE:
+    """The folder's VAE, at 16x where a head is named."""
+    vae = autoencoder(find_weights(folder / "vae").tensors(), numbers)
+    return to_f16(vae, head) if head else vae
 
 
-def _load_vae_patcher(folder: Path, numbers: dict, disable_dynamic: bool = False) -> ModelPatcher:
+def _load_vae_patcher(folder: Path, numbers: dict, head: str, disable_dynamic: bool = False) -> ModelPatcher:
     """`disable_dynamic` is not heeded, as in ComfyUI's own loader: only the module is used of what is returned."""
-    return _load_vae(folder, numbers).patcher
+    return _load_vae(folder, numbers, head).patcher
 
 
 def _small_flux(state: dict[str, Tensor], config: dict, numbers: dict, disable_dynamic: bool) -> ModelPatcher:

@@ -26,7 +26,9 @@ Attention = Literal["auto", "flash", "cudnn", "efficient", "math", "fa3", "fa4"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 COLOUR_FIXES: tuple[str, ...] = get_args(ColourFix)
 WINDOW_WEIGHTS: tuple[str, ...] = get_args(WindowWeights)
-HEADS: tuple[str, ...] = get_args(Head)
+HEADS: tuple[str, ...] = ("auto", *get_args(Head))
+"""F16 decoder heads; auto takes the one that is in register with the picture."""
+
 PROTECTS: tuple[str, ...] = get_args(Protect)
 PASSES: tuple[str, ...] = get_args(VaePass)
 ATTENTIONS: tuple[str, ...] = get_args(Attention)

@@ -97,7 +97,7 @@ def add_sources(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     model.add_argument("--dino", help="DINOv2 folder of transformers, in place of a prompt (F2IDiff-SR)")
     model.add_argument("--vae-factor", type=int, choices=(8, 16), help="compression, where the VAE's config is silent")
     add_option(model, find_setting(Execution, "vae_pass"))
-    model.add_argument("--head", choices=HEADS, default="centered", help="F16 decoder head")
+    model.add_argument("--head", choices=HEADS, default="auto", help="F16 decoder head; auto measures")
     model.add_argument("--adapter", action="append", default=[], help="PEFT adapter folder or single file; repeatable")
     model.add_argument(
         "--compensation-weights",

@@ -12,7 +12,7 @@ A VAE here is any module with `encoder`, `decoder`, `config.scaling_factor` and
 import copy
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from einops import rearrange
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import SettingError
-from ..settings import HEADS, check_choice
+from ..settings import Head, check_choice
 from .group_norm import by_triton, make_exact, norm_silu
 from .interfaces import AnyVae, Vae
 from .layer_weights import weights_of
@@ -113,7 +113,7 @@ def _head_class(base: type[nn.Conv2d]) -> type[nn.Conv2d]:
 
 def sub_pixel_head(conv: nn.Conv2d, mode: str = "centered") -> nn.Conv2d:
     """The F16 head of a decoder's last convolution; both share their parameters. Raises SettingError."""
-    check_choice("The F16 head", mode, HEADS)
+    check_choice("The F16 head", mode, get_args(Head))
     head = copy.copy(conv)
     head._parameters = dict(conv._parameters)
     head.__class__ = _head_class(type(conv))  # type: ignore[arg-type]
@@ -189,7 +189,7 @@ class NoMiddle(nn.Module):
 def make_f16(vae: AnyVae, head: str = "centered") -> AnyVae:
     """Turns an F8 VAE into an F16 one in place and returns it; the weights decide whether it is right.
 
-    `head` is one of HEADS. Raises SettingError if `conv_in` is strided already.
+    `head` is centered or partitioned. Raises SettingError if `conv_in` is strided already.
     """
     if is_f16(vae):
         raise SettingError("This VAE is F16 already: its conv_in has stride 2.")

@@ -77,7 +77,7 @@ class Upscaler:
         prompt: str | Path | None = None,
         features: str | Path | None = None,
         f16: bool | None = None,
-        head: str = "centered",
+        head: str = "auto",
         adapters: Iterable[str | Path] = (),
         adapter_scale: float = 1.0,
         compensation: str | Path | None = None,
@@ -89,11 +89,11 @@ class Upscaler:
     ) -> "Upscaler":
         """A model from a diffusers folder (`transformer`, `vae`, `prompt.safetensors`), or from files.
 
-        Each named file or folder takes the place of the folder's own. `adapters` are OMGSR-layout
-        folders or single files, merged times `adapter_scale`. `compensation` is a detail network's
-        file in place of the bundled one. Settings default to the `op4ksr` preset. A folder with `unet` is Stable
-        Diffusion's: it goes with a converted OSEDiff or TVT file as its adapter
-        (`op4ksr convert`), or with `features`, a DINOv2 folder, for F2IDiff-SR; give the preset of that name.
+        Each named file or folder takes the place of the folder's own. `adapters` are OMGSR-layout folders or single
+        files, merged times `adapter_scale`. `head`, one of HEADS, is an F16 decoder's. `compensation` is a detail
+        network's file in place of the bundled one. Settings default to the `op4ksr` preset. A folder with `unet` is
+        Stable Diffusion's: it goes with a converted OSEDiff or TVT file as its adapter (`op4ksr convert`), or with
+        `features`, a DINOv2 folder, for F2IDiff-SR; give the preset of that name.
         Raises WeightsError where a part is missing or does not fit.
         """
         if is_unet_folder(folder):

@@ -109,7 +109,7 @@ def meta_flow(sources: Sources, settings: TrainSettings) -> FlowStrategy:
     with torch.device("meta"):
         transformer: Any = FluxTransformer2DModel(**transformer_config(shapes))
         vae: Any = AutoencoderKL(**vae_config(vae_shapes, FLUX_VAE | (files.config or {})))
-        vae = make_f16(vae, sources.head) if strided else vae
+        vae = make_f16(vae) if strided else vae
         for part in (transformer, vae):
             nn.Module.to(part, dtype)
         sequence, pooled = (part.to("meta") for part in sources.load_prompt())

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from ..errors import SettingError, WeightsError
+from ..settings import HEADS
 from . import key_layouts
 from .files import WeightFiles, find_model, is_number
 
@@ -126,3 +127,11 @@ def strided_by(config: dict) -> bool:
     if stride not in (1, 2):
         raise WeightsError(f"The VAE's config.json has stride = {stride!r}; it must be 1 (F8) or 2 (F16).")
     return stride == 2
+
+
+def head_by(config: dict) -> str:
+    """The F16 head that a VAE's config.json names; auto where it names none. Raises WeightsError on another name."""
+    head = config.get("head", "auto")
+    if head not in HEADS:
+        raise WeightsError(f"The VAE's config.json has head = {head!r}; it must be one of {', '.join(HEADS)}.")
+    return str(head)

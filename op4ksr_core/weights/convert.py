@@ -155,4 +155,5 @@ def _stored(path: Path) -> torch.dtype:
 
 
 def _save_vae(vae: Any, folder: Path) -> None:
-    save_diffusers(folder, "AutoencoderKL", dict(vae.config) | {"stride": 2 if is_f16(vae) else 1}, vae.state_dict())
+    ours = {"stride": 2, "head": vae.decoder.conv_out.mode} if is_f16(vae) else {"stride": 1}
+    save_diffusers(folder, "AutoencoderKL", dict(vae.config) | ours, vae.state_dict())

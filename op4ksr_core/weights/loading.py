@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
+from ..model.head_choice import take_head_in_register
 from ..model.plain_flux import Autoencoder, FluxTransformer
 from ..model.vae import make_f16
 from . import key_layouts
-from .configs import is_strided, transformer_config, vae_config
+from .configs import head_by, is_strided, transformer_config, vae_config
 from .files import find_model, load_strictly
 
 
@@ -36,13 +37,14 @@ def load_vae(
     path: str | Path,
     dtype: torch.dtype = torch.float32,
     f16: bool | None = None,
-    head: str = "centered",
+    head: str = "auto",
     plain: bool = False,
 ) -> Any:
     """A FLUX-shaped autoencoder from a diffusers folder or one safetensors file (diffusers or BFL layout).
 
     `f16` makes it 16x (stride 2); None reads `stride` from the folder's config.json and raises
-    SettingError where there is none, for the tensors of an F8 and an F16 VAE look the same. `plain` makes it our own
+    SettingError where there is none, for the tensors of an F8 and an F16 VAE look the same. `head`, one of HEADS, is
+    the F16 decoder's: auto takes what config.json names, else measures which is in register. `plain` makes it our own
     lean one in place of diffusers'.
     """
     if plain:
@@ -58,4 +60,12 @@ def load_vae(
     with torch.device("meta"):
         vae = kind(**vae_config({k: tuple(v.shape) for k, v in state.items()}, files.config))
     load_strictly(vae, state, str(path), dtype)
-    return make_f16(vae, head) if strided else vae
+    return _made_f16(vae, head_by(files.config or {}) if head == "auto" else head) if strided else vae
+
+
+def _made_f16(vae: Any, head: str) -> Any:
+    """The VAE at 16x; auto measures which head is in register."""
+    if head != "auto":
+        return make_f16(vae, head)
+    take_head_in_register(make_f16(vae))
+    return vae

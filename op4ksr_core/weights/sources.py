@@ -26,7 +26,7 @@ class Sources:
     vae: Path
     prompt: Path
     f16: bool | None = None
-    head: str = "centered"
+    head: str = "auto"
     adapters: tuple[Path, ...] = ()
     adapter_scale: float = 1.0
     compensation: Path | None = None
@@ -41,7 +41,7 @@ class Sources:
         vae: str | Path | None = None,
         prompt: str | Path | None = None,
         f16: bool | None = None,
-        head: str = "centered",
+        head: str = "auto",
         adapters: Iterable[str | Path] = (),
         adapter_scale: float = 1.0,
         compensation: str | Path | None = None,

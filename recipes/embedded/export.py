@@ -26,7 +26,11 @@ def export_model(run: Path, photos: Sequence[Path], to: Path) -> None:
     with torch.no_grad():
         fit_fp16(vae, Pictures.load(photos, held_out=True).batch(random.Random(1), 4, 512))
     statistics = {"shift_factor": vae.config.shift_factor, "scaling_factor": vae.config.scaling_factor}
-    _write(to / "vae", {"_class_name": "AutoencoderKL"} | VAE_CONFIG | statistics | {"stride": 2}, vae.state_dict())
+    _write(
+        to / "vae",
+        {"_class_name": "AutoencoderKL"} | VAE_CONFIG | statistics | {"stride": 2, "head": "centered"},
+        vae.state_dict(),
+    )
     _write(to / "transformer", {"_class_name": "FluxTransformer2DModel"} | DIT_CONFIG, restorer.dit.state_dict())
     prompt = {"prompt_embeds": restorer.prompt.data.clone(), "pooled_prompt_embeds": restorer.pooled.data.clone()}
     save_file(prompt, to / "prompt.safetensors")

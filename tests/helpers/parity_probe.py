@@ -30,12 +30,13 @@ from op4ksr.nodes.comfy_host import ComfyHost  # noqa: E402
 from op4ksr.nodes.f16 import to_f16  # noqa: E402
 from op4ksr.nodes.load import doubted, round_trip_error  # noqa: E402
 from op4ksr.nodes.memory import preflight, vae_passes  # noqa: E402
-from op4ksr.nodes.native_models import load_embedded, load_folder  # noqa: E402
+from op4ksr.nodes.native_models import _load_vae, _load_vae_patcher, load_embedded, load_folder  # noqa: E402
 from op4ksr.nodes.rope_patch import PositionEmbedding, with_rope  # noqa: E402
 from op4ksr.nodes.step_nodes import F16Encode, decode_latent  # noqa: E402
 from op4ksr.nodes.vae_passes import decode_whole, encode_whole  # noqa: E402
 from op4ksr.op4ksr_core.errors import Op4ksrError  # noqa: E402
 from op4ksr.op4ksr_core.settings import PASSES, RopeSettings, UpscaleSettings  # noqa: E402
+from op4ksr.op4ksr_core.weights.configs import FLUX_VAE  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 given = load_file(inputs)
@@ -122,6 +123,19 @@ errors["doubt"] = doubted(0.004, 0.2)
 errors["no doubt"] = doubted(0.2, 0.19) + doubted(0.001, 0.007)
 with torch.inference_mode():
     errors["embedded round trip"] = str(round_trip_error(load_embedded()[2]))
+
+
+def head_of(vae):
+    return vae.first_stage_model.decoder.conv_out.mode
+
+
+numbers = FLUX_VAE | {"norm_num_groups": 8}
+with torch.inference_mode():
+    vaes = {name: _load_vae(Path(folder) / name, numbers, "auto") for name in ("centered", "partitioned")}
+    again = _load_vae_patcher(Path(folder) / "partitioned", numbers, "auto")
+    untold = to_f16(load_folder(Path(folder) / "f8")[1], "auto")
+errors["heads"] = {name: head_of(made) for name, made in (vaes | {"untold": untold}).items()}
+errors["reloaded head"] = again.model.decoder.conv_out.mode
 errors["heavy imports"] = " ".join(sorted({"diffusers", "peft"} & sys.modules.keys())) or "none"
 Path(outputs).with_suffix(".json").write_text(json.dumps(errors))
 save_file({key: value.float().contiguous() for key, value in found.items()}, outputs)

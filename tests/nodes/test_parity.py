@@ -6,6 +6,7 @@ import subprocess
 import pytest
 import torch
 from comfy_server import python_of
+from heads import write_vaes
 from model_files import write_probe_model
 from places import ROOT
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,7 @@ def found(comfyui, tmp_path_factory):
     """(what ComfyUI computed, the core's upscaler on the same files, the inputs, the errors on wrong ones)"""
     base = tmp_path_factory.mktemp("parity")
     folder = write_probe_model(base)
+    write_vaes(folder)
     torch.manual_seed(5)
     given = {"x": torch.rand(2, 3, 96, 160), "z": torch.randn(2, 16, 6, 10)} | load_file(folder / "prompt.safetensors")
     save_file(given, base / "in.safetensors")
@@ -92,6 +94,12 @@ def test_f16_decodes_as_diffusers(found):
     assert there["decode"].shape == expected.shape == (2, 3, 96, 160)
     assert relative(there["decode"], expected) < 1e-4
     assert relative(there["stock_decode"], expected.clamp(0, 1)) < 1e-4
+
+
+def test_the_head_in_register_is_taken(found):
+    """As the core takes it: a folder's VAE, and F16 VAE's auto; centered by the config, or where it cannot be told."""
+    assert found[3]["heads"] == {"centered": "centered", "partitioned": "partitioned", "untold": "centered"}
+    assert found[3]["reloaded head"] == "partitioned"
 
 
 @pytest.mark.parametrize("how", PASSES)

@@ -94,6 +94,7 @@ def test_an_index_is_read_in_its_own_folder_alone(tmp_path, index, text):
     [
         ({"stride": "two"}, "stride = 'two'"),
         ({"stride": 3}, "stride = 3"),
+        ({"head": "left"}, "head = 'left'"),
         ({"scaling_factor": float("nan")}, "scaling_factor = nan"),
         ({"scaling_factor": 0}, "scaling_factor = 0"),
         ({"shift_factor": "x"}, "shift_factor = 'x'"),
