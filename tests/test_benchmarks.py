@@ -48,6 +48,7 @@ def rehearsed(tmp_path_factory):
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
+@pytest.mark.long
 def test_every_gpu_question_is_rehearsed(rehearsed):
     assert set(rehearsed) == {"profile", "variants", "rivals", "embedded", "training"}
     for name, written in rehearsed.items():
@@ -76,6 +77,7 @@ def test_alternatives_are_equal_and_the_whole_is_timed_beside_its_plan(rehearsed
     assert rehearsed["training"]["rows"]["LoRA"]["planned_gb"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_benchmark_without_a_gpu_says_so():
     command = [sys.executable, "-m", "benchmarks.gpu", "profile"]

@@ -29,6 +29,7 @@ SHARP = ("ssim", "gmsd", "hf_energy_db", "hf_correlation", "niqe")
 """What the model is made for. A sharp picture that is a little wrong loses PSNR to a blurred one."""
 
 
+@pytest.mark.long
 def test_the_held_out_photo_beats_lanczos_and_the_projection_alone(embedded, photo):
     lr = resize(photo, Size(128, 128)).clamp(0, 1)
     names = ("hf_energy_db", "hf_correlation", "niqe")
@@ -67,6 +68,7 @@ def test_the_decoder_gives_the_same_at_any_size(embedded, realsr):
         assert psnr(made.picture[..., 192:320, 192:320], part[..., 64:192, 64:192]) > 27, lr_path
 
 
+@pytest.mark.long
 def test_no_spot_in_a_dark_corner(embedded):
     """Version 4 drew one of 20 px, 11/255 too bright, into the top left corner of this photo."""
     lr = read_picture(DEMO_PHOTO).rgb[..., :256, :256]
@@ -74,6 +76,7 @@ def test_no_spot_in_a_dark_corner(embedded):
     assert float(torch.nn.functional.avg_pool2d(off, 16).abs().max()) < 4 / 255
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pairs", [range(0, 40, 8)])
 def test_real_photos_beat_lanczos(embedded, realsr, pairs):
     """Five of the forty pairs; benchmarks/bench_realsr.py runs them all."""
@@ -86,6 +89,7 @@ def test_real_photos_beat_lanczos(embedded, realsr, pairs):
     assert set(wins(mine, theirs)) >= set(SHARP) and mine["psnr"] > theirs["psnr"] - 1, (mine, theirs)
 
 
+@pytest.mark.long
 def test_the_transformer_earns_its_place(embedded, realsr, monkeypatch):
     """Without it (velocity 0) the picture is less sharp and less of it is right, also behind the detail network."""
     from op4ksr_core.evaluate.sharpness import hf_correlation, hf_energy_db

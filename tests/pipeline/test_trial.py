@@ -46,6 +46,7 @@ def test_on_the_grid_with_a_margin(target, part):
     assert trial.shown.width == pytest.approx(part.width * scale, abs=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", [Scale(4), LongSide(4096), LongSide(2560)])
 def test_what_is_local_is_that_part_of_the_whole(photo, target):
     """Enlarging alone, with transparency and a strength mask."""

@@ -199,6 +199,7 @@ def test_another_width_of_dino_or_prompt_is_refused(tmp_path, osediff, dino):
         upscaler(torch.rand(1, 3, 16, 16))
 
 
+@pytest.mark.long
 def test_in_windows_dino_sees_each_windows_own_picture(tmp_path, dino):
     """F2IDiff-SR's features are those of each patch; its preset works in windows of 256 px, the side of its crops.
     A picture of 512 px has nine windows, half over each other."""

@@ -32,6 +32,7 @@ def test_a_crop_larger_than_all_pictures_is_named(photo_file, tmp_path, capsys):
     assert "128 px" in said and "a.png" in said and not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_list_of_one_is_trained_on_and_a_clock_that_goes_back_stops_nothing(photo_file, tmp_path, monkeypatch):
     """Every look at the clock is an hour earlier; the minutes are counted all the same."""
     (tmp_path / "one.txt").write_text("a.png\n")

@@ -22,6 +22,8 @@ from op4ksr_core.train.losses.detail import scale_detail
 from op4ksr_core.train.presets import PRESETS
 from op4ksr_core.weights.sources import Sources
 
+pytestmark = pytest.mark.long
+
 SMALL = replace(PRESETS["compensation"], steps=30, batch=2, per_device=2, crop=128, learning_rate=3e-4)
 
 

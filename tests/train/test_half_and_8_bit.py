@@ -40,6 +40,7 @@ def assert_same_run(a, b):
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
 
+@pytest.mark.long
 def test_float16_learns_what_float32_learns(photos, tmp_path):
     """Within its rounding; the gradient is that of the loss, not of the scaled one."""
     half, single = (train(settings, photos, tmp_path / settings.precision) for settings in (HALF, SMALL))
@@ -49,6 +50,7 @@ def test_float16_learns_what_float32_learns(photos, tmp_path):
         assert a["mse"] != b["mse"] and a["loss_scale"] == 65536 and "loss_scale" not in b
 
 
+@pytest.mark.long
 def test_a_gradient_that_overflows_is_left_out_and_the_scale_falls(photos, tmp_path, monkeypatch):
     """Also across a stop: the scale is part of a checkpoint."""
     make = torch.amp.GradScaler

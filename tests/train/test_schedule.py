@@ -71,6 +71,7 @@ def whole(photos, tmp_path_factory):
     return run, train(photos, run, SCHEDULED)
 
 
+@pytest.mark.long
 def test_a_resumed_run_has_the_same_rates_weights_and_average(photos, whole, tmp_path):
     run, state = whole
     rates = [line["learning_rate"] for line in log_of(run)]

@@ -435,6 +435,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(phot
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.long
 def test_the_cost_is_counted_and_said():
     sources = Sources.find(EMBEDDED)
     small = replace(SMALL, losses=replace(SMALL.losses, periodicity=0.0))  # whose lags want larger crops
@@ -695,6 +696,7 @@ def test_the_papers_preset_is_the_paper():
     assert paper.rope.theta == 100 and paper.sigma == 0.3 and paper.rope.scheme == "plain"
 
 
+@pytest.mark.long
 def test_the_command_prints_settings_and_plan(capsys):
     assert (
         cli.main(["train", "--preset", "op4ksr-paper", "--print-settings", "--loss-lpips", "3", "--theta", "50"]) == 0

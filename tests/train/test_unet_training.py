@@ -79,6 +79,7 @@ def test_a_stopped_run_resumes(made, tmp_path):
         assert {"mse", "vsd", "regulariser"} <= a.keys() and a["total"] == pytest.approx(b["total"], rel=1e-4)
 
 
+@pytest.mark.long
 def test_what_was_trained_is_what_the_upscaler_runs(made, tmp_path):
     """The adapter of a checkpoint gives the trainer's own picture."""
     train("osediff", made, tmp_path / "run", settings_of("osediff", made, steps=2))
@@ -136,6 +137,7 @@ def test_the_prior_has_its_own_first_layer_back(made):
     assert torch.allclose(first, model.whole_before["conv_in.weight"] + 1) and first.requires_grad
 
 
+@pytest.mark.long
 def test_vsd_quadrants_are_the_mean_of_the_four(made):
     model = UNetStrategy.load(sources_of("osediff", made), settings_of("osediff", made, vsd_quadrants=True))
     z = torch.randn(1, 4, 16, 16, requires_grad=True)

@@ -17,6 +17,8 @@ from op4ksr_core.train.strategies.choose import load_strategy
 from op4ksr_core.train.strategies.unet import UNetStrategy
 from op4ksr_core.weights.unet_sources import UNetSources
 
+pytestmark = pytest.mark.long
+
 CROP = 64
 
 

@@ -23,6 +23,8 @@ from op4ksr_core.train.trainer import Trainer
 from op4ksr_core.train.validation import HeldOut, Measure
 from op4ksr_core.weights.sources import Sources
 
+pytestmark = pytest.mark.long
+
 SMALL = replace(PRESETS["embedded"], rank=2, alpha=2, steps=4, batch=2, per_device=2, crop=96, learning_rate=3e-3)
 PSNR = Measure("psnr", psnr, lambda value: value)
 

@@ -20,6 +20,8 @@ from op4ksr_core.app import cli
 from op4ksr_core.optional import is_installed
 from op4ksr_core.train.presets import PRESETS
 
+pytestmark = pytest.mark.long
+
 STEPS = 2
 SMALL = {"--side": "96", "--crop": "96", "--workers": "1", "--nproc-per-node": "2"}
 SHORT = f"--steps {STEPS} --batch 2 --per-device 1 --crop 96 --least-crop 0 --precision no --rank 2".split()

@@ -114,6 +114,7 @@ def settings_of(*words):
     return upscale_settings(cli.make_parser(line).parse_args(line))
 
 
+@pytest.mark.long
 def test_training_writes_what_inference_takes(folders, caplog):
     with safe_open(folders / "adapters.safetensors", "pt") as file:
         said = json.loads(file.metadata()[METADATA])
