@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ HEADINGS = {
 }
 
 
-def rows(run: Path, seeds: int) -> list[dict[str, Any]]:
+def rows(run: Path, seeds: int, arms: Sequence[str] = tuple(ARMS)) -> list[dict[str, Any]]:
     """Mean and deviation over the seeds, by arm: `lattice_db_mean`, `psnr_4x_sd` ... (without 4x: the trained size)."""
     found = []
-    for name in ARMS:
+    for name in arms:
         runs = [json.loads((run / f"{name}-{seed}.json").read_text()) for seed in range(seeds)]
         row: dict[str, Any] = {"arm": name, "seeds": seeds}
         for size in SIZES:

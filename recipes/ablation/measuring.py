@@ -13,7 +13,7 @@ from op4ksr_core.evaluate.niqe import niqe
 from op4ksr_core.lattice.autocorrelation import highpass
 from op4ksr_core.model.windows import in_windows
 
-from .training import ARMS, fine_tune, trained
+from .training import ARMS, TUNE_STEPS, fine_tune, trained
 from .world import BLOCK, LARGE, TOKEN, TRAINED, Model, decode, encode, enlarged, pictures
 
 SIZES = {"trained": (TRAINED, 16), "4x": (LARGE, 4)}
@@ -85,12 +85,12 @@ def measured(made: Tensor, truth: Tensor) -> dict[str, float]:
     }
 
 
-def train_and_judge(run: Path, name: str, seed: int) -> None:
+def train_and_judge(run: Path, name: str, seed: int, steps: int = TUNE_STEPS) -> None:
     """Trains and judges one arm with one seed, each once."""
     torch.set_num_threads(1)
     weights, figures = run / f"{name}-{seed}.pt", run / f"{name}-{seed}.json"
     if not weights.exists():
-        fine_tune(ARMS[name], seed, run / "prior.pt", weights)
+        fine_tune(ARMS[name], seed, run / "prior.pt", weights, steps)
     if figures.exists():
         return
     model, found = trained(ARMS[name], weights), {}
