@@ -2,8 +2,8 @@
 
 Trains a flow prior at theta 10,000, fine-tunes it for one step in seven arms with three seeds each, judges every one
 at the trained size and at four times its tokens a side, and writes `ablation.json`, the table of `ablation.md`, the
-plot of the spectra and the crops into --docs. What is finished in --run is not done again. With --arms and --steps, some
-arms for longer, whose means go into --json.
+plot of the spectra and the crops into --docs. What is finished in --run is not done again. --arms and --steps train
+some arms for longer; --json takes their means.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="folder that the document's parts are written into")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument(
-        "--steps", type=int, default=TUNE_STEPS, help="of each fine-tune; another number, another --run"
+        "--steps", type=int, default=TUNE_STEPS, help="of a fine-tune; each number has its own --run"
     )
     parser.add_argument("--json", type=Path, help="file that the means are written into")
     arguments = parser.parse_args()
