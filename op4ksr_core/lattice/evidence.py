@@ -85,6 +85,7 @@ def unevenness(residual: Tensor, followed: Followed) -> float:
 
 _ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, (1.0, 0.5), False)
 _WHOLE = Limits(0.6, 6.5, (0.75, 0.85), 0.85, (0.3, 0.3), True)
+_MULTIPLE = Limits(0.6, 6.5, (0.5, 0.85), 0.85, (0.3, 0.3), True)
 _BETWEEN = Limits(0.5, 2.5, (0.88, 1.0), 0.9, (0.3, 0.3), True)
 _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, (1.0, 1.0), False)
 _LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so
@@ -98,6 +99,8 @@ def limits_for(period: float, added: bool) -> Limits:
     """What a lattice of this period must show; `added`: on what the small picture does not explain."""
     if period in MACHINERY:
         return _ADDED_ON_GRID if added else _ON_GRID
+    if period % _NESTED == 0:
+        return _MULTIPLE
     return _WHOLE if period == round(period) else _BETWEEN
 
 
