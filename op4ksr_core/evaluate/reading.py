@@ -38,7 +38,7 @@ def accuracy(picture: Tensor, truth: Tensor, recogniser: Recogniser | None = Non
 
 
 def ned(picture: Tensor, truth: Tensor, recogniser: Recogniser | None = None) -> float:
-    """NED: the mean over words of `similarity`, 0 to 1, as ICDAR 2019's ReCTS counts it (arXiv 1912.09641). Raises
+    """NED: the mean over words of `similarity`, 0 to 1, as ICDAR 2019's challenges count it (arXiv 1909.07145). Raises
     NotMeasurable where the truth has no words."""
     pairs = _readings(picture, truth, recogniser or easyocr_recogniser())
     return sum(similarity(one, other) for one, other in pairs) / len(pairs)
