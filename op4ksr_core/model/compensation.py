@@ -19,6 +19,7 @@ from ..paths import COMPENSATION
 from ..picture.checks import check_image
 from ..picture.colour import ROUNDS, limit_overshoot, wavelet_fix
 from ..picture.resample import channels_last, crop, pad_reflect, resize
+from ..picture.soft_areas import limit_texture
 from ..progress import Progress
 from ..settings import MAX_COMPENSATION, check_range
 from .rowwise import Layer, Map, conv_rows, kept, overwritten, strip_rows, strips
@@ -93,7 +94,8 @@ def compensate(
     progress: Progress | None = None,
 ) -> Tensor:
     """The picture (B, 3, H, W) in [0, 1] with `strength` in [0, 2] times the missing detail and its own low band,
-    clamped to [0, 1]; where the LR picture is flat no detail is added (`limit_overshoot`).
+    clamped to [0, 1]. No detail is added where the LR picture is flat (`limit_overshoot`), and little where the picture
+    is soft (`limit_texture`).
 
     lr (B, 3, h, w) is the picture that it was made from; it is resampled to a quarter of H and W, what the network was
     trained for. Each layer works in strips of rows on the whole map; two maps live at once, 32 bytes per px of picture
@@ -122,7 +124,7 @@ def compensate(
     for _ in range(ROUNDS):
         # What is added is detail: the picture keeps its low band, from which clamping took its share.
         made = limit_overshoot(wavelet_fix(made, before).clamp_(0, 1), lr_bchw.float(), before)
-    return made
+    return limit_texture(made, before)
 
 
 def _mirrored(x: Tensor, border: int) -> Tensor:

@@ -27,9 +27,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of each arm, two or more")
     parser.add_argument("--docs", type=Path, help="folder that the document's parts are written into")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
-    parser.add_argument(
-        "--steps", type=int, default=TUNE_STEPS, help="of a fine-tune; each number has its own --run"
-    )
+    parser.add_argument("--steps", type=int, default=TUNE_STEPS, help="of a fine-tune; each number has its own --run")
     parser.add_argument("--json", type=Path, help="file that the means are written into")
     arguments = parser.parse_args()
     if arguments.docs and len(arguments.arms) < len(ARMS):

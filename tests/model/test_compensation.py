@@ -12,6 +12,7 @@ from op4ksr_core.model import rowwise as row_strips
 from op4ksr_core.model.compensation import HighFrequencyCompensation, compensate, load_compensation
 from op4ksr_core.picture.colour import limit_overshoot, low_band
 from op4ksr_core.picture.resample import resize
+from op4ksr_core.picture.soft_areas import limit_texture
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,8 @@ def test_a_new_one_adds_nothing(photo):
 
 @pytest.mark.parametrize("size", [(150, 201), (4, 4), (1, 1), (97, 130)])
 def test_the_size_stays_and_strength_scales_the_detail(photo, module, size, monkeypatch):
-    monkeypatch.setattr(compensation, "limit_overshoot", lambda picture, *_: picture)
+    for limit in ("limit_overshoot", "limit_texture"):
+        monkeypatch.setattr(compensation, limit, lambda picture, *_: picture)
     picture = 0.25 + photo[..., : size[0], : size[1]] / 2
     lr = resize(picture, Size(max(1, size[0] // 4), max(1, size[1] // 4)))
     once, twice = (compensate(picture, lr, strength, module) for strength in (0.5, 1.0))
@@ -57,6 +59,7 @@ def test_strips_are_the_networks_own_forward(photo, module, elements, monkeypatc
     whole = (picture + 0.7 * detail).clamp(0, 1)
     for _ in range(2):
         whole = limit_overshoot((whole + low_band(picture - whole)).clamp(0, 1), lr, picture)
+    whole = limit_texture(whole, picture)
     found = compensate(picture, lr, 0.7, module, progress=lambda *step: seen.append(step))
     assert torch.allclose(found, whole, atol=1e-6) and not torch.allclose(found, picture, atol=1e-3)
     assert torch.equal(picture, before)
