@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from op4ksr_core.errors import SettingError
@@ -42,7 +44,7 @@ def test_one_pixel_at_any_scale(scale, expected):
 
 @pytest.mark.parametrize("scale", [0, -4, float("nan"), float("inf"), 16.01])
 def test_bad_scale_names_the_value(scale):
-    with pytest.raises(SettingError, match=str(scale)):
+    with pytest.raises(SettingError, match=re.escape(str(scale))):
         Scale(scale)
 
 
@@ -106,12 +108,12 @@ def test_a_frame_cuts_from_the_middle():
 @pytest.mark.parametrize(
     ("kind", "value", "text"),
     [
-        (ShortSide, 0, "at least 1 px, got 0"),
-        (ShortSide, 1700, "at most 1600"),
-        (Megapixels, float("nan"), "nan"),
-        (Megapixels, -1.0, "-1"),
-        (Megapixels, 6.0, "at most 5.12"),
-        (Box, Size(5000, 5000), "Upscale twice"),
+        (ShortSide, 0, "^px.*got 0"),
+        (ShortSide, 1700, "short side of 1700 px.*100 px.*1600"),
+        (Megapixels, float("nan"), "got nan"),
+        (Megapixels, -1.0, "got -1"),
+        (Megapixels, 6.0, r"6 .*5\.12"),
+        (Box, Size(5000, 5000), "5000x5000 px.*200x100 px"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused(kind, value, text):

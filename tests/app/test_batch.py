@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,7 @@ def test_globs_single_file_and_doubles(tmp_path):
     a, b = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
     assert len(plan_jobs([str(tmp_path / "*.png"), str(a)], str(tmp_path / "out"))) == 2
     assert plan_jobs([str(a)], str(tmp_path / "x.jpg")) == [Job(a, tmp_path / "x.jpg", tmp_path / "x_strip.jpg")]
-    with pytest.raises(SettingError, match="2 pictures cannot go into one file"):
+    with pytest.raises(SettingError, match=f"^2 .*{re.escape(str(tmp_path / 'x.jpg'))}"):
         plan_jobs([str(a), str(b)], str(tmp_path / "x.jpg"))
 
 
@@ -69,16 +70,16 @@ def test_equal_names_do_not_overwrite_each_other(tmp_path):
 
 @pytest.mark.parametrize("text", ["absent.png", "absent/*.png"])
 def test_nothing_found(tmp_path, text):
-    with pytest.raises(SettingError, match="absent"):
+    with pytest.raises(SettingError, match=re.escape(str(tmp_path / text))):
         plan_jobs([str(tmp_path / text)], str(tmp_path / "out"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SettingError, match="No picture"):
+    with pytest.raises(SettingError, match=re.escape(str(tmp_path / "empty"))):
         plan_jobs([str(tmp_path / "empty")], str(tmp_path / "out"))
 
 
 def test_a_result_never_replaces_its_source(tmp_path):
     source = picture(tmp_path / "a.png")
-    with pytest.raises(SettingError, match="replace"):
+    with pytest.raises(SettingError, match=f"{re.escape(str(source))}.*-o"):
         plan_jobs([str(source)], str(tmp_path))
 
 
@@ -200,7 +201,7 @@ def test_what_is_no_file_is_told_of(tmp_path, upscaler):
 
 def test_a_folder_that_cannot_be_made(tmp_path, upscaler):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="file"):
+    with pytest.raises(OutputError, match=re.escape(str(tmp_path / "file"))):
         list(run_jobs(upscaler, [Job(picture(tmp_path / "a.png"), tmp_path / "file" / "out.png")], SETTINGS))
 
 
@@ -229,7 +230,7 @@ def test_read_only_folder(tmp_path, upscaler):
     sealed = tmp_path / "sealed"
     _mount(sealed, "ro")
     try:
-        with pytest.raises(OutputError, match="sealed"):
+        with pytest.raises(OutputError, match=re.escape(str(sealed))):
             list(run_jobs(upscaler, [Job(picture(tmp_path / "a.png"), sealed / "a.png")], SETTINGS))
     finally:
         subprocess.run(["umount", str(sealed)], check=True)

@@ -141,7 +141,7 @@ def test_texts_of_windows_programs(folder, encoding):
 
 def test_what_is_no_text_is_named(tmp_path):
     (tmp_path / "l.txt").write_bytes(b"\x80\x81\xff")
-    with pytest.raises(SettingError, match="l.txt cannot be read as text"):
+    with pytest.raises(SettingError, match=r"l\.txt.*UTF-8"):
         read_lines(tmp_path / "l.txt")
 
 
@@ -157,7 +157,7 @@ def test_pipes_sockets_and_devices_are_named_before_a_training(tmp_path, caplog,
         assert usable(found, 64) == [good]
     assert "3 of 4 pictures are left out, pipes, sockets, devices or folders" in caplog.text
     assert all(name in caplog.text for name in ("pipe.png", "null.png", "sock.png"))
-    with pytest.raises(SettingError, match="1 are pipes"):
+    with pytest.raises(SettingError, match=r"1 are pipes.*pipe\.png"):
         usable([tmp_path / "pipe.png"], 64)
 
 

@@ -176,7 +176,7 @@ def test_blur_and_noise_are_two_gates():
 @pytest.mark.parametrize("missing", [{}, {"blur": [float("nan")] * 2, "noise": [float("nan")] * 2}])
 def test_one_number_has_one_gate_and_older_scores_go_on(missing):
     assert decided({}, degradation=[0.2, 0.8], **missing)[0] == ["kept", "too degraded"]
-    with pytest.raises(SettingError, match=r"0\.3"):
+    with pytest.raises(SettingError, match=r"'blur': 0\.3.*--most-degradation"):
         decided({"blur": 0.3}, degradation=[0.2, 0.8], **missing)
 
 

@@ -241,7 +241,7 @@ def test_a_picture_that_is_listed_twice_counts_once(folder, caplog):
     ]
     assert "1 pictures are listed more than once" in caplog.text and "0.png" in caplog.text
     (folder / "in" / "list.csv").write_text("path,licence\n0.png,CC0\n0.png,CC-BY\n")
-    with pytest.raises(SettingError, match=r"0\.png .*CC0 and CC-BY"):
+    with pytest.raises(SettingError, match=r"0\.png.*CC0.*CC-BY"):
         list_pictures([str(folder / "in" / "list.csv")])
 
 
@@ -529,7 +529,7 @@ def test_a_folder_that_is_no_vision_model_is_an_error(folder, capsys):
 
 
 def test_errors_have_their_kind():
-    with pytest.raises(SettingError):
+    with pytest.raises(SettingError, match="vision.*101"):
         Rules(vision=101)
     with pytest.raises(WeightsError, match="--vision"):
         from op4ksr_core.curate.models import Models

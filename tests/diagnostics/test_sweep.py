@@ -26,10 +26,10 @@ def test_settings_are_every_pair():
     [
         ([], [0.3], "at least one theta"),
         ([100], [], "at least one sigma"),
-        ([100, 10, 100], [0.3], "once; got 100, 10, 100"),
-        ([1], [0.3], "above 1.*got 1"),
-        ([100], [1.5], "at most 1.*got 1.5"),
-        ([math.nan], [0.3], "got nan"),
+        ([100, 10, 100], [0.3], "theta.*got 100, 10, 100"),
+        ([1], [0.3], "theta.*got 1"),
+        ([100], [1.5], r"sigma.*got 1\.5"),
+        ([math.nan], [0.3], "theta.*got nan"),
     ],
 )
 def test_bad_lists_are_named(thetas, sigmas, message):
@@ -38,7 +38,7 @@ def test_bad_lists_are_named(thetas, sigmas, message):
 
 
 def test_words_are_not_numbers():
-    with pytest.raises(SettingError, match="got '10; 100'"):
+    with pytest.raises(SettingError, match="'10; 100'"):
         sweep.numbers_of("10; 100")
 
 
@@ -134,7 +134,7 @@ def test_variants_are_encoded_once_and_equal_single_calls(embedded, photo):
 
 def test_variants_of_two_seeds_are_refused(embedded, photo):
     settings = [replace(PRESETS["embedded"], posterior_seed=seed) for seed in (None, 1)]
-    with pytest.raises(SettingError, match="same posterior seed"):
+    with pytest.raises(SettingError, match=r"posterior seed.*\{1, None\}|posterior seed.*\{None, 1\}"):
         next(embedded.variants(photo, settings))
 
 

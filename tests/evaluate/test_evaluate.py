@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def test_pairs(folders, tmp_path):
     (folders / "good" / "a.png").rename(folders / "good" / "a_sr_x4.png")
     assert [pair.name for pair in pair_up(folders / "good", folders / "hr")] == list(NAMES)
     (folders / "good" / "b.png").rename(folders / "good" / "zebra.png")
-    with pytest.raises(SettingError, match="zebra.png.*without a picture: b.png"):
+    with pytest.raises(SettingError, match=r"zebra\.png.*b\.png"):
         pair_up(folders / "good", folders / "hr")
     ordered = pair_up(folders / "good", folders / "hr", "order")
     assert [(p.picture.stem, p.name) for p in ordered] == [("a_sr_x4", "a"), ("c", "b"), ("zebra", "c")]
@@ -156,21 +157,21 @@ def test_pairs(folders, tmp_path):
         ("c", "c"),
     ]
     listed.write_text("zebra.png\tgone.png\n")
-    with pytest.raises(SettingError, match="line 1.*gone.png"):
+    with pytest.raises(SettingError, match=r"pairs\.txt, line 1\b.*gone\.png"):
         pair_up(folders / "good", folders / "hr", str(listed))
     (folders / "hr" / "d.png").write_bytes(b"")
-    with pytest.raises(SettingError, match="3 pictures and .* 4"):
+    with pytest.raises(SettingError, match=r"good.* 3 .*hr.* 4\b"):
         pair_up(folders / "good", folders / "hr", "order")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(SettingError, match="no picture in"):
+    with pytest.raises(SettingError, match=re.escape(str(empty))):
         pair_up(empty, folders / "hr")
 
 
 def test_methods_have_names(folders):
     good = str(folders / "good")
     assert [m.name for m in find_methods([good, f"other={good}"], str(folders / "hr"))] == ["good", "other"]
-    with pytest.raises(SettingError, match="NAME=FOLDER"):
+    with pytest.raises(SettingError, match="good.*NAME=FOLDER"):
         find_methods([good, good], str(folders / "hr"))
 
 

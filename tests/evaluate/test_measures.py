@@ -102,7 +102,7 @@ def test_tiles_are_joined(how, joined):
     ("given", "word"), [({"size": 8}, "8"), ({"stride": 513}, "513"), ({"aggregate": "mode"}, "mode")]
 )
 def test_wrong_tiles_are_errors(given, word):
-    with pytest.raises(SettingError, match=word):
+    with pytest.raises(SettingError, match=f"got '?{word}"):
         Tiles(**given)
 
 
@@ -123,5 +123,5 @@ def test_metrics_by_name_and_what_is_missing(monkeypatch):
     assert [metric.name for metric in chosen] == ["niqe", "niqe-pyiqa", "periodicity"] and "--gt" in absent["psnr"]
     with pytest.raises(SettingError, match="psrn"):
         find_metrics(["psrn"], True)
-    with pytest.raises(SettingError, match="No metric can run.*pyiqa"):
+    with pytest.raises(SettingError, match="lpips.*pyiqa"):
         find_metrics(["lpips"], True)

@@ -1,5 +1,7 @@
 """High-frequency compensation: what it is given, what it adds, and that strips are the whole."""
 
+import re
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -80,12 +82,12 @@ def test_batches_are_their_pictures_one_by_one(photo, module):
 
 @pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
 def test_a_strength_outside_is_an_error(photo, strength):
-    with pytest.raises(SettingError, match=r"\[0, 2\]"):
+    with pytest.raises(SettingError, match=f"Compensation.*{re.escape(str(strength))}"):
         compensate(photo, photo, strength)
 
 
 def test_numbers_of_pictures_must_agree(photo):
-    with pytest.raises(ImageError, match="as many"):
+    with pytest.raises(ImageError, match="2 and 1"):
         compensate(photo, photo.repeat(2, 1, 1, 1))
 
 
@@ -100,10 +102,10 @@ def test_the_bundled_one_adds_detail_and_leaves_what_lacks_none(photo):
 
 
 def test_weights_that_are_missing_or_foreign_are_named(tmp_path):
-    with pytest.raises(WeightsError, match="missing"):
+    with pytest.raises(WeightsError, match=r"none\.safetensors"):
         load_compensation(tmp_path / "none.safetensors")
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(WeightsError, match="no compensation network"):
+    with pytest.raises(WeightsError, match=r"foreign\.safetensors.*head\.weight"):
         load_compensation(tmp_path / "foreign.safetensors")
 
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -53,12 +55,12 @@ def test_schedule():
 
 @pytest.mark.parametrize("sigma", [0, -0.1, 1.01, float("nan")])
 def test_bad_sigma(sigma):
-    with pytest.raises(SettingError, match=str(sigma)):
+    with pytest.raises(SettingError, match=f"sigma.*got {re.escape(str(sigma))}"):
         flow.sigma_schedule(sigma)
 
 
 def test_bad_steps():
-    with pytest.raises(SettingError, match="0"):
+    with pytest.raises(SettingError, match="step.*got 0"):
         flow.sigma_schedule(0.3, 0)
 
 
@@ -82,7 +84,7 @@ def test_sigma_needs_differing_pairs():
     z = torch.randn(1, 4, 4, 4)
     with pytest.raises(SettingError, match="identical"):
         flow.estimate_sigma([(z, z)])
-    with pytest.raises(SettingError, match="pair"):
+    with pytest.raises(SettingError, match="At least one latent pair"):
         flow.estimate_sigma([])
 
 
@@ -92,5 +94,5 @@ def test_noise_runs_from_the_picture_to_the_trained_state():
     torch.testing.assert_close(flow.add_noise(z, eps, 0.3, 1.0), 0.7 * z + 0.3 * eps)
     torch.testing.assert_close(flow.add_noise(z, eps, 0.3, 0.5), 0.5 * z + 0.5 * (0.7 * z + 0.3 * eps))
     assert torch.equal(eps, flow.draw_noise((1, 4, 8, 8), 7)) and not torch.equal(eps, flow.draw_noise(eps.shape, 8))
-    with pytest.raises(SettingError, match="1.1"):
+    with pytest.raises(SettingError, match=r"Noise.*1\.1"):
         flow.add_noise(z, eps, 0.3, 1.1)

@@ -1,6 +1,7 @@
 """What a file says beside its pixels: kept, converted, noted or refused, and never the source's own structure."""
 
 import io
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -300,7 +301,7 @@ def test_adobes_marker(tmp_path, adobe):
         assert "CMYK converted to sRGB" in notes
         return
     at = data.find(b"\xff\xee")
-    with pytest.raises(ImageError, match="without Adobe's marker"):
+    with pytest.raises(ImageError, match="CMYK.*Adobe"):
         enlarged(tmp_path, data[:at] + data[at + 2 + struct.unpack(">H", data[at + 2 : at + 4])[0] :], "png")
 
 
@@ -392,7 +393,7 @@ def test_what_reads_back_otherwise_never_takes_the_name(tmp_path, monkeypatch, s
     kind = format_of(out).name
     real = write._ENCODERS[kind]
     monkeypatch.setitem(write._ENCODERS, kind, lambda array, *rest: real(array[:, : array.shape[1] // 2], *rest))
-    with pytest.raises(OutputError, match="reads? (as|again)|would read as 4x8 px"):
+    with pytest.raises(OutputError, match=rf"a\.{suffix} .*4x8 px|a\.{suffix} .*cannot be read again"):
         write_picture(out, Picture(torch.rand(1, 3, 8, 8)))
     assert out.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == [out.name]
 
@@ -412,10 +413,10 @@ GOOD = torch.rand(1, 3, 4, 5)
         ({"rgb": GOOD[:, :1]}, r"\[1, 1, 4, 5\]"),
         ({"rgb": (GOOD * 255).byte()}, "uint8"),
         ({"rgb": GOOD.numpy()}, "ndarray"),
-        ({"alpha": GOOD[:, :1, :2]}, "must match"),
+        ({"alpha": GOOD[:, :1, :2]}, r"alpha.*\[1, 1, 2, 5\].*\[1, 3, 4, 5\]"),
         ({"alpha": GOOD}, r"alpha.*\[1, 3, 4, 5\]"),
-        ({"icc": "text"}, "icc must be bytes"),
-        *(({"depth": depth}, f"not with {depth}") for depth in (1, 4, 10, 0, -8, 8.0, True, None)),
+        ({"icc": "text"}, "icc.*got str"),
+        *(({"depth": depth}, f"with {depth}") for depth in (1, 4, 10, 0, -8, 8.0, True, None)),
     ],
 )
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -434,7 +435,7 @@ def test_every_floating_type_is_written(tmp_path, dtype, depth):
 
 @pytest.mark.parametrize("options", [{"quality": 95.5}, {"quality": "95"}, {"compression": float("nan")}])
 def test_save_options_of_the_wrong_type(options):
-    with pytest.raises(SettingError, match="whole number"):
+    with pytest.raises(SettingError, match=re.escape(repr(next(iter(options.values()))))):
         SaveOptions(**options)
 
 

@@ -141,9 +141,9 @@ def test_quality_acts(tmp_path):
 
 def test_what_a_format_cannot_hold():
     planes = torch.rand(1, 3, 4, 4)
-    with pytest.raises(OutputError, match="transparency"):
+    with pytest.raises(OutputError, match="JPEG.*transparency"):
         check_writable(Picture(planes, planes[:, :1]), 16, 16, WRITABLE["jpg"])
-    with pytest.raises(OutputError, match="16383 px.*20000x16"):
+    with pytest.raises(OutputError, match="webp.*16383 px.*20000x16"):
         check_writable(Picture(planes), 16, 20_000, WRITABLE["webp"])
     assert "16 bits" in check_writable(Picture(planes, depth=16), 16, 16, WRITABLE["jpg"])[0]
     with pytest.raises(OutputError, match=r"\.xyz"):
@@ -173,17 +173,17 @@ def test_truncated(tmp_path, name, depth):
 
 
 def test_missing_file_and_floats(tmp_path):
-    with pytest.raises(ImageError, match="absent.png is not there"):
+    with pytest.raises(ImageError, match=r"absent\.png"):
         read_picture(tmp_path / "absent.png")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(ImageError, match="floating-point"):
+    with pytest.raises(ImageError, match=r"f\.tif.*floating-point"):
         read_picture(tmp_path / "f.tif")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".bmp"])
 def test_a_large_picture_is_refused_by_its_header(tmp_path, suffix):
     Image.fromarray(rgb()).save(tmp_path / f"a{suffix}")
-    with pytest.raises(ImageError, match="9x6 px, 0 megapixels; more than 2e-05 are refused.*--max-megapixels"):
+    with pytest.raises(ImageError, match=rf"a\{suffix} .*9x6 px.*2e-05.*--max-megapixels"):
         read_picture(tmp_path / f"a{suffix}", max_megapixels=2e-5)
 
 
@@ -210,7 +210,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr("op4ksr_core.files.os.fsync", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match=r"a\.png.*No space left"):
         write_picture(tmp_path / "a.png", Picture(torch.ones(1, 3, 4, 4)))
     assert (tmp_path / "a.png").read_bytes() == before
     assert [f.name for f in tmp_path.iterdir()] == ["a.png"]

@@ -51,11 +51,11 @@ def test_a_region_keeps_the_enlarged_picture_and_leaves_no_edge():
 @pytest.mark.parametrize(
     ("mask", "text"),
     [
-        (torch.ones(1, 3, 4, 4), "strength mask is"),
-        (torch.ones(1, 1, 0, 4), "no empty side"),
-        (torch.ones(3, 1, 4, 4), "3 strength masks"),
-        (torch.full((1, 1, 4, 4), float("nan")), "NaN"),
-        (torch.full((1, 1, 4, 4), 255.0), "255"),
+        (torch.ones(1, 3, 4, 4), r"mask.*\[1, 3, 4, 4\]"),
+        (torch.ones(1, 1, 0, 4), r"mask.*\[1, 1, 0, 4\]"),
+        (torch.ones(3, 1, 4, 4), "2 pictures.*3 strength masks"),
+        (torch.full((1, 1, 4, 4), float("nan")), "got nan"),
+        (torch.full((1, 1, 4, 4), 255.0), "got 255"),
     ],
 )
 def test_a_bad_mask_is_refused(mask, text):

@@ -98,8 +98,8 @@ def test_a_deep_grey_tiff_is_turned(tmp_path, orientation):
         (tiff(GREY.view(np.int16), **BLACK), "signed"),
         (tiff(GREY.astype(np.float32), **BLACK), "floating-point"),
         (tiff(GREY.astype(np.uint32), **BLACK), "32 bits"),
-        (tiff(np.dstack([COLOUR, ALPHA]), photometric="separated"), "CMYK of 4 channels and 16 bits"),
-        (tiff(COLOUR, photometric="cielab"), "Lab of 3 channels and 16 bits"),
+        (tiff(np.dstack([COLOUR, ALPHA]), photometric="separated"), "CMYK.*4 channels.*16 bits"),
+        (tiff(COLOUR, photometric="cielab"), "Lab.*3 channels.*16 bits"),
     ],
 )
 def test_what_would_come_out_wrong_is_refused(tmp_path, data, text):
@@ -120,7 +120,7 @@ def test_a_transparent_colour_of_16_bits(tmp_path):
 @pytest.mark.parametrize("depth", [8, 16])
 def test_a_header_taller_than_its_data_is_refused(tmp_path, depth):
     array = (COLOUR >> (16 - depth)).astype(np.uint16 if depth == 16 else np.uint8)
-    with pytest.raises(ImageError, match="data for fewer"):
+    with pytest.raises(ImageError, match=rf"a\.png .*{WIDTH}x200 px"):
         read(tmp_path, png(array, 2, depth, height=200), "a.png")
 
 

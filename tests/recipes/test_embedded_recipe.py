@@ -55,13 +55,13 @@ def test_a_killed_stage_resumes_at_its_step(tmp_path):
 
 def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path):
     make_loop(tmp_path, 1, width=48).save()
-    with pytest.raises(SystemExit, match="width = 48, not 64"):
+    with pytest.raises(SystemExit, match=r"test\.pt.*width.*48.*64"):
         make_loop(tmp_path, 1, width=64)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_stage(tmp_path):
     one = make_loop(tmp_path, 1)
-    with pytest.raises(SystemExit, match="the gradient is nan"):
+    with pytest.raises(SystemExit, match=r"gradient .*nan.*test\.pt"):
         one.train(lambda rng, step: one.module(torch.full((1, 2), torch.nan)).sum(), lambda module: {"score": 0.0})
 
 
@@ -166,8 +166,9 @@ def test_the_teacher_is_read_from_ncnns_files(tmp_path, half):
     large = nn.functional.interpolate(x, scale_factor=4, mode="nearest")
     expected = nn.functional.pixel_shuffle(nn.Sequential(*layers)(x), 4) + 0.5 * large
     torch.testing.assert_close(teacher(x), expected, rtol=0, atol=2e-3 if half else 1e-6)
+    size = (tmp_path / "t.bin").stat().st_size
     (tmp_path / "t.bin").write_bytes((tmp_path / "t.bin").read_bytes() + b"more")
-    with pytest.raises(SystemExit, match="its .param describes"):
+    with pytest.raises(SystemExit, match=rf"t\.bin .*{size + 4}.*{size}"):
         Graph(tmp_path / "t.param")
 
 
