@@ -80,7 +80,7 @@ def _load_transformer(folder: Path, numbers: dict, disable_dynamic: bool = False
     state = find_weights(folder / "transformer" if (folder / "transformer").is_dir() else folder).tensors()
     if is_bfl_transformer(set(state)):
         state = transformer_to_diffusers(state)
-    config = transformer_config({key: tuple(value.shape) for key, value in state.items()})
+    config = transformer_config({key: tuple(value.shape) for key, value in state.items()}, folder)
     bfl = transformer_to_bfl(state)
     if config["num_attention_heads"] * config["attention_head_dim"] != 3072:
         return _small_flux(bfl, config, numbers, disable_dynamic)
@@ -92,7 +92,7 @@ def _load_transformer(folder: Path, numbers: dict, disable_dynamic: bool = False
 
 def _load_vae(folder: Path, numbers: dict, head: str) -> VAE:
     """The folder's VAE, at 16x where a head is named."""
-    vae = autoencoder(find_weights(folder / "vae").tensors(), numbers)
+    vae = autoencoder(folder / "vae", numbers)
     return to_f16(vae, head) if head else vae
 
 
@@ -137,11 +137,12 @@ def _latent_format(numbers: dict, channels: int) -> comfy.latent_formats.LatentF
     return form
 
 
-def autoencoder(weights: dict[str, Tensor], numbers: dict) -> VAE:
+def autoencoder(path: Path, numbers: dict) -> VAE:
     """ComfyUI's own FLUX VAE, or the same made to a smaller model's measure."""
+    weights = find_weights(path).tensors()
     if is_ldm_vae(set(weights)):
         weights = vae_to_diffusers(weights)
-    config = vae_config({key: tuple(value.shape) for key, value in weights.items()}, numbers)
+    config = vae_config({key: tuple(value.shape) for key, value in weights.items()}, numbers, path)
     state = vae_to_ldm(weights)
     if config["block_out_channels"] == [128, 256, 512, 512]:
         return VAE(sd=state)

@@ -45,7 +45,7 @@ def _load_unet(folder: Path, disable_dynamic: bool = False) -> ModelPatcher:
 def _load_vae(folder: Path) -> VAE:
     files = find_weights(folder)
     numbers = SD_VAE | {k: v for k, v in (files.config or {}).items() if k in SD_VAE and v is not None}
-    return autoencoder(files.tensors(), numbers)
+    return autoencoder(folder, numbers)
 
 
 def _load_vae_patcher(folder: Path, disable_dynamic: bool = False) -> ModelPatcher:

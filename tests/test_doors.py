@@ -99,7 +99,7 @@ def test_names_that_no_file_has(load, name):
 @pytest.mark.parametrize("value", [1e-30, 1e30, 0, -1, float("nan"), "0.3"])
 def test_a_vaes_scale_is_within_reason(value):
     with pytest.raises(WeightsError, match=f"scaling_factor = {re.escape(repr(value))}"):
-        vae_config({}, {"scaling_factor": value})
+        vae_config({}, {"scaling_factor": value}, "ae.safetensors")
 
 
 def test_a_manifest_entry_that_is_text(tmp_path):

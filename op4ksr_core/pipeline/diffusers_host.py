@@ -90,7 +90,8 @@ class DiffusersHost:
         with self.transformer.use(self.residency) as model:
             if model.config.in_channels != 4 * z.shape[1]:
                 raise WeightsError(
-                    f"The transformer has {model.config.in_channels // 4} latent channels, the VAE {z.shape[1]}."
+                    f"The transformer has {model.config.in_channels // 4} latent channels, the VAE {z.shape[1]}. "
+                    "Give the VAE that the transformer was trained with."
                 )
             model.pos_embed = (
                 self._own_positions

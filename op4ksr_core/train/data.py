@@ -189,7 +189,7 @@ class PairDataset(Dataset):
                 log.warning("%s is smaller than the crop of %d px; the next picture takes its place.", path, self.least)
             except ImageError as error:
                 log.warning("%s; the next picture takes its place.", error)
-        raise ImageError(f"None of the {len(order)} pictures can be read any more.")
+        raise ImageError(f"None of the {len(order)} pictures can be read any more: {few(self.paths)}. Put them back.")
 
     def _sides(self, size: Size, rng: random.Random) -> Size:
         """Of a crop."""

@@ -107,8 +107,8 @@ def meta_flow(sources: Sources, settings: TrainSettings) -> FlowStrategy:
     files = find_weights(sources.vae)
     strided = sources.f16 if sources.f16 is not None else int((files.config or {}).get("stride", 1)) == 2
     with torch.device("meta"):
-        transformer: Any = FluxTransformer2DModel(**transformer_config(shapes))
-        vae: Any = AutoencoderKL(**vae_config(vae_shapes, FLUX_VAE | (files.config or {})))
+        transformer: Any = FluxTransformer2DModel(**transformer_config(shapes, sources.transformer))
+        vae: Any = AutoencoderKL(**vae_config(vae_shapes, FLUX_VAE | (files.config or {}), sources.vae))
         vae = make_f16(vae) if strided else vae
         for part in (transformer, vae):
             nn.Module.to(part, dtype)

@@ -21,8 +21,11 @@ _SCALES = (1e-3, 1e3)
 Shapes = dict[str, tuple[int, ...]]
 
 
-def transformer_config(shapes: Shapes) -> dict:
-    """diffusers' FluxTransformer2DModel settings, read off the tensor shapes (diffusers' layout)."""
+def transformer_config(shapes: Shapes, path: str | Path) -> dict:
+    """diffusers' FluxTransformer2DModel settings, read off the tensor shapes (diffusers' layout).
+
+    Raises WeightsError, which names `path`, where a tensor is missing.
+    """
 
     def blocks(kind: str) -> int:
         numbers = [int(m[1]) for key in shapes if (m := re.match(rf"{kind}\.(\d+)\.", key))]
@@ -46,11 +49,14 @@ def transformer_config(shapes: Shapes) -> dict:
             "axes_dims_rope": (16, (head - 16) // 2, (head - 16) // 2),
         }
     except KeyError as error:
-        raise WeightsError(f"This is no FLUX transformer: the tensor {error.args[0]} is missing.") from error
+        raise WeightsError(f"{path} holds no FLUX transformer: the tensor {error.args[0]} is missing.") from error
 
 
-def vae_config(shapes: Shapes, given: dict | None) -> dict:
-    """diffusers' AutoencoderKL settings: structure from the shapes, the numbers from `given` or FLUX.1."""
+def vae_config(shapes: Shapes, given: dict | None, path: str | Path) -> dict:
+    """diffusers' AutoencoderKL settings: structure from the shapes, the numbers from `given` or FLUX.1.
+
+    Raises WeightsError, which names `path`, where a tensor is missing, and on a number that cannot be.
+    """
     numbers = FLUX_VAE | {key: given[key] for key in FLUX_VAE if given and given.get(key) is not None}
     for name, value in numbers.items():
         if not is_number(value) or not math.isfinite(value) or (name != "shift_factor" and value <= 0):
@@ -61,12 +67,13 @@ def vae_config(shapes: Shapes, given: dict | None) -> dict:
             f"{_SCALES[0]:g} or more than {_SCALES[1]:g} are no VAE's. Correct the config.json."
         )
     try:
-        ups = 1 + max(int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.(\d+)\.", key)))
+        levels = [int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.(\d+)\.", key))]
+        ups = 1 + max(levels, default=0)
         first = [int(m[1]) for key in shapes if (m := re.match(r"encoder\.down_blocks\.0\.resnets\.(\d+)\.", key))]
         channels = [shapes[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"][0] for i in range(ups)]
         latent = shapes["decoder.conv_in.weight"][1]
-    except (KeyError, ValueError) as error:
-        raise WeightsError(f"This is no FLUX-shaped autoencoder ({error}).") from error
+    except KeyError as error:
+        raise WeightsError(f"{path} holds no FLUX-shaped VAE: the tensor {error.args[0]} is missing.") from error
     return numbers | {
         "down_block_types": ["DownEncoderBlock2D"] * ups,
         "up_block_types": ["UpDecoderBlock2D"] * ups,
@@ -100,7 +107,7 @@ def vae_layout(path: str | Path, f16: bool | None = None) -> tuple[tuple[int, ..
     """
     files = find_model(path, "VAE")
     strided = is_strided(files, f16)
-    channels = tuple(vae_config(header_shapes(path), files.config)["block_out_channels"])
+    channels = tuple(vae_config(header_shapes(path), files.config, path)["block_out_channels"])
     return channels, 2 ** (len(channels) - 1) * (2 if strided else 1)
 
 

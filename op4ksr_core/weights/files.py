@@ -146,7 +146,9 @@ def _indexed(folder: Path) -> dict[str, Path] | None:
         return None
     names = _json(indices[0]).get("weight_map", {})
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise WeightsError(f"{indices[0]}: weight_map must name a file for each tensor. Download the index again.")
+        raise WeightsError(
+            f"{indices[0]}: weight_map must name a file for each tensor, got {names!r:.60}. Download the index again."
+        )
     outside = sorted({name for name in names.values() if Path(name).name != name})
     if outside:
         raise WeightsError(f"{indices[0]} names files outside its folder: {listing(outside)}. They are not read.")

@@ -28,7 +28,7 @@ def load_transformer(path: str | Path, dtype: torch.dtype = torch.float32, plain
     if key_layouts.is_bfl_transformer(set(state)):
         state = key_layouts.transformer_to_diffusers(state)
     with torch.device("meta"):
-        model: Any = kind(**transformer_config({k: tuple(v.shape) for k, v in state.items()}))
+        model: Any = kind(**transformer_config({k: tuple(v.shape) for k, v in state.items()}, path))
     load_strictly(model, state, str(path), dtype)
     return model.requires_grad_(False).eval()
 
@@ -58,7 +58,7 @@ def load_vae(
         state = key_layouts.vae_to_diffusers(state)
     strided = is_strided(files, f16)
     with torch.device("meta"):
-        vae = kind(**vae_config({k: tuple(v.shape) for k, v in state.items()}, files.config))
+        vae = kind(**vae_config({k: tuple(v.shape) for k, v in state.items()}, files.config, path))
     load_strictly(vae, state, str(path), dtype)
     return _made_f16(vae, head_by(files.config or {}) if head == "auto" else head) if strided else vae
 

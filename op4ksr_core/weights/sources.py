@@ -83,7 +83,7 @@ class Sources:
     def check(self) -> None:
         """Reads the headers of all files, and the adapters: what cannot be loaded is said before the first picture.
         Raises WeightsError, SettingError."""
-        config = transformer_config(header_shapes(self.transformer))
+        config = transformer_config(header_shapes(self.transformer), self.transformer)
         self._check_prompt(config["joint_attention_dim"], config["pooled_projection_dim"])
         vae_layout(self.vae, self.f16)
         _ = self.found_adapters

@@ -88,7 +88,8 @@ def from_pickle(path: str | Path) -> UNetAdapter:
             raise WeightsError(f"{path}: state_dict_{part} must hold tensors by name.")
         modules = [name for key in lists for name in held.get(key, [])]
         pairs, whole = _split(state)
-        strange = sorted({key.rsplit(".lora_", 1)[0] for key in pairs} ^ set(modules))
+        found = {key.rsplit(".lora_", 1)[0] for key in pairs}
+        strange = sorted(set(modules) - found) + sorted(found - set(modules))
         if strange:
             raise WeightsError(
                 f"{path}: the lists of the {part}'s LoRA modules and its tensors differ in {listing(strange)}."

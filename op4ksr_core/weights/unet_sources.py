@@ -236,7 +236,7 @@ def new_sd_vae(path: str | Path) -> Any:
         raise WeightsError(f"{path} compresses 16x by its config.json; Stable Diffusion's VAE compresses 8x, TVT's 4x.")
     numbers = SD_VAE | {k: v for k, v in (files.config or {}).items() if k in SD_VAE and v is not None}
     with torch.device("meta"):
-        vae: Any = AutoencoderKL(**vae_config(shapes, numbers))
+        vae: Any = AutoencoderKL(**vae_config(shapes, numbers, path))
     if not any(".mid_block." in key for key in shapes):
         vae.encoder.mid_block = vae.decoder.mid_block = NoMiddle()
     return vae

@@ -134,7 +134,7 @@ def test_variants_are_encoded_once_and_equal_single_calls(embedded, photo):
 
 def test_variants_of_two_seeds_are_refused(embedded, photo):
     settings = [replace(PRESETS["embedded"], posterior_seed=seed) for seed in (None, 1)]
-    with pytest.raises(SettingError, match=r"posterior seed.*\{1, None\}|posterior seed.*\{None, 1\}"):
+    with pytest.raises(SettingError, match="posterior seed.*None"):
         next(embedded.variants(photo, settings))
 
 

@@ -21,7 +21,7 @@ from op4ksr_core.weights.prompt_files import load_prompt
 def test_the_transformer_is_diffusers(guidance, dtype):
     theirs = make_transformer(guidance_embeds=guidance).eval().to(dtype)
     shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items()}
-    ours = FluxTransformer(**transformer_config(shapes)).eval().to(dtype)
+    ours = FluxTransformer(**transformer_config(shapes, "flux")).eval().to(dtype)
     ours.load_state_dict(theirs.state_dict())
     torch.manual_seed(1)
     z = torch.randn(2, TRANSFORMER["in_channels"] // 4, 8, 12)

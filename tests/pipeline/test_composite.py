@@ -33,7 +33,7 @@ def test_alpha_region_and_crop_go_along():
 
 
 def test_alpha_of_another_size_is_refused():
-    with pytest.raises(ImageError, match="must match"):
+    with pytest.raises(ImageError, match=r"alpha.*\[1, 1, 4, 4\].*\[1, 3, 8, 8\]"):
         restored(torch.rand(1, 3, 8, 8), Scale(), torch.ones(1, 1, 4, 4))
 
 
@@ -51,5 +51,5 @@ def test_a_region_is_checked_before_the_work():
         raise AssertionError("the work had begun")
 
     frame = Frame.whole(Size(8, 8), Size(16, 16))
-    with pytest.raises(ImageError, match="got 0 to 2"):
+    with pytest.raises(ImageError, match="mask.*0 to 2"):
         restore_framed(torch.rand(1, 3, 8, 8), frame, never, region=torch.tensor([[[[0.0, 2.0]]]]))

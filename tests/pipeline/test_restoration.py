@@ -102,18 +102,18 @@ def test_what_the_host_cannot_do_is_refused_before_any_work():
     host = NullHost()
     with pytest.raises(SettingError, match="3 steps"):
         planned(host, Size(16, 16), [BARE, replace(BARE, steps=3)])
-    with pytest.raises(SettingError, match="same posterior seed"):
+    with pytest.raises(SettingError, match="posterior seed.*None"):
         planned(host, Size(16, 16), [BARE, replace(BARE, posterior_seed=1)])
-    with pytest.raises(SettingError, match="got str"):
+    with pytest.raises(SettingError, match="Settings.*got str"):
         planned(host, Size(16, 16), ["embedded"])
     assert not host.calls
 
 
 def test_a_plan_is_for_one_size_and_run_for_one_result():
     host = NullHost()
-    with pytest.raises(ImageError, match="16x16 px and has 20x16 px"):
+    with pytest.raises(ImageError, match="16x16 px.*20x16 px"):
         run(host, planned(host, Size(16, 16)), torch.rand(1, 3, 16, 20), quiet)
-    with pytest.raises(ImageError, match="16x16 px, this one has 20x16 px"):
+    with pytest.raises(ImageError, match="16x16 px.*20x16 px"):
         next(variants(host, planned(host, Size(16, 16)), torch.rand(1, 3, 16, 20), quiet))
     several = planned(host, Size(16, 16), [BARE, replace(BARE, sigma=0.5)])
     with pytest.raises(SettingError, match="2 settings"):
@@ -184,5 +184,5 @@ def test_noise_is_taken_out_before_the_encoder(portrait):
 
 def test_variants_are_denoised_once():
     settings = [replace(BARE, denoise=amount) for amount in (0.0, 0.5)]
-    with pytest.raises(SettingError, match="0.5"):
+    with pytest.raises(SettingError, match=r"denoise.*0\.5"):
         plan(NullHost(), Request(Scale(2).frame(Size(64, 64)), settings))

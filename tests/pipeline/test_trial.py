@@ -15,7 +15,7 @@ PART = Part(200, 150, 90, 70)
 
 @pytest.mark.parametrize("text", ["1,2,3", "a,b,c,d", "0,0,0,9", "-1,0,9,9", ""])
 def test_a_bad_region_is_named(text):
-    with pytest.raises(SettingError, match=text or "''"):
+    with pytest.raises(SettingError, match=rf"got '?{text}'?\.$"):
         Part.parse(text)
 
 
@@ -27,7 +27,7 @@ def test_outside_the_picture(part):
 
 def test_outside_what_a_crop_keeps():
     frame = Box(Size(512, 2048), "crop").frame(Size(512, 512))
-    with pytest.raises(SettingError, match="0,0,50,50"):
+    with pytest.raises(SettingError, match="0,0,50,50.*512x128"):
         plan_trial(frame, Part(0, 0, 50, 50), 32)
     assert plan_trial(frame, middle_of(frame), 32).shown.size.width == 512
 

@@ -81,7 +81,7 @@ def test_tiles_with_an_overlap_give_the_size_and_differ_little(osediff, converte
     whole, tiled = upscaler(small), upscaler(small, settings=settings)
     assert tiled.shape == (1, 3, 640, 128) and float((tiled - whole).abs().mean()) < 0.1
     assert not torch.equal(tiled, upscaler(small, settings=replace(settings, window_overlap=128)))
-    with pytest.raises(SettingError, match="share less than their side of 256 px, got an overlap of 256"):
+    with pytest.raises(SettingError, match="256 px.*overlap of 256"):
         replace(settings, window_overlap=256)
 
 
@@ -172,14 +172,14 @@ def test_the_clean_latent_comes_back_from_a_perfect_prediction(kind, timestep):
 def test_the_schedule_is_stable_diffusions():
     assert diffusion.alpha_bar(999) == pytest.approx(0.0046601, abs=1e-6)
     assert diffusion.alpha_bar(1) ** 0.5 == pytest.approx(0.999148, abs=1e-5)
-    with pytest.raises(SettingError, match="timestep must lie in"):
+    with pytest.raises(SettingError, match="timestep.*1000"):
         diffusion.alpha_bar(1000)
 
 
 def test_the_base_that_predicts_v_is_refused(tmp_path, converted):
     folder = write_sd_folder(tmp_path / "v", make_unet(), make_sd_vae(), prediction="v_prediction")
     upscaler = Upscaler.from_pretrained(folder, adapters=[converted], settings=BARE, device="cpu")
-    with pytest.raises(WeightsError, match="predicts v, as stable-diffusion-2-1"):
+    with pytest.raises(WeightsError, match="predicts v"):
         upscaler(torch.rand(1, 3, 16, 16))
 
 
@@ -195,7 +195,7 @@ def test_a_damaged_config_is_named(tmp_path, osediff, capsys):
 def test_another_width_of_dino_or_prompt_is_refused(tmp_path, osediff, dino):
     folder = write_sd_folder(tmp_path / "sd", make_unet(cross_attention_dim=40), make_sd_vae())
     upscaler = Upscaler.from_pretrained(folder, features=dino, settings=BARE, device="cpu")
-    with pytest.raises(WeightsError, match="tokens 24 wide; the UNet reads 40"):
+    with pytest.raises(WeightsError, match="24 wide.*40"):
         upscaler(torch.rand(1, 3, 16, 16))
 
 

@@ -1,5 +1,6 @@
 import copy
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -146,24 +147,24 @@ def test_parts_can_be_named_one_by_one(folder, tmp_path):
     pieces = {"transformer": moved, "vae": folder / "vae", "prompt": folder / "prompt.safetensors"}
     image = torch.rand(1, 3, 8, 8)
     assert Upscaler.from_pretrained(**pieces, settings=BARE, device="cpu")(image).shape == (1, 3, 32, 32)
-    with pytest.raises(WeightsError, match="No vae"):
+    with pytest.raises(WeightsError, match="vae"):
         Upscaler.from_pretrained(transformer=moved, prompt=pieces["prompt"])
-    with pytest.raises(WeightsError, match="is not there"):
+    with pytest.raises(WeightsError, match=re.escape(str(folder / "transformer"))):
         Upscaler.from_pretrained(folder, settings=BARE, device="cpu")(image)
 
 
 def test_prompt_of_another_model(folder):
     write_prompt(folder / "prompt.safetensors", width=99)
-    with pytest.raises(WeightsError, match="99"):
+    with pytest.raises(WeightsError, match=r"prompt\.safetensors.*\b99\b.*\b24\b"):
         Upscaler.from_pretrained(folder, device="cpu")(torch.rand(1, 3, 8, 8))
     (folder / "prompt.safetensors").unlink()
-    with pytest.raises(WeightsError, match="embed-prompt"):
+    with pytest.raises(WeightsError, match=r"prompt\.safetensors.*embed-prompt"):
         Upscaler.from_pretrained(folder, device="cpu")
 
 
 def test_vae_of_another_model(tmp_path, transformer):
     folder = write_model(tmp_path / "model", transformer, make_vae(latent_channels=4))
-    with pytest.raises(WeightsError, match="latent channels"):
+    with pytest.raises(WeightsError, match="16 latent channels.*VAE 4"):
         Upscaler.from_pretrained(folder, device="cpu")(torch.rand(1, 3, 8, 8))
 
 
@@ -172,9 +173,9 @@ def test_vae_of_another_model(tmp_path, transformer):
     [
         (torch.rand(3, 8, 8), "3, 8, 8"),
         (torch.rand(1, 4, 8, 8), "1, 4, 8, 8"),
-        (torch.rand(1, 3, 0, 8), "0"),
-        (torch.full((1, 3, 8, 8), float("nan")), "nan"),
-        (torch.rand(1, 3, 8, 8) * 0 + 255, "255"),
+        (torch.rand(1, 3, 0, 8), "1, 3, 0, 8"),
+        (torch.full((1, 3, 8, 8), float("nan")), "got nan"),
+        (torch.rand(1, 3, 8, 8) * 0 + 255, "got 255"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "uint8"),
     ],
 )
@@ -198,7 +199,8 @@ def test_bad_pictures(upscaler, image, names):
     ],
 )
 def test_bad_settings(change):
-    with pytest.raises(SettingError, match=str(next(iter(change.values())))):
+    [(name, value)] = change.items()
+    with pytest.raises(SettingError, match=f"{name}.*got {re.escape(repr(value))}"):
         replace(BARE, **change)
 
 
@@ -299,7 +301,7 @@ def test_it_is_refused_before_a_model_is_loaded(monkeypatch, folder):
     for part in (fresh.host.vae, fresh.host.transformer):
         monkeypatch.setattr(part, "use", lambda *_: pytest.fail("a model was loaded"))
     _available(monkeypatch, 1e9)
-    with pytest.raises(MemoryPlanError, match=r"does not fit"):
+    with pytest.raises(MemoryPlanError, match="30000x30 -> 120000x120.*GB"):
         fresh.plan(four_times(30, 30_000))
     assert fresh.latent_factor == 16
 
@@ -331,5 +333,5 @@ def test_cuda_agrees_with_the_cpu(folder):
 
 
 def test_a_target_that_is_none_is_an_error(embedded):
-    with pytest.raises(SettingError, match="got '4x'"):
+    with pytest.raises(SettingError, match="target.*'4x'"):
         embedded(torch.rand(1, 3, 8, 8), "4x")

@@ -67,7 +67,7 @@ def test_a_gradient_that_overflows_is_left_out_and_the_scale_falls(photos, tmp_p
 def test_a_gradient_that_overflows_at_every_scale_stops_the_run(photos, tmp_path, monkeypatch):
     make = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *a, **k: make(*a, init_scale=1.0, **k))
-    with pytest.raises(TrainingError, match="Step 1: the gradient is (inf|nan)"):
+    with pytest.raises(TrainingError, match="Step 1: .*gradient.*(inf|nan)"):
         train(replace(HALF, losses=replace(HALF.losses, mse=1e9)), photos, tmp_path / "run")
 
 
@@ -85,14 +85,14 @@ def test_vsd_in_float16_scales_the_regulariser_too(photos, tmp_path):
 
 def test_a_missing_package_is_named_before_any_work(photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
-    with pytest.raises(SettingError, match=r"adamw8bit needs torchao.*pip install 'op4ksr\[adamw8bit\]'"):
+    with pytest.raises(SettingError, match=r"adamw8bit.*torchao.*pip install 'op4ksr\[adamw8bit\]'"):
         train(replace(SMALL, optimizer="adamw8bit"), photos, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("name", "value"), [("precision", "fp16"), ("optimizer", "adamw8bit")])
 def test_what_does_not_go_with_sharding_is_named(name, value):
-    with pytest.raises(SettingError, match=f"--{name} {value}"):
+    with pytest.raises(SettingError, match=f"--shard .*--{name} {value}"):
         make_accelerator(replace(SMALL, **{name: value}), cpu=True, sharded=True)
 
 

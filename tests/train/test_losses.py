@@ -1,4 +1,5 @@
 import math
+import re
 from itertools import pairwise
 
 import pytest
@@ -76,7 +77,7 @@ def test_mean_removal_is_what_makes_it_see():
 
 
 def test_l_ap_of_a_picture_too_small():
-    with pytest.raises(ImageError, match="40 px"):
+    with pytest.raises(ImageError, match="40 px.*100x40 px"):
         autocorrelation_loss(torch.rand(1, 3, 80, 200), torch.rand(1, 3, 80, 200))
 
 
@@ -141,9 +142,9 @@ def test_highpass_of_known_pictures():
         assert float(highpass(flat, kind).abs().max()) < 1e-6
     torch.testing.assert_close(highpass(wave, "binomial")[..., 2:-2], wave[..., 2:-2])  # at Nyquist nothing is lost
     assert highpass(flat, "none") is flat
-    with pytest.raises(SettingError, match="highpass must be one of none, binomial, box, got 'boxx'. Did you mean box"):
+    with pytest.raises(SettingError, match=r"highpass.*'boxx'.*\bbox\?"):
         highpass(flat, "boxx")
-    with pytest.raises(ImageError, match="33 px needs sides above 16 px"):
+    with pytest.raises(ImageError, match="33 px.*got 16x64 px"):
         highpass(flat[..., :16], "box")
 
 
@@ -217,10 +218,10 @@ def test_windowed_distance_against_loops():
 
 
 def test_lpips_without_its_network_names_the_file(tmp_path):
-    for given in ("", tmp_path / "nowhere.pth"):
-        with pytest.raises(WeightsError, match="vgg16-397923af.pth"):
+    for given, named in (("", "no file"), (tmp_path / "nowhere.pth", r"nowhere\.pth")):
+        with pytest.raises(WeightsError, match=rf"vgg16-397923af\.pth.*--lpips-weights.*got .*{named}"):
             load_lpips(given)
-    with pytest.raises(SettingError, match="overlap 8"):
+    with pytest.raises(SettingError, match="side of 8.*overlap 8"):
         even_starts(100, 8, 8)
 
 
@@ -301,8 +302,8 @@ def test_a_discriminator_learns_to_tell_two_textures(features):
 
 
 def test_a_discriminator_without_its_network_names_the_folder(tmp_path):
-    for given in ("", tmp_path):
-        with pytest.raises(WeightsError, match="--features FOLDER"):
+    for given, named in (("", "none"), (tmp_path, re.escape(str(tmp_path)))):
+        with pytest.raises(WeightsError, match=f"--features FOLDER.*got {named}"):
             load_discriminator(given)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 
 import pytest
@@ -40,11 +41,8 @@ def test_folders_files_and_lists(folder):
     (folder / "some.txt").write_text("2.png\n\ndeep/1.png\n")
     assert [p.place.name for p in find_pictures([folder / "some.txt", folder / "0.png"])] == ["2.png", "1.png", "0.png"]
     (folder / "empty").mkdir()
-    for given, message in (
-        (folder / "empty", "No picture found"),
-        (folder / "no", "There is no file, folder or match"),
-    ):
-        with pytest.raises(SettingError, match=message):
+    for given in (folder / "empty", folder / "no"):
+        with pytest.raises(SettingError, match=re.escape(str(given))):
             find_pictures([given])
 
 
@@ -55,7 +53,7 @@ def test_small_and_broken_pictures_are_told_and_left_out(folder, photo, caplog):
         assert len(usable([one.path for one in find_pictures([folder])], 64)) == 4
     assert "1 of 6 pictures are left out, unreadable" in caplog.text and "broken.png" in caplog.text
     assert "smaller than the crop of 64 px" in caplog.text and "small.png" in caplog.text
-    with pytest.raises(SettingError, match="5 are smaller than the crop of 300 px, 1 are unreadable"):
+    with pytest.raises(SettingError, match="5 .*300 px, 1 are unreadable"):
         usable([one.path for one in find_pictures([folder])], 300)
 
 
@@ -111,7 +109,7 @@ def test_a_picture_that_breaks_later_is_told_and_replaced(folder, caplog):
     assert broken.name in caplog.text and "takes its place" in caplog.text
     for path in pairs.paths:
         path.write_bytes(b"gone")
-    with pytest.raises(ImageError, match="None of the 4 pictures"):
+    with pytest.raises(ImageError, match=rf"\b4\b.*{re.escape(pairs.paths[0].name)}"):
         pairs[0]
 
 
@@ -182,5 +180,5 @@ def test_the_scale_is_the_trainings_own(folder, scale):
 
 
 def test_a_scale_that_a_degradation_cannot_have_is_refused(folder):
-    with pytest.raises(SettingError, match="got 2"):
+    with pytest.raises(SettingError, match="none.*scale.*got 2"):
         dataset(folder, scale=2, degradation="none")

@@ -35,7 +35,7 @@ def test_partners_are_found_by_name(places):
     assert [path.name for path in found.large] == ["a.png", "b.png", "c.png"]
     assert [path.name for path in found.small] == ["a.png", "bx4.jpg", "c.webp"]
     (places / "lr" / "bx4.jpg").unlink()
-    with pytest.raises(SettingError, match=r"1 of 3 pictures have no partner in .*lr: b\.png"):
+    with pytest.raises(SettingError, match=r"1 of 3 .*lr: b\.png"):
         list_pictures([places / "hr"], places / "lr")
     Image.new("RGB", (35, 30)).save(places / "lr" / "ax4.png")
     with pytest.raises(SettingError, match=r"a\.png and .*ax4\.png"):
@@ -68,9 +68,9 @@ def test_tables_name_pictures_and_partners(places):
     assert found.large == [places / a for a, _ in rows] and found.small == [places / b for _, b in rows]
     (places / "list.jsonl").write_text("".join(json.dumps({"path": a}) + "\n" for a, _ in rows))
     assert list_pictures([places / "list.jsonl"]) == Pictures(found.large, [])
-    with pytest.raises(SettingError, match=r"1 of 3 rows have no small picture .*b\.png"):
+    with pytest.raises(SettingError, match=r"1 of 3 .*lr.*b\.png"):
         list_pictures([places / "list.csv", places / "hr" / "b.png"])
-    with pytest.raises(SettingError, match=r"named twice.*a\.png"):
+    with pytest.raises(SettingError, match=r"lr .*column lr .*a\.png"):
         list_pictures([places / "list.csv"], places / "lr")
 
 
@@ -81,14 +81,14 @@ def test_a_parquet_table(places):
     parquet.write_table(pa.table({"path": ["hr/a.png"], "lr": ["lr/a.png"]}), places / "list.parquet")
     assert list_pictures([places / "list.parquet"]) == Pictures([places / "hr" / "a.png"], [places / "lr" / "a.png"])
     (places / "list.parquet").write_bytes(b"nonsense")
-    with pytest.raises(SettingError, match=r"list\.parquet cannot be read as a table"):
+    with pytest.raises(SettingError, match=r"list\.parquet.*table"):
         list_pictures([places / "list.parquet"])
 
 
 @pytest.mark.parametrize("text", ["path\n", ""])
 def test_an_empty_table_is_named(places, text):
     (places / "list.csv").write_text(text)
-    with pytest.raises(SettingError, match=r"No picture is listed in .*list\.csv"):
+    with pytest.raises(SettingError, match=r"No picture .*list\.csv"):
         list_pictures([places / "list.csv"])
 
 

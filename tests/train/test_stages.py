@@ -1,5 +1,6 @@
 """TVT's VAE in its two stages and F2IDiff-SR's prior train at small size, resume, and give what the upscaler runs."""
 
+import re
 import shutil
 from dataclasses import replace
 
@@ -79,7 +80,7 @@ def test_a_vae_made_in_two_stages_is_what_tvt_runs(made, tmp_path):
     half = checkpoints(first)[-1] / "vae"
     train(settings_of("tvt-encoder", steps=2), vae_sources(made, half), made, second)
     whole = checkpoints(second)[-1] / "vae"
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match=f"{re.escape(str(half))}.*encoder"):
         load_sd_vae(half)
     vae, d4 = load_sd_vae(whole), VaeStrategy.load(vae_sources(made, half), settings_of("tvt-encoder")).vae
     assert downscale_factor(vae) == 4 and list(vae.config.block_out_channels) == [32, 32, 32]
@@ -133,22 +134,22 @@ def test_the_patch_critic_judges_patches():
 
 
 def test_what_does_not_fit_a_stage_is_refused(made, tmp_path):
-    with pytest.raises(SettingError, match="stage encoder has no loss refinement: set --loss-refinement to 0"):
+    with pytest.raises(SettingError, match="stage encoder .*--loss-refinement"):
         replace(PRESETS["tvt-encoder"], losses=LossWeights(l1=1.0))
-    with pytest.raises(SettingError, match="learns from clean pictures: degradation none and scale 1, got omgsr"):
+    with pytest.raises(SettingError, match="stage encoder .*got omgsr"):
         replace(PRESETS["tvt-encoder"], degradation="omgsr")
-    with pytest.raises(SettingError, match="captions condition an adapter's training; the stage encoder has none"):
+    with pytest.raises(SettingError, match="captions .*stage encoder"):
         replace(PRESETS["tvt-encoder"], captions=True)
-    with pytest.raises(SettingError, match="leave --dino out"):
+    with pytest.raises(SettingError, match=f"--dino.*got {re.escape(str(made / 'dino'))}"):
         UNetSources.find(made / "sd", features=made / "dino", conditioned=False)
-    with pytest.raises(WeightsError, match="compresses 16x by its config.json"):
+    with pytest.raises(WeightsError, match=f"{re.escape(str(EMBEDDED / 'vae'))} .*16x"):
         load_sd_vae(EMBEDDED / "vae")
-    with pytest.raises(SettingError, match="gan_adaptive is for the stages"):
+    with pytest.raises(SettingError, match="gan_adaptive.*decoder and encoder"):
         replace(PRESETS["osediff"], gan_adaptive=True)
-    with pytest.raises(WeightsError, match="compresses 4x; the decoder stage starts from an 8x VAE"):
+    with pytest.raises(WeightsError, match="d4/vae .*4x.*8x.*--vae"):
         write_sd_folder(tmp_path / "d4", make_unet(), make_d4())
         VaeStrategy.load(UNetSources.find(tmp_path / "d4", conditioned=False), settings_of("tvt-decoder"))
-    with pytest.raises(WeightsError, match="starts from a checkpoint of the decoder stage"):
+    with pytest.raises(WeightsError, match="sd/vae .*decoder stage.*--vae"):
         VaeStrategy.load(vae_sources(made), settings_of("tvt-encoder"))
     train(settings_of("tvt-decoder", steps=1), vae_sources(made), made, tmp_path / "half")
     half = checkpoints(tmp_path / "half")[-1] / "vae"
@@ -156,13 +157,13 @@ def test_what_does_not_fit_a_stage_is_refused(made, tmp_path):
     for lost in ("post_quant_conv.weight", "decoder.conv_out.bias"):
         kept = {key: value for key, value in state.items() if key != lost}
         save_file(kept, half / "diffusion_pytorch_model.safetensors")
-        with pytest.raises(WeightsError, match=f"1 missing: {lost}"):
+        with pytest.raises(WeightsError, match=f"missing: {lost}"):
             VaeStrategy.load(vae_sources(made, half), settings_of("tvt-encoder"))
     shutil.copytree(made / "described", tmp_path / "pickled")
     (tmp_path / "pickled" / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"weights")
-    with pytest.raises(WeightsError, match="is a pickle"):
+    with pytest.raises(WeightsError, match=r"diffusion_pytorch_model\.bin.*pickle"):
         PriorStrategy.load(UNetSources.find(tmp_path / "pickled", features=made / "dino"), settings_of("f2idiff-prior"))
-    with pytest.raises(WeightsError, match="name its transformers folder with --dino"):
+    with pytest.raises(WeightsError, match="DINOv2.*--dino"):
         PriorStrategy.load(UNetSources.find(made / "sd", conditioned=False), settings_of("f2idiff-prior"))
 
 

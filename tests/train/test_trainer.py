@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -332,7 +333,7 @@ def test_a_sharded_transformer_trains_as_a_whole_one(photos, with_vsd, tmp_path)
 
 
 def test_sharding_wants_processes_to_share(photos, tmp_path):
-    with pytest.raises(SettingError, match="two or more"):
+    with pytest.raises(SettingError, match="--shard.*two or more"):
         train(photos, tmp_path / "run", shard=True)
 
 
@@ -357,7 +358,7 @@ def test_cudnns_attention_takes_no_part(photos, tmp_path, monkeypatch):
 
 
 def test_other_settings_do_not_go_on_with_a_run(photos, whole):
-    with pytest.raises(SettingError, match=r"other settings \(sigma: 0.3 -> 0.5\)"):
+    with pytest.raises(SettingError, match=rf"{re.escape(str(whole))}.*sigma: 0\.3 -> 0\.5"):
         train(photos, whole, replace(SMALL, sigma=0.5))
 
 
@@ -405,7 +406,10 @@ def test_two_trainings_do_not_share_a_folder(photos, tmp_path):
     from filelock import FileLock
 
     (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(SettingError, match="Another training works in"):
+    with (
+        FileLock(tmp_path / "run" / ".lock"),
+        pytest.raises(SettingError, match=f"{re.escape(str(tmp_path / 'run'))}.*-o"),
+    ):
         train(photos, tmp_path / "run")
 
 
@@ -430,7 +434,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(photos, tmp_path):
 def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(photos, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
-    with pytest.raises(OutputError, match=r"checkpoint takes about \d+ MB and .* has 0 MB left"):
+    with pytest.raises(OutputError, match=rf"\d+ MB.*{re.escape(str(tmp_path / 'run'))} has 0 MB"):
         train(photos, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()
 
@@ -476,17 +480,17 @@ def test_a_checkpoint_of_one_file_still_loads(photos, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 3, "per_device": 2}, "batch of 3 cannot be shared evenly"),
-        ({"crop": 112}, "multiple of 32 px"),
+        ({"batch": 3, "per_device": 2}, "batch of 3 .*2 pictures"),
+        ({"crop": 112}, "crop .*32 px.*got 112"),
         ({"losses": LossWeights(lpips=1.0)}, "vgg16-397923af.pth"),
         ({"losses": LossWeights(adversarial=1.0)}, "--features FOLDER"),
         ({"losses": LossWeights(vsd=1.0)}, "--negative FILE"),
         (
             {"degradation": "blur"},
-            "degradation must be one of .*'blur'",
+            "degradation.*'blur'",
         ),
-        ({"degradation": "none"}, "scale must be 1, got 4"),
-        ({"crop": 512}, "5 are smaller than the crop of 512 px"),
+        ({"degradation": "none"}, "none.*scale.*got 4"),
+        ({"crop": 512}, "5 .*512 px"),
     ],
 )
 def test_what_cannot_be_trained_is_said_first(photos, tmp_path, change, message):
@@ -497,7 +501,7 @@ def test_what_cannot_be_trained_is_said_first(photos, tmp_path, change, message)
 
 def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="file/run"):
+    with pytest.raises(OutputError, match=re.escape(str(tmp_path / "file" / "run"))):
         train(photos, tmp_path / "file" / "run")
 
 
@@ -609,7 +613,7 @@ def test_a_value_out_of_range_is_named(name, value):
 )
 def test_crops_too_small_for_the_lags_are_named_before_the_first_step(change, value):
     """A least crop of 96 px gives rectangles with a side of 64."""
-    with pytest.raises(SettingError, match=f"lags up to 40 px .* {value} px"):
+    with pytest.raises(SettingError, match=f"40 px.*got .*{value} px"):
         replace(PRESETS["embedded"], **change)
     losses = replace(PRESETS["embedded"].losses, periodicity=0.0)
     assert replace(PRESETS["embedded"], losses=losses, **change).crop == change["crop"]
@@ -639,7 +643,7 @@ def test_alpha_follows_a_rank_that_is_changed_alone(words, held, alpha, tmp_path
 def test_loss_weights_are_numbers_of_at_least_0_and_not_all_0():
     with pytest.raises(SettingError, match="mse.*-1"):
         LossWeights(mse=-1)
-    with pytest.raises(SettingError, match="nothing would be trained"):
+    with pytest.raises(SettingError, match="All loss weights are 0"):
         LossWeights(mse=0, periodicity=0, refinement=0)
 
 

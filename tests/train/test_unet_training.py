@@ -102,7 +102,7 @@ def test_captions_condition_each_picture(made, tmp_path, photo):
     settings = settings_of("osediff", made, steps=1, captions=True)
     for n in range(2):
         write_picture(tmp_path / f"{n}.png", Picture(photo[..., :90, 90 * n : 90 * n + 90]))
-        with pytest.raises(SettingError, match=rf"1 of {n + 1} pictures have no NAME.prompt.safetensors.*{n}.png"):
+        with pytest.raises(SettingError, match=rf"1 of {n + 1} .*NAME\.prompt\.safetensors.*{n}\.png.*--captions"):
             Trainer(settings, sources_of("osediff", made), [tmp_path], tmp_path / "run", cpu=True)
         save_file({"prompt_embeds": torch.full((1, 7, 24), float(n))}, tmp_path / f"{n}.prompt.safetensors")
     trainer = Trainer(settings, sources_of("osediff", made), [tmp_path], tmp_path / "run", cpu=True)

@@ -111,7 +111,7 @@ def test_a_figure_that_is_better_when_less_keeps_the_least(places, tmp_path):
 def test_held_out_photographs_are_not_trained_on(places, tmp_path):
     (tmp_path / "held").mkdir()
     (tmp_path / "held" / "0.png").symlink_to(places / "photos" / "0.png")
-    with pytest.raises(SettingError, match=r"1 held-out photographs.*0\.png"):
+    with pytest.raises(SettingError, match=r"^1 held-out.*photos/0\.png"):
         train(places, tmp_path / "run", HeldOut([tmp_path / "held"], [PSNR], "psnr"))
 
 

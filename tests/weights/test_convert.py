@@ -1,6 +1,7 @@
 """Adapters from form to form, and into the weights."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -94,10 +95,10 @@ def test_names_come_back_from_underscores(name):
 
 
 def test_unknown_names_and_keys_are_told(tmp_path):
-    with pytest.raises(WeightsError, match="stuck at banana"):
+    with pytest.raises(WeightsError, match="transformer_blocks_0_banana .*at banana"):
         dotted("transformer_blocks_0_banana")
     save_file({"lora_transformer_x_embedder.dora_scale": torch.zeros(1)}, tmp_path / "odd.safetensors")
-    with pytest.raises(WeightsError, match="is a DoRA adapter"):
+    with pytest.raises(WeightsError, match=r"odd\.safetensors.*DoRA"):
         read_adapters(tmp_path / "odd.safetensors")
 
 
@@ -114,12 +115,12 @@ def test_mixed_ranks_and_alphas_are_each_modules_own(tmp_path):
 
 def test_nothing_is_written_over(adapters, tmp_path):
     (tmp_path / "there").write_text("mine")
-    with pytest.raises(OutputError, match="there already"):
+    with pytest.raises(OutputError, match=re.escape(str(tmp_path / "there"))):
         convert(adapters, tmp_path / "there", "folder")
     assert (tmp_path / "there").read_text() == "mine"
-    with pytest.raises(SettingError, match="ends in .safetensors, not x"):
+    with pytest.raises(SettingError, match=r"\.safetensors, not x"):
         convert(adapters, tmp_path / "x", "kohya")
-    with pytest.raises(SettingError, match="folder, file, kohya"):
+    with pytest.raises(SettingError, match="folder, file, kohya.*'zip'"):
         convert(adapters, tmp_path / "x", "zip")
 
 

@@ -30,14 +30,14 @@ def changed(adapters, **values):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"r": "many"}, "r must be a whole number from 1 to 4096, got 'many'"),
-        ({"r": 100_000}, "got 100000"),
-        ({"r": 3}, "its settings say r = 3"),
-        ({"r": True}, "got True"),
-        ({"lora_alpha": "x"}, "lora_alpha must be a finite number, got 'x'"),
-        ({"lora_alpha": float("nan")}, "got nan"),
-        ({"lora_alpha": None}, "got None"),
-        ({"rank_pattern": [1]}, "rank_pattern must give numbers by module"),
+        ({"r": "many"}, "r must .*'many'"),
+        ({"r": 100_000}, "r must .*100000"),
+        ({"r": 3}, "rank 4.*r = 3"),
+        ({"r": True}, "r must .*True"),
+        ({"lora_alpha": "x"}, "lora_alpha.*'x'"),
+        ({"lora_alpha": float("nan")}, "lora_alpha.*nan"),
+        ({"lora_alpha": None}, "lora_alpha.*None"),
+        ({"rank_pattern": [1]}, r"rank_pattern.*\[1\]"),
     ],
 )
 def test_peft_settings(adapters, values, text):
@@ -45,10 +45,10 @@ def test_peft_settings(adapters, values, text):
         find_adapters(changed(adapters, **values))
 
 
-@pytest.mark.parametrize(("text", "told"), [("[1]", "object in braces"), ("{", "as JSON"), ("", "as JSON")])
+@pytest.mark.parametrize(("text", "told"), [("[1]", "list"), ("{", "JSON"), ("", "JSON")])
 def test_a_config_that_is_no_object(adapters, text, told):
     (adapters / "flux_adapter" / "adapter_config.json").write_text(text)
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=rf"adapter_config\.json.*{told}"):
         find_adapters(adapters)
 
 
@@ -58,26 +58,26 @@ def test_values_that_are_no_numbers(adapters, tmp_path):
     name = sorted(state)[0]
     state[name][0, 0] = float("inf")
     save_file(state, path)
-    with pytest.raises(WeightsError, match="not finite"):
+    with pytest.raises(WeightsError, match=r"flux_adapter.*to_k\.lora_A\.weight.*not finite"):
         find_adapters(adapters)
     save_file(
         {"prompt_embeds": torch.full((1, 2, 4), float("nan")), "pooled_prompt_embeds": torch.zeros(1, 4)},
         tmp_path / "p.safetensors",
     )
-    with pytest.raises(WeightsError, match="prompt_embeds holds values that are not finite"):
+    with pytest.raises(WeightsError, match=r"p\.safetensors: prompt_embeds.*not finite"):
         prompt_files.load_prompt(tmp_path / "p.safetensors")
 
 
 @pytest.mark.parametrize(
     ("index", "text"),
     [
-        ({"weight_map": {"a": "../outside.safetensors"}}, "outside its folder: ../outside.safetensors"),
-        ({"weight_map": {"a": "/etc/passwd"}}, "outside its folder"),
-        ({"weight_map": {"a": 5}}, "must name a file for each tensor"),
-        ({"weight_map": ["a"]}, "must name a file for each tensor"),
+        ({"weight_map": {"a": "../outside.safetensors"}}, r"outside.*: \.\./outside\.safetensors"),
+        ({"weight_map": {"a": "/etc/passwd"}}, "outside.*: /etc/passwd"),
+        ({"weight_map": {"a": 5}}, "weight_map.*{'a': 5}"),
+        ({"weight_map": ["a"]}, r"weight_map.*\['a'\]"),
         ({"weight_map": {}}, "names no tensors"),
-        ({"weight_map": {"a": "gone.safetensors"}}, "not there: gone.safetensors"),
-        ([], "object in braces"),
+        ({"weight_map": {"a": "gone.safetensors"}}, r"not there: gone\.safetensors"),
+        ([], "list"),
     ],
 )
 def test_an_index_is_read_in_its_own_folder_alone(tmp_path, index, text):
@@ -85,7 +85,7 @@ def test_an_index_is_read_in_its_own_folder_alone(tmp_path, index, text):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "m.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(WeightsError, match=text):
+    with pytest.raises(WeightsError, match=rf"m\.safetensors\.index\.json.*{text}"):
         find_weights(folder)
 
 
@@ -110,7 +110,7 @@ def test_a_vae_config(tmp_path, values, text):
 
 def test_a_factor_against_the_config_is_refused(tmp_path):
     folder = write_model(tmp_path / "model", make_transformer(), make_vae())
-    with pytest.raises(Op4ksrError, match="compresses 16x by its config.json; 8x was asked for"):
+    with pytest.raises(Op4ksrError, match=r"16x.*config\.json.*8x.*--vae-factor"):
         loading.load_vae(folder / "vae", f16=False)
 
 
@@ -125,8 +125,8 @@ def test_cut_files_lying_headers_and_pipes(tmp_path):
     }.items():
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(data)
-        with pytest.raises(WeightsError, match=f"{name}.safetensors"):
+        with pytest.raises(WeightsError, match=rf"{name}\.safetensors"):
             find_weights(path).tensors()
     os.mkfifo(tmp_path / "pipe.safetensors")
-    with pytest.raises(WeightsError, match="neither file nor folder"):
+    with pytest.raises(WeightsError, match=r"pipe\.safetensors"):
         find_weights(tmp_path / "pipe.safetensors")

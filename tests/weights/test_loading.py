@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -53,10 +54,10 @@ def test_a_single_file(tmp_path, transformer, layout):
 
 
 def test_the_shapes_tell_the_config(transformer):
-    config = configs.transformer_config({k: tuple(v.shape) for k, v in transformer.state_dict().items()})
+    config = configs.transformer_config({k: tuple(v.shape) for k, v in transformer.state_dict().items()}, "model")
     assert all(transformer.config[k] == v for k, v in config.items())
     plain = make_transformer(guidance_embeds=False, num_attention_heads=2)
-    config = configs.transformer_config({k: tuple(v.shape) for k, v in plain.state_dict().items()})
+    config = configs.transformer_config({k: tuple(v.shape) for k, v in plain.state_dict().items()}, "plain")
     assert all(plain.config[k] == v for k, v in config.items())
 
 
@@ -99,7 +100,7 @@ def test_shard_that_lacks_its_tensors(tmp_path, transformer):
     transformer.save_pretrained(tmp_path, max_shard_size="300KB")
     first, second, *_ = sorted(tmp_path.glob("*.safetensors"))
     first.write_bytes(second.read_bytes())
-    with pytest.raises(WeightsError, match="lacks tensors"):
+    with pytest.raises(WeightsError, match=f"{first.name}.*time_text_embed"):
         loading.load_transformer(tmp_path)
 
 
@@ -107,7 +108,7 @@ def test_shard_that_lacks_its_tensors(tmp_path, transformer):
 def test_pickles_are_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"\x80\x04.")
     for path in (tmp_path / name, tmp_path):
-        with pytest.raises(WeightsError, match="pickle"):
+        with pytest.raises(WeightsError, match=rf"{name}.*pickle"):
             loading.load_transformer(path)
 
 
@@ -115,23 +116,23 @@ def test_damaged_file(tmp_path, transformer):
     path = tmp_path / "model.safetensors"
     save_file(contiguous(transformer.state_dict()), path)
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(WeightsError, match="damaged"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be read"):
         loading.load_transformer(path)
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(WeightsError, match="no safetensors"):
+    with pytest.raises(WeightsError, match=f"{re.escape(str(tmp_path))} "):
         loading.load_transformer(tmp_path)
-    with pytest.raises(WeightsError, match="is not there"):
+    with pytest.raises(WeightsError, match=re.escape(str(tmp_path / "absent"))):
         loading.load_transformer(tmp_path / "absent")
 
 
 def test_not_a_flux_model(tmp_path, vae):
     save_file(contiguous(vae.state_dict()), tmp_path / "vae.safetensors")
-    with pytest.raises(WeightsError, match="no FLUX transformer"):
+    with pytest.raises(WeightsError, match=r"vae\.safetensors.*x_embedder\.weight"):
         loading.load_transformer(tmp_path / "vae.safetensors")
     save_file(contiguous(make_transformer().state_dict()), tmp_path / "dit.safetensors")
-    with pytest.raises(WeightsError, match="no FLUX-shaped autoencoder"):
+    with pytest.raises(WeightsError, match=r"dit\.safetensors.*encoder\.down_blocks\.0\.resnets\.0\.conv1\.weight"):
         loading.load_vae(tmp_path / "dit.safetensors", f16=True)
 
 
@@ -151,7 +152,7 @@ def test_vae_single_file(tmp_path, layout):
     state = vae.state_dict() if layout == "diffusers" else to_ldm(vae.state_dict())
     path = tmp_path / "ae.safetensors"
     save_file(contiguous(state), path)
-    with pytest.raises(SettingError, match="vae-factor"):
+    with pytest.raises(SettingError, match=r"ae\.safetensors.*--vae-factor"):
         loading.load_vae(path)
     loaded = loading.load_vae(path, f16=False)
     x = torch.rand(1, 3, 64, 64)
@@ -164,7 +165,7 @@ def test_prompt_file(tmp_path):
     sequence, pooled = prompt_files.load_prompt(write_prompt(tmp_path / "prompt.safetensors"))
     assert sequence.shape == (1, 5, 24) and pooled.shape == (1, 20)
     save_file({"t5": torch.zeros(1, 2, 3)}, tmp_path / "wrong.safetensors")
-    with pytest.raises(WeightsError, match="prompt_embeds"):
+    with pytest.raises(WeightsError, match=r"wrong\.safetensors.*t5 \[1, 2, 3\].*prompt_embeds"):
         prompt_files.load_prompt(tmp_path / "wrong.safetensors")
 
 
@@ -218,7 +219,7 @@ def test_single_adapter_file_holds_both(tmp_path):
     for part in ("transformer", "vae"):
         assert single[part].config == folders[part].config
         assert all(torch.equal(single[part].state[k], v) for k, v in folders[part].state.items())
-    with pytest.raises(WeightsError, match="metadata"):
+    with pytest.raises(WeightsError, match=r"bare\.safetensors.*vae_encoder.*metadata"):
         save_file(load_file(tmp_path / "both.safetensors"), tmp_path / "bare.safetensors")
         adapters.find_adapters(tmp_path / "bare.safetensors")
 
@@ -227,18 +228,18 @@ def test_adapter_for_another_model(tmp_path):
     write_omgsr_adapters(tmp_path, make_transformer(num_attention_heads=2), make_vae())
     adapter = adapters.find_adapters(tmp_path)["transformer"]
     model = make_transformer()
-    with pytest.raises(WeightsError, match="another model.*mis-shaped"):
+    with pytest.raises(WeightsError, match=r"flux_adapter.*mis-shaped.*\[4, 256\]"):
         adapters.merge_adapter(model, adapter)
     assert torch.equal(run(model), run(make_transformer()))
     deeper = write_omgsr_adapters(tmp_path, make_transformer(num_layers=3), make_vae())
     assert deeper
-    with pytest.raises(WeightsError, match="transformer_blocks.1"):
+    with pytest.raises(WeightsError, match=r"unexpected: transformer_blocks\.1"):
         adapters.merge_adapter(model, adapters.find_adapters(tmp_path)["transformer"])
 
 
 def test_no_adapter_there(tmp_path):
-    with pytest.raises(WeightsError, match="flux_adapter"):
+    with pytest.raises(WeightsError, match=f"{re.escape(str(tmp_path))} .*flux_adapter"):
         adapters.find_adapters(tmp_path)
     save_file({"x.lora_A.weight": torch.zeros(1)}, tmp_path / "kohya.safetensors")
-    with pytest.raises(WeightsError, match="x.lora_A"):
+    with pytest.raises(WeightsError, match=r"kohya\.safetensors.*x\.lora_A\.weight"):
         adapters.find_adapters(tmp_path / "kohya.safetensors")

@@ -92,14 +92,14 @@ def test_the_length_is_written_and_checked(encoders, tmp_path, tokens):
     cut = load_file(path)
     cut["prompt_embeds"] = cut["prompt_embeds"][:, :100].contiguous()
     save_file(cut, path, metadata={"tokens": str(tokens)})
-    with pytest.raises(WeightsError, match=rf"{tokens} tokens, but holds 100"):
+    with pytest.raises(WeightsError, match=rf"prompt\.safetensors.*{tokens}.*100"):
         load_prompt(path)
 
 
 def test_a_unets_tokens_are_checked_too(tmp_path):
     path = tmp_path / "prompt.safetensors"
     save_file({"prompt_embeds": torch.randn(1, 7, 24)}, path, metadata={"tokens": "77"})
-    with pytest.raises(WeightsError, match="77 tokens, but holds 7"):
+    with pytest.raises(WeightsError, match=r"prompt\.safetensors.*\b77\b.*\b7\b"):
         load_tokens(path)
     save_file({"prompt_embeds": torch.randn(1, 7, 24)}, path)
     assert load_tokens(path).shape == (1, 7, 24)

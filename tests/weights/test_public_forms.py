@@ -134,20 +134,20 @@ def test_starts_that_leave_the_base_alone_are_taken(start):
 )
 def test_other_forms_are_known_by_their_keys(tmp_path, key, named):
     save_file({key: torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match=named):
+    with pytest.raises(WeightsError, match=rf"a\.safetensors.*{named}"):
         find_adapters(tmp_path / "a.safetensors")
 
 
 def test_files_without_a_pair_are_refused(tmp_path):
     save_file({}, tmp_path / "empty.safetensors")
-    with pytest.raises(WeightsError, match="holds no pair of a FLUX LoRA: it is empty"):
+    with pytest.raises(WeightsError, match=r"empty\.safetensors.*: it is empty"):
         find_adapters(tmp_path / "empty.safetensors")
     save_file({"lora_te1_text_model_x.lora_down.weight": torch.zeros(2, 8)}, tmp_path / "text.safetensors")
-    with pytest.raises(WeightsError, match="holds no pair"):
+    with pytest.raises(WeightsError, match=r"text\.safetensors.*lora_te1_text_model_x\.lora_down\.weight"):
         find_adapters(tmp_path / "text.safetensors")
     name = "lora_unet_double_blocks_0_img_attn_qkv"
     save_file({f"{name}.lora_down.weight": torch.zeros(2, 8)}, tmp_path / "half.safetensors")
-    with pytest.raises(WeightsError, match="has only lora_A"):
+    with pytest.raises(WeightsError, match=r"half\.safetensors.*double_blocks\.0\.img_attn\.qkv.*lora_A"):
         find_adapters(tmp_path / "half.safetensors")
 
 
@@ -197,7 +197,7 @@ def test_public_forms_that_are_not_read_are_named(tmp_path, keys, named):
 
 def test_a_gguf_file_is_named(tmp_path):
     (tmp_path / "flux.gguf").write_bytes(b"GGUF")
-    with pytest.raises(WeightsError, match="is a GGUF file"):
+    with pytest.raises(WeightsError, match=r"flux\.gguf.*GGUF"):
         find_model(tmp_path / "flux.gguf")
 
 

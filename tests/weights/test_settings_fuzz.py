@@ -54,7 +54,7 @@ SHAPES = {key: tuple(value.shape) for key, value in make_vae().state_dict().item
 @given(some_of({"scaling_factor", "shift_factor", "norm_num_groups", "stride"}))
 def test_an_autoencoders_settings(config):
     try:
-        found = vae_config(SHAPES, config)
+        found = vae_config(SHAPES, config, "vae")
         assert all(abs(found[name]) < float("inf") for name in ("scaling_factor", "shift_factor"))
         assert strided_by(config) in (True, False)
     except WeightsError as error:

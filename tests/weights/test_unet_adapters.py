@@ -65,7 +65,7 @@ def test_code_in_a_pickle_is_refused_by_name(tmp_path, capsys):
     assert "print" in told.err and "could run any code" in told.err and "run" not in told.out
     assert not (tmp_path / "o.safetensors").exists()
     torch.save({"a": 1}, path)
-    with pytest.raises(WeightsError, match="no OSEDiff or TVT file: it lacks state_dict_unet"):
+    with pytest.raises(WeightsError, match=r"evil\.pkl.*state_dict_unet"):
         from_pickle(path)
 
 
@@ -89,13 +89,13 @@ def test_a_truncated_file_is_refused(pickled):
     whole = pickled.read_bytes()
     for size in (0, 100, len(whole) // 2):
         pickled.write_bytes(whole[:size])
-        with pytest.raises(WeightsError, match="cut short"):
+        with pytest.raises(WeightsError, match=r"osediff\.pkl.*cut short"):
             read_pickle(pickled)
 
 
 def test_lists_that_name_other_modules_are_refused(held, tmp_path):
     torch.save(held | {"unet_lora_others_modules": ["nothing.at.all"]}, tmp_path / "o.pkl")
-    with pytest.raises(WeightsError, match=r"the unet's LoRA modules and its tensors differ in .*"):
+    with pytest.raises(WeightsError, match=r"o\.pkl.*unet's.*nothing\.at\.all"):
         from_pickle(tmp_path / "o.pkl")
 
 
@@ -105,7 +105,7 @@ def test_ranks_that_differ_from_the_tensors_are_refused(held, tmp_path, rank):
     if rank is None:
         assert from_pickle(tmp_path / "o.pkl").lora["unet"].config["r"] is None
         return
-    with pytest.raises(WeightsError, match="rank 4|whole number"):
+    with pytest.raises(WeightsError, match=f"rank 4.*r = {rank}|r must .*got {rank!r}"):
         from_pickle(tmp_path / "o.pkl")
 
 
@@ -116,14 +116,14 @@ def test_a_missing_half_and_a_header_that_lies_are_refused(pickled, tmp_path):
     with safe_open(out, "pt") as file:
         metadata = file.metadata()
     for name, kept, header, message in (
-        ("half", {k: v for k, v in state.items() if not k.startswith("vae.")}, metadata, "lacks the vae's half"),
-        ("rank", state, metadata | {"unet.rank": "5"}, "rank 4, its settings say r = 5"),
-        ("none", state, metadata | {"vae.alpha": "x"}, "vae.alpha in its header must be a whole number"),
-        ("stray", state | {"text.x": torch.zeros(1)}, metadata, "neither unet nor vae: text.x"),
-        ("foreign", state, {"format": "pt"}, "no adapter of OSEDiff or TVT"),
+        ("half", {k: v for k, v in state.items() if not k.startswith("vae.")}, metadata, "vae.*osediff"),
+        ("rank", state, metadata | {"unet.rank": "5"}, "rank 4.*r = 5"),
+        ("none", state, metadata | {"vae.alpha": "x"}, r"vae\.alpha.*'x'"),
+        ("stray", state | {"text.x": torch.zeros(1)}, metadata, r": text\.x"),
+        ("foreign", state, {"format": "pt"}, "osediff.pkl, model_TVT.pkl"),
     ):
         save_file(kept, tmp_path / f"{name}.safetensors", metadata=header)
-        with pytest.raises(WeightsError, match=message):
+        with pytest.raises(WeightsError, match=rf"{name}\.safetensors.*{message}"):
             find_unet_adapter(tmp_path / f"{name}.safetensors")
 
 
