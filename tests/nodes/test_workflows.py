@@ -116,6 +116,19 @@ def test_boxes_do_not_overlap(path):
             assert one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]
 
 
+@pytest.mark.parametrize("name", ["op4ksr_1_quickstart", "op4ksr_2_app"])
+def test_an_app_shows_widgets_and_outputs_of_its_graph(server, name):
+    """Newer frontends drop what they do not find without a word; the size, the strength and both pictures are there."""
+    workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
+    types = {node["id"]: node["type"] for node in workflow["nodes"]}
+    shown, info = workflow["extra"]["linearData"], server.get("/object_info")
+    for number, widget in shown["inputs"]:
+        inputs = info[types[number]]["input"]
+        assert widget in inputs.get("required", {}) | inputs.get("optional", {})
+    assert {"size", "strength"} <= {widget for _, widget in shown["inputs"]}
+    assert [types[number] for number in shown["outputs"]] == ["PreviewImage", "SaveImage"]
+
+
 NEED_WEIGHTS = {"UNETLoader", "VAELoader", "DualCLIPLoader", "UpscaleModelLoader"}
 NEED_WEIGHTS |= {"OP4KSR_LoadPrompt", "OP4KSR_LoadDiffusers", "OP4KSR_LoadUNetAdapter", "CLIPVisionLoader"}
 
@@ -153,7 +166,7 @@ RUN_BY_THEMSELVES = ("op4ksr_1_quickstart", *NEWER)
 @pytest.mark.parametrize("path", [p for p in WORKFLOWS if p.stem not in RUN_BY_THEMSELVES], ids=lambda p: p.stem)
 def test_every_workflow_opens_and_runs(frontend, server, stand_ins, path):
     assert frontend.load(path) == []
-    frontend.set_widgets(SMALL)
+    frontend.set_widgets(SMALL | {"image": "astronaut.png"})
     steps = json.loads(path.read_text())
     if any(node["type"] == "KSampler" for node in steps["nodes"]):
         frontend.set_widgets({"steps": 1})
