@@ -7,13 +7,13 @@ for is not published.
 import copy
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..settings import Head
-from .interfaces import AnyVae
 from .vae import decode, encode
 
 log = logging.getLogger("op4ksr")
@@ -45,7 +45,7 @@ def shift_of(made: Tensor, wanted: Tensor) -> float | None:
     slopes = [torch.gradient(wanted, dim=dim)[0] for dim in (-2, -1)]
     columns = torch.stack([part[inner].flatten() for part in (torch.ones_like(wanted), wanted, *slopes)], 1)
     _, strength, down, right = torch.linalg.lstsq(columns, made[inner].flatten()[:, None]).solution.flatten().tolist()
-    return -(down + right) / (2 * strength)
+    return float(-(down + right) / (2 * strength))
 
 
 def in_register(round_trip: Callable[[Tensor], Tensor]) -> tuple[Head, float | None]:
@@ -64,7 +64,7 @@ def register_text(head: Head, shift: float | None) -> str:
 
 
 @torch.no_grad()
-def take_head_in_register(vae: AnyVae) -> None:
+def take_head_in_register(vae: Any) -> None:
     """Measures an F16 VAE that has the centered head, and gives it the other one where that is in register."""
     tried = vae if next(vae.parameters()).dtype == torch.float32 else copy.deepcopy(vae).float()  # half is slow on CPUs
     head, shift = in_register(lambda picture: decode(tried, encode(tried, picture)).clamp(0, 1))

@@ -141,7 +141,7 @@ def _one_process() -> Iterator[None]:
 
 def _flat(state: Nested, before: str = "") -> dict[str, Tensor]:
     """Tensors of nested dicts by path."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for name, value in state.items():
         if isinstance(value, dict):
             found |= _flat(value, f"{before}{name}/")
