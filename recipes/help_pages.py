@@ -1,4 +1,4 @@
-"""Help pages in Chinese and Japanese, from the English pages' tables and the nodes' translated texts.
+"""Help pages in Chinese and Japanese, from the English pages' lists and the nodes' translated texts.
 
     python -m recipes.help_pages
 
@@ -14,16 +14,18 @@ ROOT = Path(__file__).parent.parent
 PAGES, LOCALES = ROOT / "web" / "docs", ROOT / "locales"
 WORDS = {
     "ja": {
-        "inputs": "入力", "outputs": "出力", "values": "値", "what": "働き", "default": "既定", "to": "～",
-        "optional": "省略可", "advanced": "詳細", "on, off": "オン、オフ", " on": " オン", " off": " オフ",
+        "inputs": "入力", "outputs": "出力", "default": "既定", "to": "～",
+        "optional": "省略可", "advanced": "詳細", ".": "。", "on, off": "オン、オフ", " on": " オン", " off": " オフ",
         "times": "倍", "share of noise": "ノイズの割合", "share": "割合", "evaluations": "回",
-        "px, times or megapixels": "px、倍、または百万画素",
+        "px, times or megapixels": "px、倍、または百万画素", "or a file below": "または次の場所のファイル",
+        "a name": "名前", "text": "テキスト", "per mille": "‰", "on or off": "オンまたはオフ",
     },
     "zh": {
-        "inputs": "输入", "outputs": "输出", "values": "取值", "what": "作用", "default": "默认", "to": "至",
-        "optional": "可选", "advanced": "高级", "on, off": "开、关", " on": " 开", " off": " 关",
+        "inputs": "输入", "outputs": "输出", "default": "默认", "to": "至",
+        "optional": "可选", "advanced": "高级", ".": "。", "on, off": "开、关", " on": " 开", " off": " 关",
         "times": "倍", "share of noise": "噪声比例", "share": "比例", "evaluations": "次",
-        "px, times or megapixels": "像素、倍或百万像素",
+        "px, times or megapixels": "像素、倍或百万像素", "or a file below": "或下列位置的文件",
+        "a name": "名称", "text": "文本", "per mille": "‰", "on or off": "开或关",
     },
 }  # fmt: skip
 
@@ -37,43 +39,46 @@ def page(name: str, language: str) -> str:
     lines = [f"# {texts['display_name']}", "", texts["description"], ""]
     for picture in pictures:
         lines += [f"![{texts['display_name']}]({picture})", ""]
-    rows = _rows(english, "## Inputs")
-    if rows:
-        lines += [
-            f"## {words['inputs']}",
-            "",
-            f"| {words['inputs']} | {words['values']} | {words['what']} |",
-            "|---|---|---|",
-        ]
-        for label, values, _ in rows:
-            key = label.split()[0]
-            own = texts["inputs"][key]
-            name_shown = key if own["name"] == key else f"{own['name']} ({key})"
-            for mark in ("optional", "advanced"):
-                name_shown += f" ({words[mark]})" if f"({mark})" in label else ""
-            lines.append(f"| {name_shown} | {_values(values, words)} | {own['tooltip']} |")
-        lines.append("")
+    inputs = _inputs(english)
+    if inputs:
+        lines += [f"## {words['inputs']}", ""]
+    for key, values in inputs:
+        own = texts["inputs"][key]
+        shown = key if own["name"] == key else f"{own['name']} ({key})"
+        lines.append(f"- **{shown}** ({_values(values, words)}){words['.']}{own['tooltip']}")
     outputs = texts.get("outputs", {})
     if outputs:
-        lines += [f"## {words['outputs']}", "", f"| {words['outputs']} | {words['what']} |", "|---|---|"]
-        lines += [f"| {own['name']} | {own['tooltip']} |" for own in outputs.values()]
-        lines.append("")
+        lines += [""] * bool(inputs) + [f"## {words['outputs']}", ""]
+    lines += [f"- **{own['name']}**{words['.']}{own['tooltip']}" for own in outputs.values()]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(text: str, heading: str) -> list[list[str]]:
-    """Cells of the table below a heading, its head left out."""
-    _, found, below = text.partition(heading)
-    table = re.search(r"((?:^\|.*\n)+)", below, re.M) if found else None
-    lines = table[1].splitlines()[2:] if table else []
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+def _inputs(english: str) -> list[tuple[str, str]]:
+    """(name, values) of each input of a page: a list, for a table is wider than the side panel."""
+    section = english.partition("## Inputs")[2].partition("\n## ")[0]
+    return re.findall(r"^- \*\*(\w+)\*\* \((.+?)\)\. ", section, re.M)
 
 
 def _values(text: str, words: dict[str, str]) -> str:
     """Ranges and choices in the language's words."""
+    for mark in ("optional", "advanced"):
+        text = re.sub(rf"^{mark}; ", f"{words[mark]}; ", text)
     text = re.sub(r"; default (on|off)$", lambda m: f"; default{words[' ' + m[1]]}", text)
     text = re.sub(r"(?<=\d) to (?=\d|2\^)", f" {words['to']} ", text)
-    for key in ("px, times or megapixels", "share of noise", "share", "evaluations", "times", "on, off", "default"):
+    for key in (
+        "or a file below",
+        "a name",
+        "text",
+        "per mille",
+        "on or off",
+        "px, times or megapixels",
+        "share of noise",
+        "share",
+        "evaluations",
+        "times",
+        "on, off",
+        "default",
+    ):
         text = text.replace(key, words[key])
     return text
 
