@@ -199,7 +199,10 @@ def content() -> str:
     rows = []
     for name, row in read("content.json")["rows"].items():
         said = CONTENTS[name]
-        cells = [f"{said[key]:g}" if isinstance(said.get(key), float) else said.get(key, "") for key in ("strength", "protect", "denoise")]
+        cells = [
+            f"{said[key]:g}" if isinstance(said.get(key), float) else said.get(key, "")
+            for key in ("strength", "protect", "denoise")
+        ]
         rows.append([name, *cells, f"{row['preset']:.2f}", f"{row['with content']:.2f}"])
     return _table(["content", "strength", "protect", "denoise", "preset alone, dB", "with it, dB"], rows)
 
@@ -212,7 +215,9 @@ def sigma() -> str:
         for name, row in found["rows"].items()
     ]
     table = _table(["sigma", "PSNR", "HF energy, dB", "HF correlation"], rows)
-    fitting = f"OMGSR's estimator gives {found['estimated']:.3f} for these pairs, `r / (1 + r)` {found['closed_form']:.3f}."
+    fitting = (
+        f"OMGSR's estimator gives {found['estimated']:.3f} for these pairs, `r / (1 + r)` {found['closed_form']:.3f}."
+    )
     return f"{table}\n{fitting}\n"
 
 
