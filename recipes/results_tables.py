@@ -109,7 +109,7 @@ NOT_RUN = (
 def alternatives() -> str:
     """The README's table: each in plain words, with its time where that was measured."""
     rows = read("rows_realsr.json")["rows"]
-    timed = read(PERFORMANCE)["commands"] if (RESULTS / PERFORMANCE).is_file() else {}
+    timed = read(PERFORMANCE) if (RESULTS / PERFORMANCE).is_file() else {}
     headings = [
         "",
         "close to the original",
@@ -119,13 +119,13 @@ def alternatives() -> str:
         "needs",
     ]
     if timed:
-        headings.insert(1, "4096 px on a CPU")
+        headings.insert(1, f"{timed['px']} px on a CPU")
     lines = []
     for name, row, run, needs in ALTERNATIVES:
         mean = rows[row]["mean"]
         sharp = f"{100 * 10 ** (mean['hf_energy_db'] / 20):.0f} %"
         cells = [f"{mean['psnr']:.1f} dB", sharp, f"{mean['hf_correlation']:.3f}", f"{mean['soft']:.1f} ‰", needs]
-        lines.append([name, *([_time(timed.get(run))] if timed else []), *cells])
+        lines.append([name, *([_time(timed["commands"].get(run))] if timed else []), *cells])
     for name, needs in NOT_RUN:
         lines.append([name, *["not run here"] * (len(headings) - 2), needs])
     return _table(headings, lines)
@@ -165,23 +165,27 @@ def passes() -> str:
         "compensate": "compensation s",
         "total": "total s",
     }
+    found = read(PERFORMANCE)
     rows = [
         [*name.split(), *(f"{row[phase]:.1f}" for phase in phases), f"{row['peak_gb']:.2f}"]
-        for name, row in read(PERFORMANCE)["passes"].items()
+        for name, row in found["passes"].items()
     ]
-    return _table(["output px", "pass", *phases.values(), "peak GB"], rows)
+    return _table(["output px", "pass", *phases.values(), "peak GB"], rows) + f"\n{_measured(found)}\n"
 
 
 def start() -> str:
     """What a user waits for before and with the first picture."""
-    return _table(["256 -> 1024 px", "s"], [[n, f"{s:.2f}"] for n, s in read(PERFORMANCE)["start"].items()])
+    found = read(PERFORMANCE)
+    rows = [[name, f"{seconds:.2f}"] for name, seconds in found["start"].items()]
+    return _table(["256 -> 1024 px", "s"], rows) + f"\n{_measured(found)}\n"
 
 
 def inspector_times() -> str:
     """Processor time by side."""
     columns = ("alone", "with the small picture", "suppression")
-    rows = [[side, *(f"{row[c]:.2f}" for c in columns)] for side, row in read(PERFORMANCE)["inspector"].items()]
-    return _table(["side, px", *columns], rows)
+    found = read(PERFORMANCE)
+    rows = [[side, *(f"{row[c]:.2f}" for c in columns)] for side, row in found["inspector"].items()]
+    return _table(["side, px", *columns], rows) + f"\n{_measured(found)}\n"
 
 
 def edges() -> str:
@@ -270,7 +274,7 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
 
 def _measured(found: dict) -> str:
     threads = f"{found['threads']} thread" + "s" * (found["threads"] > 1)
-    return f"Measured {found['date']} with {threads} of {found['machine']}, torch {found['torch']}, commit {found['commit']}."
+    return f"Measured on {found['date']} with {threads} of {found['machine']}, torch {found['torch']}, commit {found['commit']}."
 
 
 def with_tables(page: str) -> str:
