@@ -6,19 +6,18 @@ A table stands between `<!-- results: NAME -->` and `<!-- end of results -->`; N
 come from performance.json, which is measured on an idle machine; until it is there, they stay as they are.
 """
 
-import json
 import re
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 
 from scipy.stats import wilcoxon
 
 from op4ksr_core.evaluate.metrics import METRICS
 from op4ksr_core.wishes import CONTENTS
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs" / "results"
+from . import inspector_tables, results_files
+from .results_files import ROOT, read, table
+
 PAGES = (
     "README.md",
     "docs/lab/protect.md",
@@ -40,11 +39,6 @@ NAMES = {"the model": "this", "peer": "realesr-general-x4v3"}
 
 PEER_TIMED = "realesr-general-x4v3 by ncnn"
 """The peer's row in performance.json, as benchmarks/performance.py writes it."""
-
-
-def read(file: str) -> dict:
-    """A file of docs/results. Raises FileNotFoundError where it was not measured yet."""
-    return json.loads((RESULTS / file).read_text())
 
 
 def means(file: str, rows: tuple[str, ...]) -> str:
@@ -82,7 +76,7 @@ def comparisons() -> str:
             other = list(found[name]["pictures"].values())
             rows.append([f"{name}, {kind}", *(_worse(m, other, model) for m in LESS_IS_WORSE)])
     headings = ["", "lower PSNR", "worse GMSD", "softer", "less of the detail right", "worse NIQE"]
-    return _table(headings, rows)
+    return table(headings, rows)
 
 
 def _worse(measure: str, other: list[dict], model: list[dict]) -> str:
@@ -109,7 +103,7 @@ NOT_RUN = (
 def alternatives() -> str:
     """The README's table: each in plain words, with its time where that was measured."""
     rows = read("rows_realsr.json")["rows"]
-    timed = read(PERFORMANCE) if (RESULTS / PERFORMANCE).is_file() else {}
+    timed = read(PERFORMANCE) if (results_files.RESULTS / PERFORMANCE).is_file() else {}
     headings = [
         "",
         "close to the original",
@@ -128,7 +122,7 @@ def alternatives() -> str:
         lines.append([name, *([_time(timed["commands"].get(run))] if timed else []), *cells])
     for name, needs in NOT_RUN:
         lines.append([name, *["not run here"] * (len(headings) - 2), needs])
-    return _table(headings, lines)
+    return table(headings, lines)
 
 
 def _time(row: dict | None) -> str:
@@ -142,7 +136,7 @@ def command_times() -> str:
         [name, " and ".join(f"{s:.1f}" for s in row["s"]), f"{row['peak_gb']:.2f}"]
         for name, row in found["commands"].items()
     ]
-    return _table([f"to {found['px']} px", "s", "peak GB"], rows) + f"\n{_measured(found)}\n"
+    return table([f"to {found['px']} px", "s", "peak GB"], rows) + f"\n{_measured(found)}\n"
 
 
 def time_and_memory() -> str:
@@ -170,14 +164,14 @@ def passes() -> str:
         [*name.split(), *(f"{row[phase]:.1f}" for phase in phases), f"{row['peak_gb']:.2f}"]
         for name, row in found["passes"].items()
     ]
-    return _table(["output px", "pass", *phases.values(), "peak GB"], rows) + f"\n{_measured(found)}\n"
+    return table(["output px", "pass", *phases.values(), "peak GB"], rows) + f"\n{_measured(found)}\n"
 
 
 def start() -> str:
     """What a user waits for before and with the first picture."""
     found = read(PERFORMANCE)
     rows = [[name, f"{seconds:.2f}"] for name, seconds in found["start"].items()]
-    return _table(["256 -> 1024 px", "s"], rows) + f"\n{_measured(found)}\n"
+    return table(["256 -> 1024 px", "s"], rows) + f"\n{_measured(found)}\n"
 
 
 def inspector_times() -> str:
@@ -185,7 +179,7 @@ def inspector_times() -> str:
     columns = ("alone", "with the small picture", "suppression")
     found = read(PERFORMANCE)
     rows = [[side, *(f"{row[c]:.2f}" for c in columns)] for side, row in found["inspector"].items()]
-    return _table(["side, px", *columns], rows) + f"\n{_measured(found)}\n"
+    return table(["side, px", *columns], rows) + f"\n{_measured(found)}\n"
 
 
 def edges() -> str:
@@ -195,7 +189,7 @@ def edges() -> str:
         lattice = f"{row['lattice']:.2f} ({row['lattice_lanczos']:.2f})" if "lattice" in row else "too small"
         wide = f"{row['halo_px']} ({row['halo_px_plain']})" if "halo_px" in row else ""
         rows.append([name, "yes" if row["finite"] else "NO", f"{row['mean_shift_255']:.2f}", lattice, wide])
-    return _table(["picture", "finite", "mean colour moves by, 1/255", "lattice (Lanczos)", "halo, px (plain)"], rows)
+    return table(["picture", "finite", "mean colour moves by, 1/255", "lattice (Lanczos)", "halo, px (plain)"], rows)
 
 
 def content() -> str:
@@ -208,7 +202,7 @@ def content() -> str:
             for key in ("strength", "protect", "denoise")
         ]
         rows.append([name, *cells, f"{row['preset']:.2f}", f"{row['with content']:.2f}"])
-    return _table(["content", "strength", "protect", "denoise", "preset alone, dB", "with it, dB"], rows)
+    return table(["content", "strength", "protect", "denoise", "preset alone, dB", "with it, dB"], rows)
 
 
 def sigma() -> str:
@@ -218,11 +212,11 @@ def sigma() -> str:
         [name, f"{row['psnr']:.2f}", f"{row['hf_energy_db']:.2f}", f"{row['hf_correlation']:.3f}"]
         for name, row in found["rows"].items()
     ]
-    table = _table(["sigma", "PSNR", "HF energy, dB", "HF correlation"], rows)
+    medians_by_sigma = table(["sigma", "PSNR", "HF energy, dB", "HF correlation"], rows)
     fitting = (
         f"OMGSR's estimator gives {found['estimated']:.3f} for these pairs, `r / (1 + r)` {found['closed_form']:.3f}."
     )
-    return f"{table}\n{fitting}\n"
+    return f"{medians_by_sigma}\n{fitting}\n"
 
 
 def denoise() -> str:
@@ -231,7 +225,7 @@ def denoise() -> str:
         [name, "inf" if row["before"] is None else f"{row['before']:.2f}", f"{row['after']:.2f}"]
         for name, row in read("denoise.json")["rows"].items()
     ]
-    return _table(["picture", "before dB", "after dB"], rows)
+    return table(["picture", "before dB", "after dB"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -249,6 +243,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "VAE passes": passes,
     "start": start,
     "inspector times": inspector_times,
+    "inspector, clean": inspector_tables.clean,
+    "inspector, area": inspector_tables.area,
+    "inspector, found": inspector_tables.found,
+    "inspector, left": inspector_tables.left,
 }
 
 TIMED = ("time and memory", "command times", "VAE passes", "start", "inspector times")
@@ -267,14 +265,10 @@ def _row(name: str, cells: list) -> str:
     return f"| {name} | {' | '.join([*numbers, cells[-1]])} |"
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
-
-
 def _measured(found: dict) -> str:
     threads = f"{found['threads']} thread" + "s" * (found["threads"] > 1)
-    return f"Measured on {found['date']} with {threads} of {found['machine']}, torch {found['torch']}, commit {found['commit']}."
+    where = f"{threads} of {found['machine']}, torch {found['torch']}, commit {found['commit']}"
+    return f"Measured on {found['date']} with {where}."
 
 
 def with_tables(page: str) -> str:
@@ -285,7 +279,7 @@ def with_tables(page: str) -> str:
 
 def _filled(found: re.Match) -> str:
     name = found[2]
-    if name in TIMED and not (RESULTS / PERFORMANCE).is_file():
+    if name in TIMED and not (results_files.RESULTS / PERFORMANCE).is_file():
         return found[0]
     return f"{found[1]}\n{TABLES[name]()}\n{found[4]}"
 

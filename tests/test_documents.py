@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, pages are short and begin with what they answer, and the site knows each page."""
+"""The documents: links lead somewhere, pages are short and begin with what they answer, and the site has each page."""
 
 import re
 from pathlib import Path

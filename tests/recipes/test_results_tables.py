@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from recipes import results_tables
-from recipes.results_tables import PAGES, PERFORMANCE, RESULTS, ROOT, TABLES, TIMED, with_tables
+from recipes import results_files
+from recipes.results_files import RESULTS, ROOT
+from recipes.results_tables import PAGES, PERFORMANCE, TABLES, TIMED, with_tables
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -60,7 +61,7 @@ def measured(tmp_path, monkeypatch):
     """docs/results with the seconds and gigabytes of SPEED."""
     shutil.copytree(RESULTS, tmp_path / "results")
     (tmp_path / "results" / PERFORMANCE).write_text(json.dumps(SPEED))
-    monkeypatch.setattr(results_tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(results_files, "RESULTS", tmp_path / "results")
 
 
 @pytest.mark.parametrize(
@@ -82,11 +83,12 @@ def test_measured_times_are_put_in(measured, name, row):
 
 @pytest.mark.parametrize("name", TIMED)
 def test_times_that_are_not_measured_yet_stay(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(results_tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(results_files, "RESULTS", tmp_path)
     page = f"<!-- results: {name} -->\nold\n<!-- end of results -->"
     assert with_tables(page) == page
 
 
 def test_every_file_of_results_is_shown_or_linked():
-    pages = " ".join(path.read_text() for path in [*(ROOT / "docs").rglob("*.md"), ROOT / "recipes/results_tables.py"])
+    sources = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*_tables.py")]
+    pages = " ".join(path.read_text() for path in sources)
     assert [file.name for file in RESULTS.glob("*.json") if file.name not in pages] == []
