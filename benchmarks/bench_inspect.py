@@ -1,6 +1,6 @@
 """Processor time and memory of the inspector and the suppressor at 512 to 4096 px, beside numpy's plain FFT.
 
-PYTHONPATH=. python benchmarks/bench_inspect.py
+python benchmarks/bench_inspect.py
 """
 
 import json

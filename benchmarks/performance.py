@@ -1,6 +1,6 @@
 """Seconds and memory of the bundled model on this machine: the tables of docs/performance.md and README.
 
-    PYTHONPATH=. python benchmarks/performance.py [--peer FILE.param] [--json docs/results/performance.json]
+    python benchmarks/performance.py [--peer FILE.param] [--json docs/results/performance.json]
 
 Run it while the machine does nothing else: it takes a quarter of an hour, and half an hour more with `--passes 4096
 8192`. Each figure comes from a process of its own. The peer is realesr-general-x4v3 as ncnn's files (see
@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,11 +20,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks import bench_inspect, bench_startup
-from benchmarks.bench_embedded import run_ours
-from benchmarks.provenance import write_report
 from op4ksr_core.paths import DEMO_PHOTO
 from op4ksr_core.settings import PASSES
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from benchmarks import bench_inspect, bench_startup  # noqa: E402
+from benchmarks.bench_embedded import run_ours  # noqa: E402
+from benchmarks.provenance import write_report  # noqa: E402
 
 FACTOR = 4
 COMMANDS = {
@@ -38,18 +39,29 @@ COMMANDS = {
 PEER = "realesr-general-x4v3 by ncnn"
 
 
+STOPWATCH = """
+import os, subprocess, sys, time
+started = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(time.perf_counter() - started, usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""Runs a command from a small process: Linux counts the memory of the starting process as the command's own."""
+
+
 def timed(command: list[str], threads: int) -> tuple[float, float]:
-    """Seconds and peak GB of resident memory of one process. Raises RuntimeError with its last words where it fails."""
+    """Seconds and peak GB of resident memory of one process (Linux).
+
+    Raises RuntimeError with its last words where it fails.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    words = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {words[-300:]}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
+    stopwatch = [sys.executable, "-S", "-c", STOPWATCH, *command]
+    done = subprocess.run(stopwatch, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-300:]}")
+    seconds, kilobytes = map(float, done.stdout.split())
+    return seconds, kilobytes * 1024 / 1e9
 
 
 def repeated(command: list[str], threads: int, repeats: int) -> dict:
