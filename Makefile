@@ -33,8 +33,7 @@ lint: .venv/test-ready
 bench: .venv/test-ready
 	$(BIN)/python benchmarks/bench_realsr.py
 	$(BIN)/python benchmarks/bench_embedded.py
-	$(BIN)/python benchmarks/bench_inspect.py
-	$(BIN)/python benchmarks/bench_startup.py
+	$(BIN)/python benchmarks/performance.py
 	$(BIN)/python benchmarks/traffic.py
 	$(BIN)/python -m benchmarks.gpu variants
 

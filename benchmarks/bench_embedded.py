@@ -30,13 +30,14 @@ from op4ksr_core.paths import EMBEDDED
 from op4ksr_core.picture.colour import back_project
 from op4ksr_core.picture.resample import resize
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import PRESETS
+from op4ksr_core.settings import PRESETS, Execution, VaePass
 from op4ksr_core.weights.loading import load_transformer, load_vae
 from op4ksr_core.weights.prompt_files import load_prompt
 
 
-def run_ours(lr: torch.Tensor) -> dict[str, float]:
-    upscaler = Upscaler.from_embedded(settings=replace(PRESETS["embedded"], compensation=0.0), device="cpu")
+def run_ours(lr: torch.Tensor, vae_pass: VaePass | None = None) -> dict[str, float]:
+    settings, execution = replace(PRESETS["embedded"], compensation=0.0), Execution(vae_pass=vae_pass)
+    upscaler = Upscaler.from_embedded(settings, device="cpu", execution=execution)
     upscaler(torch.rand(1, 3, 64, 64))
     marks = {"start": time.perf_counter()}
     picture = upscaler(lr, progress=lambda phase, done, total: marks.update({phase: time.perf_counter()}))

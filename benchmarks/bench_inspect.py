@@ -3,6 +3,7 @@
 python benchmarks/bench_inspect.py
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -16,6 +17,9 @@ from op4ksr_core.lattice.inspector import inspect
 from op4ksr_core.lattice.suppress import suppress
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import resize
+
+SIDES = (512, 1024, 2048, 4096)
+"""px."""
 
 PHOTO = Path(__file__).parent.parent / "op4ksr_core" / "assets" / "demo" / "astronaut.png"
 
@@ -42,27 +46,37 @@ def peak_gigabytes() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1e6
 
 
-def one(side: int) -> None:
+def one(side: int) -> dict[str, float]:
+    """Seconds and gigabytes of one size."""
     x = picture(side)
     looked = seconds(inspect, x)
     peak = peak_gigabytes()  # with torch, the picture and its making
     small = resize(x[None], Size(side // 4, side // 4))[0].clamp(0, 1)
-    known = seconds(inspect, x, small)
-    mended = seconds(suppress, x, inspect(x).lattice)
-    plain = seconds(np.fft.fft2, x.mean(0).double().numpy())
-    numbers = f"{looked:.2f} | {known:.2f} | {peak:.2f} | {mended:.2f} | {plain:.2f} | {looked / plain:.2f}"
-    print(f"| {side} | {numbers} |", flush=True)
+    return {
+        "alone": looked,
+        "with the small picture": seconds(inspect, x, small),
+        "suppression": seconds(suppress, x, inspect(x).lattice),
+        "numpy's fft2": seconds(np.fft.fft2, x.mean(0).double().numpy()),
+        "peak_gb": peak,
+    }
+
+
+def measured(sides: tuple[int, ...] = SIDES) -> dict[str, dict[str, float]]:
+    """By side; each is measured in a process of its own, so that its peak is its own."""
+    rows = {}
+    for side in sides:
+        command = [sys.executable, __file__, str(side)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows[str(side)] = json.loads(done.stdout.splitlines()[-1])
+        print(f"inspector, {side} px: " + ", ".join(f"{k} {v:.2f}" for k, v in rows[str(side)].items()), flush=True)
+    return rows
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        return one(int(sys.argv[1]))
-    print(f"{torch.get_num_threads()} threads\n")
-    print("| side, px | inspect s | with small s | peak GB | suppress s | numpy fft2 s | inspect / fft2 |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    for side in (512, 1024, 2048, 4096):  # each in a process of its own, so that its peak is its own
-        subprocess.run([sys.executable, __file__, str(side)], check=True)
-    return None
+        print(json.dumps(one(int(sys.argv[1]))))
+    else:
+        measured()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each content sets, at 1:1 on the bundled photographs and on a drawing: a sheet to look at, and PSNR.
 
-    PYTHONPATH=. python benchmarks/content.py -o docs/content.jpg
+    PYTHONPATH=. python benchmarks/content.py -o docs/content.jpg [--json docs/results/content.json]
 
 A row is a picture of one kind, made four times smaller first. The columns: by Lanczos, the preset alone, the preset
 with the content's set, the original.
@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from benchmarks.provenance import write_report
 from op4ksr_core.geometry import Scale, Size
 from op4ksr_core.paths import DEMO_PHOTO
 from op4ksr_core.picture.convert import as_picture, as_tensor
@@ -79,18 +80,24 @@ def psnr(x: Tensor, y: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     upscaler, preset = Upscaler.from_embedded(), PRESETS["embedded"]
-    rows = []
-    print("| content | preset dB | with content dB |\n|---|---|---|")
+    rows, figures = [], {}
     for content, (original, small) in pictures().items():
         plan = upscaler.plan(Scale(4).frame(Size(*small.shape[-2:])), [preset])
         plain = upscaler.run(plan, small)
         settings, _ = with_wishes(preset, Wishes(content), "embedded")
         own = upscaler(small, 4, settings)
-        print(f"| {content} | {psnr(plain.rgb, original):.2f} | {psnr(own, original):.2f} |")
+        figures[content] = {
+            "preset": round(psnr(plain.rgb, original), 2),
+            "with content": round(psnr(own, original), 2),
+        }
+        print(f"{content}: {figures[content]}", flush=True)
         rows.append(torch.cat([plain.before, plain.rgb, own, original], -1))
     as_picture(torch.cat(rows, -2)[0]).save(arguments.output, quality=88)
+    if arguments.json:
+        write_report(arguments.json, {"rows": figures})
 
 
 if __name__ == "__main__":

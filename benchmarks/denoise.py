@@ -1,17 +1,19 @@
 """What `denoise` takes out of held-out photographs: PSNR before and after, means, for noise and JPEG.
 
-PYTHONPATH=. python benchmarks/denoise.py FOLDER [--every 4]
+PYTHONPATH=. python benchmarks/denoise.py FOLDER [--every 4] [--json docs/results/denoise.json]
 """
 
 import argparse
 import io
 import statistics
+from math import isfinite
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.provenance import write_report
 from op4ksr_core.model.denoise import denoise
 from op4ksr_core.picture.convert import as_tensor
 from recipes.denoiser import halved
@@ -42,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="of photographs; those of recipes/embedded/held_out.txt are taken")
     parser.add_argument("--every", type=int, default=4, help="take every so many (default 4)")
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     files = [f for f in sorted(arguments.folder.glob("*.jpg")) if f.stem in HELD_OUT][:: arguments.every]
@@ -51,10 +54,14 @@ def main() -> None:
         x = as_tensor(photo)
         for name, y in spoiled(photo).items():
             rows.setdefault(name, []).append((psnr(y, x), psnr(denoise(y[None], 1.0)[0], x)))
-    print(f"{len(files)} photographs\n\n| picture | before dB | after dB |\n|---|---|---|")
+    figures: dict = {"photographs": len(files), "rows": {}}
     for name, values in rows.items():
         before, after = (statistics.fmean(column) for column in zip(*values, strict=True))
-        print(f"| {name} | {before:.2f} | {after:.2f} |")
+        # the clean picture differs from itself by nothing, and JSON holds no infinity
+        figures["rows"][name] = {"before": round(before, 2) if isfinite(before) else None, "after": round(after, 2)}
+        print(f"{name}: {before:.2f} -> {after:.2f} dB")
+    if arguments.json:
+        write_report(arguments.json, figures)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The bundled model on pictures that it was not made for: flat, noise, text, line art, a face, a sharp photo, a hard
 JPEG, a step, and pictures of 8 px.
 
-    python benchmarks/edges.py [--sheet FILE.png]
+    PYTHONPATH=. python benchmarks/edges.py [--sheet FILE.png] [--json docs/results/edges.json]
 
-Prints for each (as 8-bit files hold it) whether all numbers are finite, how far the mean colour moves from the plain
+Prints for each, as 8-bit files hold it, whether all numbers are finite, how far the mean colour moves from the plain
 (bicubic) enlargement's in 1/255, the lattice score beside that of Lanczos, and for the steps how far from the edge the
 picture leaves its two levels by more than 4/255 (the plain enlargement's in brackets). The sheet shows Lanczos above,
-the model below.
+the model below. --json keeps the figures for docs/results.md.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from benchmarks.provenance import write_report
 from op4ksr_core.evaluate.measures import quantised
 from op4ksr_core.geometry import Size
 from op4ksr_core.lattice.inspector import inspect
@@ -29,6 +30,11 @@ from op4ksr_core.pipeline.upscaler import Upscaler
 SIDE, FACTOR = 96, 4
 LEVELS = (0.2, 0.8)
 HALO = 4 / 255
+LEAST_INSPECTED = 128
+"""px a side below which the inspector is not asked."""
+
+ACROSS = {"step": -1, "step, downwards": -2}
+"""The axis that a step lies across."""
 
 
 def text() -> Tensor:
@@ -97,27 +103,37 @@ def halo(made: Tensor, across: int) -> int:
     return int((where - side // 2 + (where < side // 2)).abs().max()) + 1 if len(where) else 0
 
 
+def measured(name: str, made: Tensor, smooth: Tensor, plain: Tensor) -> dict:
+    """The row of one picture: the model's, Lanczos' and the plain enlargement of it."""
+    row: dict = {
+        "finite": bool(made.isfinite().all()),
+        "mean_shift_255": round(255 * float((made.mean((2, 3)) - plain.mean((2, 3))).abs().max()), 2),
+    }
+    if min(made.shape[-2:]) >= LEAST_INSPECTED:
+        row |= {"lattice": round(inspect(made[0]).score, 2), "lattice_lanczos": round(inspect(smooth[0]).score, 2)}
+    across = ACROSS.get(name)
+    if across is not None:
+        row |= {"halo_px": halo(made, across), "halo_px_plain": halo(plain, across)}
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     upscaler, shown = Upscaler.from_embedded(check_memory=False), []
-    print("| picture | finite | mean colour moves by, 1/255 | lattice (Lanczos) | halo, px (plain) |")
-    print("|---" * 5 + "|")
+    rows = {}
     for name, lr in pictures().items():
         size = Size(*(FACTOR * side for side in lr.shape[-2:]))
         made, smooth, plain = (quantised(x) for x in (upscaler(lr, FACTOR), lanczos(lr, size), resize(lr, size)))
-        shift = 255 * float((made.mean((2, 3)) - plain.mean((2, 3))).abs().max())
-        wide, across = "", {"step": -1, "step, downwards": -2}.get(name)
-        if across:
-            wide = f"{halo(made, across)} ({halo(plain, across)})"
-        score = "too small"
-        if min(size.height, size.width) >= 128:
-            score = f"{inspect(made[0]).score:.2f} ({inspect(smooth[0]).score:.2f})"
-        print(f"| {name} | {'yes' if made.isfinite().all() else 'NO'} | {shift:.2f} | {score} | {wide} |", flush=True)
+        rows[name] = measured(name, made, smooth, plain)
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in rows[name].items()), flush=True)
         shown.append((name, smooth, made))
     if args.sheet:
         sheet(shown).save(args.sheet)
+    if args.json:
+        write_report(args.json, {"rows": rows})
 
 
 def sheet(shown: list[tuple[str, Tensor, Tensor]], side: int = FACTOR * SIDE // 2) -> Image.Image:

@@ -1,5 +1,6 @@
 """Where a benchmark's figures come from: kept beside them in its JSON."""
 
+import json
 import platform
 import subprocess
 import sys
@@ -23,6 +24,11 @@ def provenance(device: torch.device | str = "cpu") -> dict[str, str]:
         "command": " ".join(["python", _script(), *(_short(word) for word in sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def write_report(path: Path, figures: dict) -> None:
+    """Writes figures with their provenance as JSON."""
+    path.write_text(json.dumps(provenance() | figures, indent=1) + "\n")
 
 
 def machine(device: torch.device) -> str:

@@ -10,6 +10,9 @@ import pytest
 import torch
 from places import DEMO, ROOT
 
+from benchmarks.performance import timed
+from benchmarks.sigma_readings import report
+
 
 def printed(script, *arguments):
     command = [sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)]
@@ -82,3 +85,22 @@ def test_alternatives_are_equal_and_the_whole_is_timed_beside_its_plan(rehearsed
 def test_a_gpu_benchmark_without_a_gpu_says_so():
     command = [sys.executable, "-m", "benchmarks.gpu", "profile"]
     assert "no GPU here" in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_command_is_timed_and_its_peak_is_its_own():
+    held = "x = bytearray(200_000_000); x[::4096] = b'1' * len(x[::4096])"
+    small, large = (timed([sys.executable, "-c", code], threads=1) for code in ("pass", held))
+    assert small[0] > 0 and large[1] - small[1] == pytest.approx(0.2, abs=0.05)
+
+
+def test_a_timed_command_that_fails_is_named_with_its_last_words():
+    with pytest.raises(RuntimeError, match=r"exit\('no such file'\) ended with 1: no such file"):
+        timed([sys.executable, "-c", "exit('no such file')"], threads=1)
+
+
+def test_sigma_readings_are_medians_over_the_pairs():
+    rows = {0.3: [(20.0, -3.0, 0.1), (30.0, -1.0, 0.3), (22.0, -2.0, 0.2)]}
+    truth = torch.ones(1, 4, 8, 8)
+    figures = report(rows, [(truth, truth + 1)])
+    assert figures["rows"] == {"0.3": {"psnr": 22.0, "hf_energy_db": -2.0, "hf_correlation": 0.2}}
+    assert figures["pairs"] == 1 and figures["closed_form"] == 0.5  # as far from the truth as the truth is from 0
