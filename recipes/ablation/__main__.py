@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("build/ablation"), help="folder of weights and figures")
     parser.add_argument("--processes", type=int, default=2, help="trainings at a time, a thread each")
-    parser.add_argument("--seeds", type=int, default=3, help="of each arm, two or more")
+    parser.add_argument("--seeds", type=int, default=3, help="of each arm; two or more for --docs")
     parser.add_argument("--docs", type=Path, help="folder that the document's parts are written into")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
     parser.add_argument("--steps", type=int, default=TUNE_STEPS, help="of a fine-tune; each number has its own --run")

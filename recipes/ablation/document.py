@@ -31,7 +31,7 @@ HEADINGS = {
 
 
 def rows(run: Path, seeds: int, arms: Sequence[str] = tuple(ARMS)) -> list[dict[str, Any]]:
-    """Mean and deviation over the seeds, by arm: `lattice_db_mean`, `psnr_4x_sd` ... (without 4x: the trained size)."""
+    """Mean and deviation over the seeds (of one, none), by arm: `lattice_db_mean`, `psnr_4x_sd` ... (without 4x: the trained size)."""
     found = []
     for name in arms:
         runs = [json.loads((run / f"{name}-{seed}.json").read_text()) for seed in range(seeds)]
@@ -41,7 +41,8 @@ def rows(run: Path, seeds: int, arms: Sequence[str] = tuple(ARMS)) -> list[dict[
                 values = [one[size][metric] for one in runs]
                 key = metric if size == "trained" else f"{metric}_{size}"
                 row[f"{key}_mean"] = round(statistics.mean(values), 4)
-                row[f"{key}_sd"] = round(statistics.stdev(values), 4)
+                if seeds > 1:
+                    row[f"{key}_sd"] = round(statistics.stdev(values), 4)
         found.append(row)
     return found
 
