@@ -31,8 +31,8 @@ HEADINGS = {
 
 
 def rows(run: Path, seeds: int, arms: Sequence[str] = tuple(ARMS)) -> list[dict[str, Any]]:
-    """Mean and deviation over the seeds, by arm: `lattice_db_mean`, `psnr_4x_sd` ... (without 4x: the trained size). One
-    seed has no deviation."""
+    """Mean and deviation over the seeds, by arm: `lattice_db_mean`, `psnr_4x_sd` ... (without 4x: the trained size).
+    One seed has no deviation."""
     found = []
     for name in arms:
         runs = [json.loads((run / f"{name}-{seed}.json").read_text()) for seed in range(seeds)]
