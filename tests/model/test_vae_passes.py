@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from op4ksr_core.model import vae as v
 from op4ksr_core.model import vae_passes as strips
 from op4ksr_core.pipeline.memory import vae_work
 from op4ksr_core.pipeline.upscaler import Upscaler
-from op4ksr_core.settings import Execution
+from op4ksr_core.settings import Execution, Head
 
 ROUNDING = {"rtol": 1e-4, "atol": 2e-5}
 
@@ -35,7 +36,7 @@ def lean_vae(head):
     return v.make_inference_only(v.make_lean(vae)).to(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("head", [None, *v.HEADS])
+@pytest.mark.parametrize("head", [None, *get_args(Head)])
 @pytest.mark.parametrize("size", [(96, 64), (32, 208), (16, 16)])
 def test_strips_equal_one_pass(head, size):
     torch.manual_seed(0)
@@ -72,7 +73,7 @@ class Layouts(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("head", [None, *v.HEADS])
+@pytest.mark.parametrize("head", [None, *get_args(Head)])
 def test_no_map_changes_its_layout_between_the_first_convolution_and_the_head(head):
     vae = lean_vae(head)
     with torch.inference_mode():
