@@ -12,8 +12,8 @@ Stages in order:
   texture         a small GAN: --start the latter; not in what is shipped (it lost right detail)
   export          the averaged weights as float16 safetensors, into --to
 --start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
-widen gives a network more channels: --start A --to B. scale makes its detail stronger: --start A --luma 1.75. And
-export-detail writes one: --start A --to B.
+widen gives a network more channels: --start A --to B. scale makes its detail stronger: --start A --luma 1.75. level
+takes away the lattice that it draws on noise, and export-detail writes one: --start A --to B.
 
 `all` runs vae to detail in one process, from the bundled weights if they are unpacked, each with its share of
 --minutes, and scales the detail network into shipped.pt; after `bundled --keep-encoder` it begins with together.
@@ -33,12 +33,12 @@ import torch
 from op4ksr_core.model.attention import trainable_kernels
 from op4ksr_core.train.losses.detail import CHROMA_SHIPPED, LUMA_SHIPPED
 
-from . import autoencoder, crops, detail, export, transformer
+from . import autoencoder, crops, detail, export, levelling, transformer
 from .crop_pool import CropPool, HeldOut
 
 STAGES = (
     "bundled", "vae", "transformer", "together", "pairs", "crops", "detail", "texture", "all", "average",
-    "scale", "widen",
+    "scale", "widen", "level",
     "export", "export-detail",
 )  # fmt: skip
 
@@ -85,6 +85,8 @@ def main() -> None:
         detail.average(args.start, args.other, args.share, args.to)
     elif args.stage == "scale":
         detail.scale(args.start, args.to, args.luma, args.chroma)
+    elif args.stage == "level":
+        levelling.level(args.start, args.to)
     elif args.stage == "widen":
         detail.widen(args.start, args.to)
     elif args.stage == "export":

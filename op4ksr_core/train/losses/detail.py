@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ...model.compensation import FACTOR, HighFrequencyCompensation
 from ...picture.luma import FULL_RANGE
 
-LUMA_SHIPPED, CHROMA_SHIPPED = 1.95, 1.2
+LUMA_SHIPPED, CHROMA_SHIPPED = 1.9, 1.2
 """How much stronger the detail is made for shipping, in brightness and in colour."""
 
 SOFT = 1 / 255
