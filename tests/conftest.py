@@ -21,6 +21,7 @@ NEEDS = {
 """Fixtures, and the marks of the tests that use them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Marks tests by the fixtures they use, and says which belong on one worker (`--dist loadgroup`): those of one
     ComfyUI, whose server is started once, and else those of one file. The servers' come first: they take longest."""
