@@ -14,7 +14,7 @@ from op4ksr_core.app.cli import main
 from op4ksr_core.curate.listing import list_pictures
 from op4ksr_core.errors import OutputError, SettingError
 from op4ksr_core.evaluate.pairing import pair_up
-from op4ksr_core.files import find_pictures, format_of, read_lines, search_folder
+from op4ksr_core.files import _log_left_out, find_pictures, format_of, read_lines, search_folder
 from op4ksr_core.train.data import usable
 
 
@@ -30,6 +30,7 @@ def run(*words):
 
 @pytest.fixture
 def folder(tmp_path):
+    _log_left_out.cache_clear()  # a folder of an earlier test, gone since, may have had this name
     picture(tmp_path / "in" / "a.png")
     return tmp_path / "in"
 

@@ -161,9 +161,12 @@ OTHER_SIDES = {"op4ksr_any_upscaler_then_lattice_check": 4 * 1024, "op4ksr_three
 
 
 RUN_BY_THEMSELVES = ("op4ksr_1_quickstart", *NEWER)
+MINUTES = {"op4ksr_generate_then_4k"}
+"""Templates that take two minutes on two cores: run by `make test-all` alone."""
+RUN = [pytest.param(path, marks=pytest.mark.slow if path.stem in MINUTES else ()) for path in WORKFLOWS]
 
 
-@pytest.mark.parametrize("path", [p for p in WORKFLOWS if p.stem not in RUN_BY_THEMSELVES], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in RUN if p.values[0].stem not in RUN_BY_THEMSELVES], ids=lambda p: p.stem)
 def test_every_workflow_opens_and_runs(frontend, server, stand_ins, path):
     assert frontend.load(path) == []
     frontend.set_widgets(SMALL | {"image": "astronaut.png"})
