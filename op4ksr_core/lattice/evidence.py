@@ -5,7 +5,7 @@ faint, is like its mirror image, and is added to the picture: it has the same ph
 busy parts, in one corner and in the other. A fence, a facade, a fabric or a halftone print fails at least one of these.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ def unevenness(residual: Tensor, followed: Followed) -> float:
 
 _ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, (1.0, 0.5), False)
 _WHOLE = Limits(0.6, 6.5, (0.75, 0.85), 0.85, (0.3, 0.3), True)
-_MULTIPLE = Limits(0.6, 6.5, (0.5, 0.85), 0.85, (0.3, 0.3), True)
+_MULTIPLE = replace(_WHOLE, coherence=(0.5, 0.85))  # of 8 px: a model may nest it
 _BETWEEN = Limits(0.5, 2.5, (0.88, 1.0), 0.9, (0.3, 0.3), True)
 _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, (1.0, 1.0), False)
 _LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so

@@ -15,6 +15,11 @@ FREE, TIMES = 1.0 / 255, 1.5
 _ROWS = 512  # px, a multiple of CELL, looked at together
 
 
+def luma(x_bchw: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, H, W)."""
+    return torch.einsum("bchw,c->bhw", x_bchw.float(), x_bchw.new_tensor(FULL_RANGE).float())
+
+
 def detail_strength(image_bchw: Tensor) -> Tensor:
     """How strong the detail of brightness is: (B, 3, H, W) in [0, 1] -> (B, 1, ceil(H / 4), ceil(W / 4)).
 
@@ -29,8 +34,8 @@ def _squares(image_bchw: Tensor, top: int, bottom: int) -> Tensor:
     """Mean square of the detail of some rows, by cell."""
     above, below = min(2, top), min(2, image_bchw.shape[-2] - bottom)
     rows = image_bchw[..., top - above : bottom + below, :]
-    luma = torch.einsum("bchw,c->bhw", rows.float(), rows.new_tensor(FULL_RANGE).float())[:, None]
-    detail = luma - F.avg_pool2d(luma, 5, 1, 2, count_include_pad=False)
+    brightness = luma(rows)[:, None]
+    detail = brightness - F.avg_pool2d(brightness, 5, 1, 2, count_include_pad=False)
     inner = detail[..., above : above + bottom - top, :].square()
     return F.avg_pool2d(inner, CELL, ceil_mode=True, count_include_pad=False)
 

@@ -83,7 +83,7 @@ def save_checkpoint(
         shutil.rmtree(part, ignore_errors=True)
         last = checkpoints(run)
         left = f"The last good checkpoint is {last[-1]}." if last else "There is no earlier checkpoint."
-        raise OutputError(f"The checkpoint {final} cannot be written: {error}. {left}") from error
+        raise OutputError(f"The checkpoint {final} cannot be written: {_cause(error)}. {left}") from error
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -102,7 +102,7 @@ def load_checkpoint(folder: Path) -> tuple[Nested, TrainSettings]:
         return state, settings
     except (Exception, CheckpointException) as error:  # a damaged file can fail in any way
         raise WeightsError(
-            f"The checkpoint {folder} cannot be read ({error}). Remove it to resume from the one before."
+            f"The checkpoint {folder} cannot be read ({_cause(error)}). Remove it to resume from the one before."
         ) from error
 
 
@@ -129,6 +129,12 @@ def _read_learned(folder: Path, shapes: Mapping[str, Tensor]) -> dict[str, Tenso
     with _one_process():
         load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     return tensors
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in the first process that failed; torch's own text is the stack of each."""
+    failures = getattr(error, "failures", None)
+    return next(iter(failures.values()))[0] if failures else error
 
 
 @contextmanager

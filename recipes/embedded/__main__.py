@@ -16,7 +16,8 @@ widen gives a network more channels: --start A --to B. scale makes its detail st
 takes away the lattice that it draws on noise, and export-detail writes one: --start A --to B.
 
 `all` runs vae to detail in one process, from the bundled weights if they are unpacked, each with its share of
---minutes, and scales the detail network into shipped.pt; after `bundled --keep-encoder` it begins with together.
+--minutes, then scales and levels the detail network into shipped.pt. After `bundled --keep-encoder` it begins with
+together.
 
 Every stage resumes from its checkpoint in --run, also after a kill; --minutes is its whole budget, of processor time on
 a CPU, of time on a GPU.
@@ -29,12 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from op4ksr_core.model.attention import trainable_kernels
 from op4ksr_core.train.losses.detail import CHROMA_SHIPPED, LUMA_SHIPPED
 
 from . import autoencoder, crops, detail, export, levelling, transformer
-from .crop_pool import CropPool, HeldOut
+from .crop_pool import CropPool, HeldOut, enlarged
 
 STAGES = (
     "bundled", "vae", "transformer", "together", "pairs", "crops", "detail", "texture", "all", "average",
@@ -86,7 +88,7 @@ def main() -> None:
     elif args.stage == "scale":
         detail.scale(args.start, args.to, args.luma, args.chroma)
     elif args.stage == "level":
-        levelling.level(args.start, args.to)
+        levelling.level(args.start, args.to, levelling.without_detail())
     elif args.stage == "widen":
         detail.widen(args.start, args.to)
     elif args.stage == "export":
@@ -144,9 +146,16 @@ def train_all(args: Any, pool: CropPool, held_out: HeldOut) -> None:
     transformer.train_together(run, pool, held_out, minutes["together"], start)
     pairs = crops.taught_pairs(pool, args.teacher, crops.COUNTS[device.type], args.seed)
     source = crops.restored_crops(pairs, transformer.pipeline(run, device, FIDELITIES))
-    figures = detail.figures_of(held_out, transformer.pipeline(run, device))
+    restorer = transformer.pipeline(run, device)
+    figures = detail.figures_of(held_out, restorer)
     detail.train_faithful(run, "detail", minutes["detail"], begun("detail"), source, figures, device)
-    detail.scale(run / "detail_best.pt", run / "shipped.pt", LUMA_SHIPPED, CHROMA_SHIPPED)
+    detail.scale(run / "detail_best.pt", run / "scaled.pt", LUMA_SHIPPED, CHROMA_SHIPPED)
+
+    def enlarge(small: Tensor) -> Tensor:
+        small = small.to(device)
+        return restorer(small, enlarged(small)).cpu()
+
+    levelling.level(run / "scaled.pt", run / "shipped.pt", enlarge)
 
 
 if __name__ == "__main__":

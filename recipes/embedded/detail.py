@@ -17,11 +17,11 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from op4ksr_core.model.compensation import HighFrequencyCompensation, network_of
+from op4ksr_core.picture.soft_areas import luma
 from op4ksr_core.train.losses.detail import (
     LUMA_SHIPPED,
     colour_error,
     low,
-    luma,
     scale_detail,
     soft_guard,
 )

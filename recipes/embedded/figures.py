@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from op4ksr_core.evaluate.sharpness import hf_correlation, hf_energy_db
-from op4ksr_core.train.losses.detail import luma
+from op4ksr_core.picture.soft_areas import luma
 
 
 def psnr(picture: Tensor, truth: Tensor) -> float:

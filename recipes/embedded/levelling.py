@@ -66,8 +66,8 @@ def level_places(module: HighFrequencyCompensation, enlarge: Callable[[Tensor], 
     module.tail.bias += change[-1]
 
 
-def level(start: Path, to: Path) -> None:
+def level(start: Path, to: Path, enlarge: Callable[[Tensor], Tensor]) -> None:
     """`level_places` of a file's network."""
     module = network_of(read(start))
-    level_places(module, without_detail())
+    level_places(module, enlarge)
     write(to, module.state_dict())

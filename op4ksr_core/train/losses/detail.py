@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ...model.compensation import FACTOR, HighFrequencyCompensation
 from ...picture.luma import FULL_RANGE
+from ...picture.soft_areas import luma
 
 LUMA_SHIPPED, CHROMA_SHIPPED = 1.9, 1.2
 """How much stronger the detail is made for shipping, in brightness and in colour."""
@@ -19,11 +20,6 @@ SOFT = 1 / 255
 
 FLOOR = 0.5 / 255
 """What `strength` gives where there is no detail at all, so that its gradient stays bounded."""
-
-
-def luma(x_bchw: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, H, W)."""
-    return torch.einsum("bchw,c->bhw", x_bchw.float(), x_bchw.new_tensor(FULL_RANGE).float())
 
 
 def low(x_bchw: Tensor) -> Tensor:
