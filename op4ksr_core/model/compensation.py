@@ -25,7 +25,6 @@ from ..settings import MAX_COMPENSATION, check_range
 from .rowwise import Layer, Map, conv_rows, kept, overwritten, strip_rows, strips
 
 FACTOR = 4
-_BORDER = 16  # LR px around the picture, as far as the network sees
 
 
 class ResidualBlock(nn.Module):
@@ -57,6 +56,11 @@ class HighFrequencyCompensation(nn.Module):
 
     def forward(self, lr: Tensor, picture: Tensor) -> Tensor:
         return F.pixel_shuffle(self.tail(self.body(self.head(self.folded(lr, picture)))), FACTOR)
+
+    @property
+    def sees(self) -> int:
+        """LR px around a px that its detail depends on: one a convolution."""
+        return 2 * len(self.body) + 2
 
     @staticmethod
     def folded(lr: Tensor, picture: Tensor) -> Tensor:
@@ -117,9 +121,10 @@ def compensate(
     picture = pad_reflect(picture_bchw.float(), padded) if padded != size else picture_bchw.float()
     lr = resize(lr_bchw.float(), Size(padded.height // FACTOR, padded.width // FACTOR))
     # A border of mirrored px: the convolutions' zero padding would draw a frame.
-    around = _mirrored(lr, _BORDER), _mirrored(picture, FACTOR * _BORDER)
+    border = module.sees
+    around = _mirrored(lr, border), _mirrored(picture, FACTOR * border)
     made = _with_detail(module, *around, strength, progress or (lambda *_: None))
-    inner = slice(FACTOR * _BORDER, None)
+    inner = slice(FACTOR * border, None)
     made, before = crop(made[..., inner, inner], size), picture_bchw.float()
     for _ in range(ROUNDS):
         # What is added is detail: the picture keeps its low band, from which clamping took its share.

@@ -12,7 +12,7 @@ Stages in order:
   texture         a small GAN: --start the latter; not in what is shipped (it lost right detail)
   export          the averaged weights as float16 safetensors, into --to
 --start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
-widen gives a network more channels: --start A --to B. scale makes its detail stronger: --start A --luma 1.75. level
+grow gives a network more channels and blocks: --start A --to B. scale makes its detail stronger: --start A --luma 1.75. level
 takes away the lattice that it draws on noise, and export-detail writes one: --start A --to B.
 
 `all` runs vae to detail in one process, from the bundled weights if they are unpacked, each with its share of
@@ -40,7 +40,7 @@ from .crop_pool import CropPool, HeldOut, enlarged
 
 STAGES = (
     "bundled", "vae", "transformer", "together", "pairs", "crops", "detail", "texture", "all", "average",
-    "scale", "widen", "level",
+    "scale", "grow", "level",
     "export", "export-detail",
 )  # fmt: skip
 
@@ -89,8 +89,8 @@ def main() -> None:
         detail.scale(args.start, args.to, args.luma, args.chroma)
     elif args.stage == "level":
         levelling.level(args.start, args.to, levelling.without_detail())
-    elif args.stage == "widen":
-        detail.widen(args.start, args.to)
+    elif args.stage == "grow":
+        detail.grow(args.start, args.to)
     elif args.stage == "export":
         export.export_model(args.run, args.photos, args.to)
     elif args.stage == "export-detail":

@@ -228,24 +228,28 @@ def train_textured(
     loop.train(loss, figures)
 
 
-def widen(start: Path, to: Path, width: int = WIDTH) -> None:
-    """A network of `width` channels that adds what a narrower one adds: its weights, and new channels that nothing
-    reads yet."""
-    narrow = network_of(read(start))
-    wide, kept = HighFrequencyCompensation(width, len(narrow.body)), narrow.head.out_channels
+def grow(start: Path, to: Path, width: int = WIDTH, blocks: int = BLOCKS) -> None:
+    """A network of `width` channels and `blocks` blocks that adds what a smaller one adds: its weights, new channels
+    that nothing reads yet, and new blocks behind its own that change nothing yet."""
+    small = network_of(read(start))
+    grown, kept, depth = HighFrequencyCompensation(width, blocks), small.head.out_channels, len(small.body)
     with torch.no_grad():
-        for name, layer in wide.named_modules():
+        for name, layer in grown.named_modules():
             if not isinstance(layer, nn.Conv2d):
                 continue
-            own = narrow.get_submodule(name)
             nn.init.kaiming_normal_(layer.weight, a=0.25)
             nn.init.zeros_(layer.bias)
+            second = name.endswith("second")
+            if name.startswith("body.") and int(name.split(".")[1]) >= depth:
+                layer.weight *= 0.0 if second else 1.0
+                continue
+            own = small.get_submodule(name)
             rows, columns = own.weight.shape[:2]
             layer.weight[:rows].zero_()
             layer.weight[:rows, :columns] = own.weight
-            layer.weight[kept:] *= 0.3 if name.endswith("second") else 1.0
+            layer.weight[kept:] *= 0.3 if second else 1.0
             layer.bias[:rows] = own.bias
-    write(to, wide.state_dict())
+    write(to, grown.state_dict())
 
 
 def scale(start: Path, to: Path, luma: float, chroma: float) -> None:

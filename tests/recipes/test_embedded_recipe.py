@@ -217,16 +217,17 @@ def test_colour_error_does_not_see_brightness():
     assert float(detail.colour_error(red, truth)) > 0.03
 
 
-def test_a_widened_network_adds_the_same(tmp_path):
+def test_a_grown_network_adds_the_same(tmp_path):
     torch.manual_seed(0)
     narrow = HighFrequencyCompensation(8, 2)
     nn.init.normal_(narrow.tail.weight, std=0.1)
     torch.save(narrow.state_dict(), tmp_path / "a.pt")
-    detail.widen(tmp_path / "a.pt", tmp_path / "b.pt", 12)
+    detail.grow(tmp_path / "a.pt", tmp_path / "b.pt", 12, 4)
     wide, lr, picture = detail.new_network(tmp_path / "b.pt"), torch.rand(1, 3, 12, 12), torch.rand(1, 3, 48, 48)
     torch.testing.assert_close(wide(lr, picture), narrow(lr, picture), rtol=1e-4, atol=1e-6)
     wide(lr, picture).square().sum().backward()
     assert float(wide.tail.weight.grad[:, 8:].abs().max()) > 0  # the new channels can learn
+    assert all(float(block.second.weight.grad.abs().max()) > 0 for block in wide.body)  # and the new blocks
 
 
 def test_the_figures_see_a_lattice_of_four_px():
