@@ -324,14 +324,16 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
         made = upscaler.run(replace(plan, settings=(upscale,)), picture.rgb, progress, picture.alpha, region)
         return made if trial is None else without_margin(made, trial)
 
+    def written(made: Framed) -> None:
+        larger = replace(picture, rgb=made.rgb, alpha=made.alpha)
+        if settings.strip and job.strip is not None:
+            is_finished(job.strip)  # a folder in its place is found before anything is written
+        write_picture(job.output, larger, settings.save)
+        if settings.strip:
+            _write_strip(job, picture if trial is None else replace(picture, rgb=made.lr), larger)
+
     limits = settings.limits if settings.check else None
-    made, check = run_checked(enlarged, settings.upscale, limits, settings.rerun)
-    larger = replace(picture, rgb=made.rgb, alpha=made.alpha)
-    if settings.strip and job.strip is not None:
-        is_finished(job.strip)  # a folder in its place is found before anything is written
-    write_picture(job.output, larger, settings.save)
-    if settings.strip:
-        _write_strip(job, picture if trial is None else replace(picture, rgb=made.lr), larger)
+    made, check = run_checked(enlarged, settings.upscale, limits, settings.rerun, written)
     sizes = str(source if trial is None else trial.part.size), str(made.frame.canvas)
     done = Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.notes)
     if check is None:

@@ -15,6 +15,7 @@ A decoder or a one-step transformer can leave a faint pattern that repeats every
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -36,6 +37,7 @@ _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
 _KEPT, _SHARED = (0.6, 1.0), (0.75, 0.1)
 """A pattern is the small picture's own at this coherence and this share of the added amplitude: of one that is stronger
 there, and of one whose fine harmonics alone are new."""
+_MULTIPLES = (2, 3, 4)  # of a period, at which the small picture may have the fundamental
 _FINE = 0.9  # share of the energy that the small picture cannot hold
 _TRACE = 0.05  # amplitude in 1/255 below which nothing is reported
 _FAINT = 0.5  # amplitude in 1/255 from which something that repeats is called a texture
@@ -102,16 +104,19 @@ def inspect(
     """
     luma = luma255(image_chw)
     _check(luma, suspects)
-    with one_thread():
-        found = _inspect(luma, reference_chw, suspects, search)
+    with one_thread(), ThreadPoolExecutor(1) as beside:
+        found = _inspect(luma, reference_chw, suspects, search, beside)
         return replace(found, ap_loss=_ap_loss(luma, reference_chw)) if with_ap_loss else found
 
 
-def _inspect(luma: Tensor, reference_chw: Tensor | None, suspects: Sequence[int], search: bool) -> Inspection:
+def _inspect(
+    luma: Tensor, reference_chw: Tensor | None, suspects: Sequence[int], search: bool, beside: Executor
+) -> Inspection:
     added = None if reference_chw is None else added_to(luma, reference_chw)
     note = "" if added is None else added.note
     if reference_chw is not None and added is None:
         note = "The reference is the picture itself: it tells nothing, and the picture is judged alone."
+    mesh = beside.submit(find_mesh, luma, None if added is None else added.enlarged)
     residual, weight = whitened(luma) if added is None else (added.residual, added.weight)
     ratio = spectrum(residual, weight)
     longest = min(LONGEST, min(luma.shape) // _PERIODS_WANTED)
@@ -152,7 +157,7 @@ def _inspect(luma: Tensor, reference_chw: Tensor | None, suspects: Sequence[int]
         lattice=lattice.followed.lattice if lattice else None,
         referenced=added is not None,
         note=note,
-        mesh=find_mesh(luma, None if added is None else added.enlarged),
+        mesh=mesh.result(),
     )
 
 
@@ -235,6 +240,8 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
         against = objection(exact, amplitude, followed, residual, tells)
     if added is not None and not against:
         against = _in_the_small_picture(added, followed) or _not_seen_alone(added.luma, exact)
+    if added is not None and not against and not tells:
+        against = _harmonic_of_the_small_picture(added, followed)
     if not against and (tells or is_certain(exact, followed)):
         followed = replace(followed, lattice=replace(followed.lattice, certain=True))
     return _Found(exact, followed, amplitude, peaks, against)
@@ -257,6 +264,21 @@ def _in_the_small_picture(added: Added, followed: Followed) -> str:
     for coherence, share in (_KEPT, _SHARED):
         if before.coherence > coherence and strengths[0] > share * strengths[1]:
             return "the small picture has it too"
+    return ""
+
+
+def _harmonic_of_the_small_picture(added: Added, followed: Followed) -> str:
+    """The objection that these waves, which the small picture cannot hold, are harmonics of a pattern that it has."""
+    found = float(followed.lattice.amplitude.abs().square().sum().sqrt())
+    block = followed.lattice.block
+    for multiple in _MULTIPLES:
+        frequency = followed.lattice.frequency / multiple
+        fy, fx = frequency * torch.tensor([[0.0, 1.0, 1.0, -1.0], [1.0, 0.0, 1.0, 1.0]])
+        local = demodulate(added.weight * added.explained, fy, fx, block)
+        before = measure(added.explained, added.weight, frequency, fy, fx, torch.full_like(fy, 2.0), local)
+        strength = float(before.lattice.amplitude.abs().square().sum().sqrt())
+        if before.coherence > _KEPT[0] and strength > found:
+            return f"it is a harmonic of the small picture's own pattern of {1 / frequency:.4g} px"
     return ""
 
 

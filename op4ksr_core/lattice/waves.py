@@ -59,20 +59,16 @@ def demodulate(signal: Tensor, fy: Tensor, fx: Tensor, block: int) -> Tensor:
     (H, W) is cut to whole blocks; rows and columns count from the picture's origin.
     """
     down, across = (side // block for side in signal.shape)
-    signal = signal[: down * block, : across * block]
-    columns, which_x = torch.unique(fx, return_inverse=True)
-    cosine, sine = _waves(columns, across * block)
-    strips = signal.reshape(-1, across, block).transpose(0, 1)  # (across, H, block)
-    local = torch.cat([cosine, sine], 1).reshape(across, block, -1)
-    along_x = torch.bmm(strips, local)  # (across, H, 2 n)
-    count = len(columns)
-    partial = torch.complex(along_x[..., :count], along_x[..., count:])  # (across, H, n)
-    out = []
-    for row_frequency, j in zip(fy, which_x, strict=True):
-        cosine, sine = _waves(row_frequency[None], down * block)
-        wave = torch.complex(cosine[:, 0], sine[:, 0])
-        out.append((partial[..., j] * wave).reshape(across, down, block).sum(-1).mT)
-    return torch.stack(out)
+    columns, of_wave = torch.unique(fx, return_inverse=True)
+    local = torch.cat(_waves(columns, across * block), 1).reshape(across, block, -1)
+    turn = torch.complex(*_waves(fy, down * block)).reshape(down, block, -1)
+    out = torch.empty(len(fy), down, across, dtype=torch.complex64)
+    for row in range(down):  # a row of blocks at a time: all at once would be as large as a picture for every few waves
+        part = signal[row * block : (row + 1) * block, : across * block].reshape(block, across, block).transpose(0, 1)
+        along = part @ local  # (across, block, 2 columns)
+        partial = torch.complex(along[..., : len(columns)], along[..., len(columns) :])
+        out[:, row] = (partial[..., of_wave] * turn[row]).sum(1).mT
+    return out
 
 
 def waves(amplitude: Tensor, fy: Tensor, fx: Tensor, shape: torch.Size) -> Tensor:

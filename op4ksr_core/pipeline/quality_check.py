@@ -1,6 +1,7 @@
 """The check of a result: whether the model added a lattice, or texture in soft areas, and whether that is too much."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,18 +77,33 @@ def run_checked(
     settings: UpscaleSettings,
     limits: Limits | None,
     rerun: bool = False,
+    keep: Callable[[Framed], None] = lambda made: None,
 ) -> tuple[Framed, Check | None]:
     """`enlarge(settings)` and its check, None without limits; where that does not pass, and `rerun` is on, once more at
     half the strength.
 
-    All pictures of a batch are run again together, so that they stay alike. The seed, and with it the noise, stays.
+    `keep` gets the result that stays, once: in a thread of its own, beside its check, where no rerun can follow. All
+    pictures of a batch are run again together, so that they stay alike. The seed, and with it the noise, stays.
     """
     made = enlarge(settings)
     if limits is None:
+        keep(made)
         return made, None
+    if not rerun:
+        return made, _check_beside(made, limits, keep)
     first = check_made(made, limits)
-    if first.passed or not rerun:
+    if first.passed:
+        keep(made)
         return made, first
     made = enlarge(with_strength(settings, RERUN_STRENGTH))
     note = f"Run again at {RERUN_STRENGTH:g} times the strength, since the first result had: {first.words}."
-    return replace(made, notes=(note, *made.notes)), replace(check_made(made, limits), rerun=True)
+    return replace(made, notes=(note, *made.notes)), replace(_check_beside(made, limits, keep), rerun=True)
+
+
+def _check_beside(made: Framed, limits: Limits, keep: Callable[[Framed], None]) -> Check:
+    """The check, while `keep` works: both take one core for seconds."""
+    with ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(keep, made)
+        checked = check_made(made, limits)
+        kept.result()
+    return checked

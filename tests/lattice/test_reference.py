@@ -55,6 +55,21 @@ def test_louvres_that_the_small_picture_has_are_no_lattice_and_stay():
     assert torch.equal(suppress(x, found.lattice, quarter(x)), x)
 
 
+def tiles(x, contrast):
+    """Tiles 8 px wide with soft joints: a pattern with harmonics that a small picture cannot hold."""
+    place = torch.arange(x.shape[-1]) % 8
+    joint = sum(torch.exp(-((place - at) ** 2) / (2 * 0.9**2)) for at in (0, 1, 8, 9)) / (0.9 * math.sqrt(2 * math.pi))
+    return x - contrast / 255 * (1 - (1 - joint[:, None]) * (1 - joint))
+
+
+@pytest.mark.parametrize("contrast", [8.0, 12.0])
+def test_the_harmonics_of_what_the_small_picture_has_are_no_lattice(contrast):
+    x = smooth() + 0.004 * torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(1))
+    drawn = tiles(x, contrast)
+    assert inspect(drawn, quarter(drawn)).verdict == "texture"
+    assert inspect(drawn, quarter(x)).verdict == "lattice"  # the same tiles, added to a picture without them
+
+
 @pytest.mark.parametrize("period", [16, 32])
 def test_a_lattice_that_was_added_is_found_and_told_so(period):
     x = scene()

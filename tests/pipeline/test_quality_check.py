@@ -4,7 +4,7 @@ import pytest
 import torch
 from places import DEMO
 
-from op4ksr_core.errors import SettingError
+from op4ksr_core.errors import OutputError, SettingError
 from op4ksr_core.geometry import Scale, Size
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.picture.resample import lanczos, resize
@@ -64,15 +64,27 @@ def test_what_does_not_pass_is_run_again_at_half_the_strength(small):
         asked.append(settings)
         return enlarged(small, lattice=0 if len(asked) == 2 else 3)
 
-    made, check = run_checked(enlarge, PRESET, Limits(), rerun=True)
+    kept = []
+    made, check = run_checked(enlarge, PRESET, Limits(), True, kept.append)
+    assert len(kept) == 1 and kept[0].rgb is made.rgb  # the second result alone
     assert asked == [PRESET, with_strength(PRESET, RERUN_STRENGTH)]
     assert check.passed and check.rerun and "lattice of 16 px" in made.notes[0]
 
 
 @pytest.mark.parametrize(("lattice", "rerun"), [(0, True), (3, False)])
 def test_there_is_no_second_run_without_need_or_wish(small, lattice, rerun):
-    made, check = run_checked(lambda settings: enlarged(small, lattice), PRESET, Limits(), rerun)
+    kept = []
+    made, check = run_checked(lambda settings: enlarged(small, lattice), PRESET, Limits(), rerun, kept.append)
     assert check.passed == (lattice == 0) and not check.rerun and made.notes == ()
+    assert kept == [made]
+
+
+def test_what_cannot_be_kept_is_said(small):
+    def full(made):
+        raise OutputError("no space left on /mnt/full")
+
+    with pytest.raises(OutputError, match="/mnt/full"):
+        run_checked(lambda settings: enlarged(small), PRESET, Limits(), keep=full)
 
 
 def test_limits_out_of_range():
