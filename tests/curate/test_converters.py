@@ -76,6 +76,7 @@ def made(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(64, 80), (97, 51), (200, 16)])
 def test_the_program_is_the_public_network(made, size):
     state = torch.load(made / "de_net.pth", weights_only=True)

@@ -127,6 +127,7 @@ def test_both_hosts_give_the_same_picture(there, upscalers, pictures, case):
     assert difference < 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_weights_amplify_a_difference(upscalers, pictures, family):
     """A sampled posterior, and other padding, change the picture far more than the hosts may differ."""

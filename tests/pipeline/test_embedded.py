@@ -51,6 +51,7 @@ def test_a_flat_picture_stays_flat(embedded):
     assert float(error.max()) < 6 / 255 and float(error.mean()) < 1 / 255  # 4.8 near the border
 
 
+@pytest.mark.long
 def test_the_whole_equals_its_parts(embedded, photo):
     """No patches means global attention and statistics; a larger frame must not change what is in it much."""
     lr = resize(photo, Size(192, 192)).clamp(0, 1)
@@ -58,6 +59,7 @@ def test_the_whole_equals_its_parts(embedded, photo):
     assert psnr(whole, part) > 40
 
 
+@pytest.mark.long
 def test_the_decoder_gives_the_same_at_any_size(embedded, realsr):
     """No map has a droplet, which sets a small map's group norms and not a large one's (version 4: 17 dB)."""
     settings = replace(embedded.settings, colour="none", fidelity=0.0, compensation=0.0)

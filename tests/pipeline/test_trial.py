@@ -78,6 +78,7 @@ def test_an_uneven_scale_is_less_than_a_px_off(photo):
     assert float((made - part).abs().mean()) * 255 < 2
 
 
+@pytest.mark.long
 def test_the_model_sees_less(photo, embedded):
     """Whole and part differ by far less than what the model does."""
     small = lanczos(photo, Size(160, 160)).clamp(0, 1)

@@ -57,6 +57,7 @@ def prompt_of(folder):
     return load_file(folder / "prompt.safetensors")["prompt_embeds"]
 
 
+@pytest.mark.long
 def test_osediff_is_what_diffusers_and_peft_make_of_its_file(osediff, converted):
     folder, _, unet, vae = osediff
     small = torch.rand(1, 3, 16, 32, generator=torch.Generator().manual_seed(1))
@@ -74,6 +75,7 @@ def test_sizes_off_the_units_multiples_are_padded(osediff, converted):
     assert upscaler.host.multiple_px == 64
 
 
+@pytest.mark.long
 def test_tiles_with_an_overlap_give_the_size_and_differ_little(osediff, converted):
     upscaler = Upscaler.from_pretrained(osediff[0], adapters=[converted], device="cpu")
     small = torch.rand(1, 3, 160, 32)
@@ -107,6 +109,7 @@ def test_the_posterior_is_sampled_by_its_seed(osediff):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+@pytest.mark.long
 def test_tvt_runs_its_own_autoencoder_and_five_levels(tmp_path):
     unet, vae = make_tvt_unet(), make_d4()
     folder = write_sd_folder(tmp_path / "tvt", unet, vae)
@@ -143,6 +146,7 @@ def test_f2idiff_is_conditioned_by_the_picture(tmp_path, dino):
     assert torch.allclose(both[:1], upscaler(a), atol=1e-4) and torch.allclose(both[1:], upscaler(b), atol=1e-4)
 
 
+@pytest.mark.long
 def test_the_command_line_takes_each_family(osediff, converted, dino, tmp_path, capsys):
     from op4ksr_core.picture.read import Picture
     from op4ksr_core.picture.write import write_picture

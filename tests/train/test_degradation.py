@@ -33,6 +33,7 @@ def firsts(plans, kind):
     return [next(step for step in plan if step.kind == kind) for plan in plans]
 
 
+@pytest.mark.long
 def test_first_resize_goes_up_down_and_keeps_by_20_70_10(plans):
     found = Counter((s.strength > 1) - (s.strength < 1) for s in firsts(plans, "resize"))
     assert near(found[1], 0.2) and near(found[-1], 0.7) and near(found[0], 0.1)

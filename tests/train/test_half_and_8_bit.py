@@ -71,6 +71,7 @@ def test_a_gradient_that_overflows_at_every_scale_stops_the_run(photos, tmp_path
         train(replace(HALF, losses=replace(HALF.losses, mse=1e9)), photos, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_vsd_in_float16_scales_the_regulariser_too(photos, tmp_path):
     losses = replace(HALF.losses, vsd=0.5)
     settings = replace(HALF, losses=losses, negative=str(EMBEDDED / "prompt.safetensors"), steps=1)

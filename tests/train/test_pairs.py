@@ -162,6 +162,7 @@ def test_a_sheet_of_steps(folder):
     assert picture.height == 2 * 220 + 8 and picture.width >= 9 * 200
 
 
+@pytest.mark.long
 def test_a_mix_of_crops_has_rectangles_and_keeps_to_its_sides(tmp_path, photo):
     for n, (height, width) in enumerate(((512, 300), (140, 512), (512, 512))):
         write_picture(tmp_path / f"{n}.png", Picture(photo[..., :height, :width]))

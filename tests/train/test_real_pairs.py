@@ -95,6 +95,7 @@ def test_an_empty_table_is_named(places, text):
 WORDS = "--device cpu --crop 96 --rank 2 --steps 1 --batch 2 --per-device 2".split()
 
 
+@pytest.mark.long
 def test_the_command_trains_and_validates_on_pairs(places, capsys):
     run = places / "run"
     words = ["train", str(places / "hr" / "a.png"), "--pairs", str(places / "lr"), "-o", str(run), *WORDS]

@@ -93,6 +93,7 @@ def test_the_average_is_exported(whole):
         assert (own == pytest.approx(sizes, rel=1e-5)) is alike
 
 
+@pytest.mark.long
 def test_a_seed_reproduces_and_another_does_not(photos, whole, tmp_path):
     _, state = whole
     again = train(photos, tmp_path / "again", SCHEDULED)["trainable"]

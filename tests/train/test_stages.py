@@ -72,6 +72,7 @@ def test_twenty_steps_lower_the_loss_and_a_stopped_run_resumes(name, loss, made,
         assert a["total"] == pytest.approx(b["total"], rel=1e-4)
 
 
+@pytest.mark.long
 def test_a_vae_made_in_two_stages_is_what_tvt_runs(made, tmp_path):
     """D4 behind the 8x encoder, then E4 behind D4; the second stage leaves D4 as it was."""
     first, second = tmp_path / "decoder", tmp_path / "encoder"
@@ -105,6 +106,7 @@ def test_the_adaptive_weight_makes_both_losses_pull_alike(made):
     assert float(weight) == pytest.approx(600, rel=0.01) and not weight.requires_grad
 
 
+@pytest.mark.long
 def test_the_prior_is_what_f2idiff_starts_from(made, tmp_path):
     train(settings_of("f2idiff-prior", steps=2), prior_sources(made), made, tmp_path / "run")
     unet = checkpoints(tmp_path / "run")[-1] / "unet"
@@ -167,6 +169,7 @@ def test_what_does_not_fit_a_stage_is_refused(made, tmp_path):
         PriorStrategy.load(UNetSources.find(made / "sd", conditioned=False), settings_of("f2idiff-prior"))
 
 
+@pytest.mark.long
 def test_the_command_needs_no_prompt_for_a_vae(made, tmp_path, capsys):
     words = ["train", str(made / "photos"), "-o", str(tmp_path / "run"), "--model", str(made / "sd")]
     words += ["--preset", "tvt-decoder", "--crop", "64", "--batch", "1", "--steps", "1", "--precision", "no"]

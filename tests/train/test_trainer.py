@@ -128,6 +128,7 @@ def test_what_was_trained_is_what_the_upscaler_runs(whole, photo):
         assert float((found - plain).abs().max()) > 1e-3
 
 
+@pytest.mark.long
 def test_a_stopped_run_goes_on_to_the_same_curve(photos, whole, tmp_path):
     assert train(photos, tmp_path / "run", stop_after=1) == 1
     assert train(photos, tmp_path / "run", stop_after=3) == 3
@@ -506,6 +507,7 @@ def test_a_folder_that_cannot_be_written_is_named(photos, tmp_path):
         train(photos, tmp_path / "file" / "run")
 
 
+@pytest.mark.long
 def test_the_adversarial_loss_trains_both_sides_and_resumes(photos, tmp_path):
     from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 

@@ -76,6 +76,7 @@ def test_the_sizes_of_vae_d4_are_the_papers():
     assert tera_macs(lambda: (d4.encoder(picture), d4.decoder(z))) == pytest.approx(1.115, abs=0.0005)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("config", "macs"), [(SD21, 1.3504), (ce_unet_config(SD21), 0.7326)], ids=["SD 2.1", "CE-UNet"]
 )

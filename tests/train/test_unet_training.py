@@ -97,6 +97,7 @@ def test_what_was_trained_is_what_the_upscaler_runs(made, tmp_path):
     assert float((upscaler(small) - wanted).abs().max()) < 1e-3
 
 
+@pytest.mark.long
 def test_captions_condition_each_picture(made, tmp_path, photo):
     """Each picture's own tokens; a picture without them is named before the first step."""
     settings = settings_of("osediff", made, steps=1, captions=True)

@@ -30,6 +30,7 @@ def pickled(held, tmp_path):
     return tmp_path / "osediff.pkl"
 
 
+@pytest.mark.long
 def test_the_converted_file_has_plain_names_and_says_what_it_is(pickled, capsys):
     out = pickled.with_suffix(".safetensors")
     assert cli.main(["convert", str(pickled), "-o", str(out)]) == 0
