@@ -89,7 +89,7 @@ _MULTIPLE = replace(_WHOLE, coherence=(0.5, 0.85))  # of 8 px: a model may nest 
 _BETWEEN = Limits(0.5, 2.5, (0.88, 1.0), 0.9, (0.3, 0.3), True)
 _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, (1.0, 1.0), False)
 _LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so
-_FINE_PITCH, _FINE_STRONGEST = 4, 2.0  # px, 1/255: what unpacking by 4 leaves is fainter; prints and fabrics are stronger
+_FINE_PITCH, _FINE_STRONGEST = 4, 2.0  # px, 1/255: what unpacking by 4 leaves is fainter, prints are stronger
 _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
 _REGULAR = (16, 24, 32, 40, 48, 56, 64)  # px: what is nested in pitches of latents and tokens
