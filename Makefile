@@ -3,7 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench comfyui site release
+.PHONY: demo test test-all lint bench comfyui site site-version release
 
 demo: .venv/ready
 	$(BIN)/op4ksr demo -o output -v --overwrite
@@ -41,9 +41,14 @@ bench: .venv/test-ready
 site: build/site-venv/ready
 	NO_MKDOCS_2_WARNING=1 build/site-venv/bin/mkdocs build --strict
 
+# This version's site as a commit on the local branch gh-pages, beside earlier ones; material shows a menu of them.
+site-version: build/site-venv/ready
+	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/build/site-venv/bin:$$PATH" mike deploy --update-aliases \
+		"$$(sed -n 's/^version = "\([0-9]*\.[0-9]*\).*/\1/p' pyproject.toml)" latest
+
 build/site-venv/ready: mkdocs.yml
 	$(PYTHON) -m venv build/site-venv
-	build/site-venv/bin/pip install -q "mkdocs-material==9.8.2"
+	build/site-venv/bin/pip install -q "mkdocs-material==9.8.2" "mike==2.1.3"
 	touch $@
 
 # Wheel and registry archive in dist/, built and checked. Publishes nothing.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .lattice.suppress import suppress
     from .pipeline.upscaler import Upscaler
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "PRESETS",

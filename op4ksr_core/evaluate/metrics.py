@@ -163,7 +163,7 @@ METRICS = {
 """Every metric, in the order of tables."""
 
 FORMER_NAMES = {"detail": "hf_energy_db", "right": "hf_correlation"}
-"""Names of version 0.1, taken and written beside the new ones until 0.3."""
+"""Names of version 0.1, taken and written beside the new ones until 0.4."""
 
 LOCAL = tuple(name for name, metric in METRICS.items() if metric.library not in ("pyiqa", "easyocr"))
 """Those that need no download."""
