@@ -1,6 +1,7 @@
 """Which loss pulls a lattice out of a picture, and how hard: the slope of each along a 32-px lattice.
 
-    PYTHONPATH=. python benchmarks/lattice_slopes.py PICTURES [--side 384] [--json docs/results/lattice_slopes.json]
+    PYTHONPATH=. python benchmarks/lattice_slopes.py PICTURES [--side 384] [--rms 0.25 1 4]
+        [--json docs/results/lattice_slopes.json]
 
 `woven` is a smooth wave in both directions; `cells` repeats one random cell of 32x32 px, as tokens that are unpacked
 alike leave it.
@@ -40,8 +41,6 @@ TERMS: dict[str, Loss] = {
 }
 
 KINDS = ("woven", "cells")
-STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-"""RMS of the lattice, in 1/255."""
 
 
 def lattice(side: int, kind: str = "woven", period: int = 32) -> Tensor:
@@ -67,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--side", type=int, default=384)
+    parser.add_argument("--rms", type=float, nargs="+", default=[1.0], help="of the lattice, in 1/255 (default 1)")
     parser.add_argument("--json", type=Path, help="file that the figures are written into")
     arguments = parser.parse_args()
     side = arguments.side
@@ -81,7 +81,7 @@ def main() -> None:
     for kind in KINDS:
         for base, pictures in (("truth", truths), ("enlargement", smooth)):
             print(f"\n| {kind} over the {base}, RMS | {' | '.join(TERMS)} |\n" + "|---" * (len(TERMS) + 1) + "|")
-            for rms in STRENGTHS:
+            for rms in arguments.rms:
                 slopes = mean_slopes(pictures, truths, lattice(side, kind), rms)
                 print(f"| {rms:g}/255 | {' | '.join(f'{value:.2f}' for value in slopes.values())} |", flush=True)
                 rows.append({"lattice": kind, "over": base, "rms_255": rms, "slopes": slopes})
