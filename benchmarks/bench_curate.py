@@ -1,9 +1,9 @@
 """Time and memory of deciding on 100,000 made-up pictures: duplicates, gates, ranks, tables and page.
 
-python benchmarks/bench_curate.py [PICTURES]
+PYTHONPATH=. python benchmarks/bench_curate.py [PICTURES] [--json docs/results/curate.json]
 """
 
-import sys
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from bench_inspect import peak_gigabytes
 
+from benchmarks.provenance import write_report
 from op4ksr_core.app.cli import main as op4ksr
 from op4ksr_core.curate.features import SCORES
 from op4ksr_core.curate.shards import schema_of
@@ -48,14 +49,20 @@ def write_folder(folder: Path, count: int) -> None:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=int, nargs="?", default=100_000)
+    parser.add_argument("--json", type=Path, help="file that the figures are written into")
+    arguments = parser.parse_args()
+    count = arguments.pictures
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folder(folder, count)
         start = time.perf_counter()
-        start = time.perf_counter()
         op4ksr(["curate", "-o", str(folder), "--decide-only"])
-        print(f"{count} pictures: {time.perf_counter() - start:.1f} s, {peak_gigabytes():.2f} GB at the peak")
+        seconds, peak = time.perf_counter() - start, peak_gigabytes()
+        print(f"{count} pictures: {seconds:.1f} s, {peak:.2f} GB at the peak")
+    if arguments.json:
+        write_report(arguments.json, {"pictures": count, "s": round(seconds, 1), "peak_gb": round(peak, 2)})
 
 
 if __name__ == "__main__":

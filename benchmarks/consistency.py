@@ -1,6 +1,7 @@
 """What windows do to a picture: the same weights on the whole latent and in windows, and where the two differ.
 
-    python benchmarks/consistency.py PICTURES... [--window 256] [--scale 4] [--json FILE] [--limit N]
+    PYTHONPATH=. python benchmarks/consistency.py PICTURES... [--window 256] [--scale 4] [--limit N]
+        [--json docs/results/consistency.json]
 
 Without PICTURES the two bundled photographs. Every picture is enlarged twice by the bundled model, without its
 compensation and fidelity (which would hide the transformer's part). Prints in 1/255, for each picture and as medians:
@@ -9,24 +10,20 @@ the difference jumps from one px to the next across such a line, and elsewhere. 
 """
 
 import argparse
-import json
 import statistics
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from benchmarks.provenance import write_report
 from op4ksr_core.files import find_pictures
 from op4ksr_core.model.windows import starts
 from op4ksr_core.paths import DEMO_PHOTO
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.pipeline.upscaler import Upscaler
 from op4ksr_core.settings import PRESETS, with_window
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.provenance import provenance  # noqa: E402
 
 NEAR = 8
 """px from a window's border that count as beside it."""
@@ -98,7 +95,7 @@ def main() -> None:
     middle = {name: statistics.median(getattr(one, name) for one in found.values()) for name in NAMES}
     print("medians: " + ", ".join(f"{name} {value:.3f}" for name, value in middle.items()))
     if args.json:
-        args.json.write_text(json.dumps(report(found, middle), indent=1) + "\n")
+        write_report(args.json, report(found, middle))
 
 
 NAMES = ("beside", "elsewhere", "ratio", "jump_across", "jump_elsewhere", "jump_ratio")
@@ -109,8 +106,8 @@ def _words(one: Consistency) -> str:
 
 
 def report(found: dict[str, Consistency], middle: dict[str, float]) -> dict:
-    """What --json writes."""
-    return provenance() | {
+    """What --json keeps."""
+    return {
         "medians": {name: round(value, 4) for name, value in middle.items()},
         "pictures": {name: {k: round(v, 4) for k, v in asdict(one).items()} for name, one in found.items()},
     }

@@ -1,6 +1,6 @@
 """What 8 bits change at full size: the 57 blocks with random weights, one in memory at a time, on the CPU.
 
-    python benchmarks/fp8_error.py [--layers 19 38] [--tokens 64]
+    PYTHONPATH=. python benchmarks/fp8_error.py [--layers 19 38] [--tokens 64] [--json docs/results/fp8_error.json]
 
 Four copies of one token stream go through each block: float32 (on weights rounded to bfloat16), everything rounded to
 bfloat16 at the linear layers, 8-bit weights, 8-bit weights and products. Printed is the error of what the blocks have
@@ -10,11 +10,13 @@ bounds the arithmetic and not a trained model.
 
 import argparse
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.provenance import write_report
 from op4ksr_core.model.fp8 import to_fp8
 from op4ksr_core.model.rope import RotaryEmbedding
 from op4ksr_core.model.transformer import make_lean_transformer
@@ -61,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, nargs=2, default=[19, 38], help="double and single blocks")
     parser.add_argument("--tokens", type=int, default=64, help="of the picture, and as many of the text")
+    parser.add_argument("--json", type=Path, help="file that the figures are written into")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     side = round(arguments.tokens**0.5)
@@ -71,6 +74,7 @@ def main() -> None:
     streams: dict[str, tuple[Tensor, Tensor]] = dict.fromkeys(WAYS, (text, image))
     print(f"torch {torch.__version__}, {side * side} + {side * side} tokens, width {WIDTH}\n")
     print("| blocks | " + " | ".join(WAYS[1:]) + " |\n" + "|---" * len(WAYS) + "|")
+    rows: dict[int, dict[str, float]] = {}
     kinds = ["double"] * arguments.layers[0] + ["single"] * arguments.layers[1]
     for number, kind in enumerate(kinds, 1):
         model = made(kind, number)
@@ -80,8 +84,11 @@ def main() -> None:
             )
         if number in (1, arguments.layers[0], len(kinds)):
             exact = streams["float32"][1]
-            errors = [float((streams[way][1] - exact).norm() / (exact - image).norm()) for way in WAYS[1:]]
-            print(f"| {number} | " + " | ".join(f"{100 * error:.2f} %" for error in errors) + " |", flush=True)
+            added = (exact - image).norm()
+            rows[number] = {way: float((streams[way][1] - exact).norm() / added) for way in WAYS[1:]}
+            print(f"| {number} | " + " | ".join(f"{100 * e:.2f} %" for e in rows[number].values()) + " |", flush=True)
+    if arguments.json:
+        write_report(arguments.json, {"width": WIDTH, "tokens": side * side, "rows": rows})
 
 
 if __name__ == "__main__":

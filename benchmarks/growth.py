@@ -1,6 +1,6 @@
 """How work and memory grow with the picture, computed at full size without weights or a GPU.
 
-    python benchmarks/growth.py [--sizes 1024 2048 4096 8192 16384]
+    PYTHONPATH=. python benchmarks/growth.py [--sizes 1024 2048 4096 8192 16384] [--json docs/results/growth.json]
 
 FLOPs are counted by torch on the meta device, on the layers that the core runs; seconds are FLOPs at the 788 TFLOP/s
 that an H200 was seen to reach in bfloat16 matrix products, so a floor and no measurement; memory is the core's
@@ -8,11 +8,13 @@ estimate.
 """
 
 import argparse
+from pathlib import Path
 
 import full_size
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.provenance import write_report
 from op4ksr_core.geometry import Size, plan_size
 from op4ksr_core.model import flow
 from op4ksr_core.model.vae import finish_vae
@@ -37,7 +39,8 @@ def counted(call) -> float:  # type: ignore[no-untyped-def]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384])
-    sizes = parser.parse_args().sizes
+    parser.add_argument("--json", type=Path, help="file that the figures are written into")
+    arguments = parser.parse_args()
     transformer = full_size.transformer("meta", torch.bfloat16)
     transformer.pos_embed = _NoPositions()
     vae = finish_vae(full_size.vae("meta", torch.bfloat16))
@@ -57,7 +60,8 @@ def main() -> None:
     )
     print(f"weights {footprint.transformer_bytes / 1e9:.1f} + {footprint.vae_bytes / 1e9:.2f} GB\n")
     print(f"| side | tokens | {' | '.join(heads)} |\n" + "|---" * (len(heads) + 2) + "|")
-    for side in sizes:
+    rows = []
+    for side in arguments.sizes:
         picture = torch.empty(1, 3, side, side, device="meta", dtype=torch.bfloat16)
         z = torch.empty(1, 16, side // 16, side // 16, device="meta", dtype=torch.bfloat16)
         sigma = torch.empty(1, device="meta")
@@ -72,6 +76,17 @@ def main() -> None:
         cells = [f"{value:.0f}" for value in (*work, total)] + [f"{total / TFLOPS:.2f}"]
         cells += [f"{value:.1f}" for value in memory]
         print(f"| {side} | {plan.tokens} | {' | '.join(cells)} |", flush=True)
+        rows.append(
+            {
+                "px": side,
+                "tokens": plan.tokens,
+                "tflop": [round(w, 2) for w in work],
+                "gb": [round(m, 2) for m in memory],
+            }
+        )
+    if arguments.json:
+        weights_gb = [footprint.transformer_bytes / 1e9, footprint.vae_bytes / 1e9]
+        write_report(arguments.json, {"tflops": TFLOPS, "weights_gb": weights_gb, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Which loss pulls a lattice out of a picture, and how hard: the slope of each along a 32-px lattice.
 
-    python benchmarks/lattice_slopes.py PICTURES [--side 384] [--lattice woven|cells]
+    PYTHONPATH=. python benchmarks/lattice_slopes.py PICTURES [--side 384] [--rms 0.25 1 4]
+        [--json docs/results/lattice_slopes.json]
 
 `woven` is a smooth wave in both directions; `cells` repeats one random cell of 32x32 px, as tokens that are unpacked
 alike leave it.
@@ -13,6 +14,7 @@ it.
 
 import argparse
 import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.provenance import write_report
 from op4ksr_core.geometry import Size
 from op4ksr_core.lattice.autocorrelation import autocorrelation_loss
 from op4ksr_core.picture.read import read_picture
@@ -36,6 +39,8 @@ TERMS: dict[str, Loss] = {
     "L_AP, box / variance": lambda x, y: autocorrelation_loss(x, y, normalise="variance", highpassed="box"),
     "L_AP, binomial / variance": lambda x, y: autocorrelation_loss(x, y, normalise="variance", highpassed="binomial"),
 }
+
+KINDS = ("woven", "cells")
 
 
 def lattice(side: int, kind: str = "woven", period: int = 32) -> Tensor:
@@ -61,9 +66,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--side", type=int, default=384)
-    parser.add_argument("--lattice", choices=("woven", "cells"), default="woven")
+    parser.add_argument("--rms", type=float, nargs="+", default=[1.0], help="of the lattice, in 1/255 (default 1)")
+    parser.add_argument("--json", type=Path, help="file that the figures are written into")
     arguments = parser.parse_args()
-    side, pattern = arguments.side, lattice(arguments.side, arguments.lattice)
+    side = arguments.side
     truths = []
     for path in sorted(arguments.pictures.iterdir()):
         whole = read_picture(path).rgb
@@ -71,12 +77,24 @@ def main() -> None:
         truths.append(whole[..., top : top + side, left : left + side])
     smooth = [resize(resize(x, Size(side // 4, side // 4)), Size(side, side)) for x in truths]
     print(f"{len(truths)} crops of {side} px; slope per 1/255, times 1e6")
-    for name, bases in (("over the truth", truths), ("over its bicubic enlargement", smooth)):
-        print(f"\n| {name}, RMS | {' | '.join(TERMS)} |\n" + "|---" * (len(TERMS) + 1) + "|")
-        for rms in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
-            rows = [[slope(t, b, y, pattern, rms) for t in TERMS.values()] for b, y in zip(bases, truths, strict=True)]
-            means = torch.tensor(rows).mean(0) * 1e6
-            print(f"| {rms:g}/255 | {' | '.join(f'{float(value):.2f}' for value in means)} |", flush=True)
+    rows = []
+    for kind in KINDS:
+        for base, pictures in (("truth", truths), ("enlargement", smooth)):
+            print(f"\n| {kind} over the {base}, RMS | {' | '.join(TERMS)} |\n" + "|---" * (len(TERMS) + 1) + "|")
+            for rms in arguments.rms:
+                slopes = mean_slopes(pictures, truths, lattice(side, kind), rms)
+                print(f"| {rms:g}/255 | {' | '.join(f'{value:.2f}' for value in slopes.values())} |", flush=True)
+                rows.append({"lattice": kind, "over": base, "rms_255": rms, "slopes": slopes})
+    if arguments.json:
+        write_report(arguments.json, {"crops": len(truths), "side": side, "rows": rows})
+
+
+def mean_slopes(pictures: list[Tensor], truths: list[Tensor], pattern: Tensor, rms: float) -> dict[str, float]:
+    """The slope of each term, mean over the pictures, times 1e6."""
+    pairs = list(zip(pictures, truths, strict=True))
+    return {
+        name: 1e6 * statistics.fmean(slope(term, x, y, pattern, rms) for x, y in pairs) for name, term in TERMS.items()
+    }
 
 
 if __name__ == "__main__":

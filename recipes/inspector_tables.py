@@ -72,3 +72,21 @@ def area() -> str:
         "Area under the ROC curve of the score, all planted lattices (those of 0.5/255 too) against all clean\n"
         f"pictures: {areas['alone']:.3f} alone, {areas['referenced']:.3f} with the small picture.\n"
     )
+
+
+def treated() -> str:
+    """A planted lattice after treatments, and pictures that others published."""
+    figures = read(FILE)
+    rows = [
+        [name, row["verdict"], f"{row['period']:.4g}", f"{row['wanted']:g}"] for name, row in figures["treated"].items()
+    ]
+    planted = table(["16 px, 2/255, woven, after", "verdict", "period, px", "expected"], rows)
+    scores = [row["score"] for row in figures["ultraflux"] if row["verdict"] == "lattice"]
+    others = figures["osediff"]
+    return (
+        f"{planted}\nOf {len(figures['ultraflux'])} pictures that UltraFlux's authors published (4096 px, JPEG), "
+        f"{len(scores)} are called a lattice, scores\n{min(scores):.2f} to {max(scores):.2f}. Of the "
+        f"{others['pictures']} that OSEDiff released for RealSR, {others['alone'].get('lattice', 0)} are called a "
+        f"lattice alone, {others['referenced'].get('lattice', 0)} with the\nsmall picture, and "
+        f"{others['referenced'].get('mesh', 0)} has a mesh.\n"
+    )

@@ -15,17 +15,22 @@ from scipy.stats import wilcoxon
 from op4ksr_core.evaluate.metrics import METRICS
 from op4ksr_core.wishes import CONTENTS
 
-from . import inspector_tables, results_files
+from . import inspector_tables, method_tables, results_files
 from .results_files import ROOT, read, table
 
 PAGES = (
     "README.md",
+    "docs/ablation.md",
+    "docs/cli.md",
+    "docs/evaluation.md",
     "docs/lab/protect.md",
+    "docs/lab/speed.md",
     "docs/method.md",
     "docs/nodes.md",
     "docs/performance.md",
     "docs/periodicity.md",
     "docs/results.md",
+    "docs/training.md",
     "op4ksr_core/assets/embedded/MODEL_CARD.md",
 )
 
@@ -247,6 +252,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "inspector, area": inspector_tables.area,
     "inspector, found": inspector_tables.found,
     "inspector, left": inspector_tables.left,
+    "inspector, treated": inspector_tables.treated,
+    "RoPE bases": method_tables.rope_bases,
+    "slopes": method_tables.slopes,
+    "fp8 error": method_tables.fp8_error,
+    "full size on a card": method_tables.full_size_on_a_card,
+    "training memory": method_tables.training_memory,
+    "training operations": method_tables.training_operations,
+    "growth": method_tables.growth,
+    "consistency": method_tables.consistency,
+    "trial": method_tables.trial,
+    "curate": method_tables.curate,
 }
 
 TIMED = ("time and memory", "command times", "VAE passes", "start", "inspector times")

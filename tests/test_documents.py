@@ -70,3 +70,66 @@ def test_the_site_has_the_page(page):
 
 def test_the_readme_fits_a_first_visit():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 110
+
+
+MADE = re.compile(
+    r"<!-- (results: |table: begin|made by `python -m ).*?<!-- (end of results|table: end|end of the table) -->",
+    re.DOTALL,
+)
+"""Tables that a command writes, from figures that it keeps or from declared settings."""
+
+FIGURE = re.compile(r"\d ?(?:s|ms|GB|dB|%|‰)(?!\w)|\d/255")
+UNIT = re.compile(r"(?:^|\W)(?:s|ms|GB|dB|%|‰|1/255)(?:\W|$)")
+"""A unit in a heading, whose column holds bare numbers."""
+
+BY_HAND = {
+    ("docs/nodes.md", "weights"): "memory that the plan computes from the weights' sizes",
+    ("docs/nodes.md", "model, output"): "the same, by phase",
+    ("docs/periodicity.md", "pitch"): "limits of the inspector, not measurements",
+    ("docs/glossary.md", "word"): "what 0 dB means",
+    ("docs/lab/readers.md", "reader"): "words counted, not timed",
+    ("docs/lab/speed.md", "change"): "what a card should take, written down before it is measured",
+}
+"""Tables with a unit that no results file holds, by page and first heading, and why."""
+
+
+def tables_by_hand(text: str) -> dict[str, str]:
+    """Tables with a figure and its unit that no command writes, by their first heading."""
+    plain = FENCED.sub("", MADE.sub("", text))
+    found = {}
+    for block in re.findall(r"(?:^\|.*\n?)+", plain, re.MULTILINE):
+        heading, _, *rows = block.splitlines()
+        body = "\n".join(rows)
+        if FIGURE.search(body) or (UNIT.search(heading) and re.search(r"\| *-?\d[\d.]* *\|", body)):
+            found[heading.split("|")[1].strip()] = block
+    return found
+
+
+FIGURED = [
+    page
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "op4ksr_core/assets/embedded/MODEL_CARD.md"]
+    if page.name != "older-versions.md"
+]
+
+
+@pytest.mark.parametrize("page", FIGURED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_figures_in_tables_come_from_results(page):
+    """Put them into docs/results and recipes/results_tables.py, or name the table in BY_HAND and say why."""
+    name = str(page.relative_to(ROOT))
+    unknown = {
+        first: table for first, table in tables_by_hand(page.read_text()).items() if (name, first) not in BY_HAND
+    }
+    assert unknown == {}
+
+
+def test_every_exception_is_still_there():
+    gone = [(page, first) for page, first in BY_HAND if first not in tables_by_hand((ROOT / page).read_text())]
+    assert gone == []
+
+
+@pytest.mark.parametrize(
+    "table", ["| run | s |\n|---|---|\n| a | 4.2 |\n", "| run | took |\n|---|---|\n| a | 4.2 GB |\n"]
+)
+def test_a_figure_written_by_hand_is_found(table):
+    assert list(tables_by_hand(f"# Page\n\n{table}")) == ["run"]
+    assert tables_by_hand(f"<!-- results: x -->\n{table}<!-- end of results -->\n") == {}

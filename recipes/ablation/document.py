@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from benchmarks.provenance import write_report
 from op4ksr_core.lattice.autocorrelation import highpass
 from op4ksr_core.picture.charts import COLOURS, INK, Axis, Chart, Curve, font
 
@@ -115,7 +116,7 @@ def write(run: Path, docs: Path, seeds: int) -> None:
     """`ablation.json`, the table between the marks of `ablation.md`, `ablation_spectra.png`, `ablation_crops.png`."""
     found = rows(run, seeds)
     docs.mkdir(parents=True, exist_ok=True)
-    (docs / "ablation.json").write_text(json.dumps({"rows": found}, indent=1) + "\n")
+    write_report(docs / "ablation.json", {"rows": found})
     page = docs / "ablation.md"
     if page.exists():
         before, _, rest = page.read_text().partition(BEGIN)

@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from recipes import results_files
+from recipes.ablation import document
+from recipes.method_tables import UNKNOWN, origin
 from recipes.results_files import RESULTS, ROOT
 from recipes.results_tables import PAGES, PERFORMANCE, TABLES, TIMED, with_tables
 
@@ -92,3 +94,21 @@ def test_every_file_of_results_is_shown_or_linked():
     sources = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").glob("*_tables.py")]
     pages = " ".join(path.read_text() for path in sources)
     assert [file.name for file in RESULTS.glob("*.json") if file.name not in pages] == []
+
+
+def test_the_ablation_s_table_is_what_its_figures_say():
+    figures = json.loads((ROOT / "docs" / "ablation.json").read_text())
+    assert document.table(figures["rows"]) in (ROOT / "docs" / "ablation.md").read_text()
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.name)
+def test_results_say_where_they_come_from(file):
+    """Measured in a clean checkout, or said to be not recorded."""
+    figures = json.loads(file.read_text())
+    assert figures.keys() >= {"machine", "torch", "commit", "command", "date"}
+    assert not figures["commit"].endswith("-dirty")
+
+
+def test_what_was_not_recorded_is_said():
+    said = origin({"machine": "a card", "torch": "2.11", "commit": UNKNOWN, "date": UNKNOWN})
+    assert said == "Measured on a card, torch 2.11; not recorded: commit, date."
