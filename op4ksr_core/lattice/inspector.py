@@ -37,7 +37,8 @@ _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
 _KEPT, _SHARED = (0.6, 1.0), (0.75, 0.1)
 """A pattern is the small picture's own at this coherence and this share of the added amplitude: of one that is stronger
 there, and of one whose fine harmonics alone are new."""
-_MULTIPLES = (2, 3, 4)  # of a period, at which the small picture may have the fundamental
+_MULTIPLES = (2, 3, 4)  # of a period, at which a pattern of the picture's own may have its fundamental
+_EXACT, _STRONGER = 0.01, 4.0  # how near to a multiple, and how much stronger, that is without the small picture
 _FINE = 0.9  # share of the energy that the small picture cannot hold
 _TRACE = 0.05  # amplitude in 1/255 below which nothing is reported
 _FAINT = 0.5  # amplitude in 1/255 from which something that repeats is called a texture
@@ -303,11 +304,23 @@ def _foremost(
     judged = []
     for period in periods:
         one = _judged(residual, weight, ratio, period, added)
-        if one is not None and not one.objection:
+        if one is None:
+            continue
+        one = replace(one, objection=one.objection or _harmonic_of(one, judged))
+        if not one.objection:
             return one
-        if one is not None:
-            judged.append(one)
+        judged.append(one)
     return max(judged, key=lambda one: one.amplitude, default=None)
+
+
+def _harmonic_of(one: _Found, judged: Sequence[_Found]) -> str:
+    """The objection that this is a harmonic of a far stronger pattern, which was judged to be no lattice."""
+    for other in judged:
+        multiple = other.period / one.period
+        whole = round(multiple) in _MULTIPLES and abs(multiple - round(multiple)) < _EXACT
+        if whole and other.amplitude > _STRONGER * one.amplitude:
+            return f"it is a harmonic of what repeats every {other.period:.4g} px"
+    return ""
 
 
 def strongest_tenth(heat: Tensor, share: Tensor) -> float:

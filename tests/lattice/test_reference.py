@@ -70,6 +70,14 @@ def test_the_harmonics_of_what_the_small_picture_has_are_no_lattice(contrast):
     assert inspect(drawn, quarter(x)).verdict == "lattice"  # the same tiles, added to a picture without them
 
 
+@pytest.mark.parametrize("softness", [1.5, 2.5])
+def test_a_harmonic_of_a_strong_pattern_is_no_lattice(softness):
+    """Squares of 6 px with soft edges: their third harmonics have 4 px and are faint."""
+    wave = torch.tanh(softness * torch.sin(math.pi / 6 * (torch.arange(512) + 0.5)))
+    drawn = smooth() + 40 / 255 * wave[:, None] * wave
+    assert inspect(drawn).verdict == "texture"
+
+
 @pytest.mark.parametrize("period", [16, 32])
 def test_a_lattice_that_was_added_is_found_and_told_so(period):
     x = scene()
