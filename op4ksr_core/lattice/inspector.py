@@ -301,7 +301,7 @@ def _foremost(
     periods: Sequence[float], residual: Tensor, weight: Tensor, ratio: Tensor, added: Added | None
 ) -> _Found | None:
     """The likeliest that nothing objects to; else the strongest; None of none."""
-    judged = []
+    judged: list[_Found] = []
     for period in periods:
         one = _judged(residual, weight, ratio, period, added)
         if one is None:
