@@ -1,10 +1,10 @@
 """The templates' pictures: a thumbnail beside each graph, and a screenshot of it for the documents.
 
-    python -m recipes.screenshots [NAME ...] [--comfyui ~/ComfyUI-0.33]
+    python -m recipes.screenshots [NAME ...] [--open-only | --side 1024] [--comfyui ~/ComfyUI-0.33]
 
 Opens the templates in ComfyUI's own frontend with Vue nodes, in a window of 1600x900, runs those that need no download
-and writes docs/workflows/NAME.jpg and workflows/NAME.jpg. All of it takes half an hour on two cores; NAME makes those
-alone. ComfyUI and Chromium lie where tests/README.md says.
+and writes docs/workflows/NAME.jpg and workflows/NAME.jpg. NAME makes those alone, --side runs them at that long side,
+and --open-only runs none and keeps the thumbnails that are results. Where ComfyUI and Chromium lie: tests/README.md.
 """
 
 import argparse
@@ -178,18 +178,20 @@ def opened(comfyui: Path) -> Iterator[Frontend]:
             yield frontend
 
 
-def make(frontend: Frontend, name: str) -> None:
-    """The screenshot of one template, and its thumbnail where that is a result."""
+def make(frontend: Frontend, name: str, run: bool, side: int | None) -> None:
+    """The screenshot of one template, and its thumbnail where that is a result at the template's own size."""
     path = TEMPLATES / f"{name}.json"
     workflow = json.loads(path.read_text())
     frontend.load(path)
     if name == "op4ksr_2_app":
         frontend.set_widgets({"image": "astronaut.png"})
-    if name in RUN:
+    if side is not None:
+        frontend.set_widgets({"size": side, "long_side": side})
+    if run and name in RUN:
         entry = frontend.run_and_stay(timeout=60 * MINUTES)
         if entry["status"]["status_str"] != "success":
             raise RuntimeError(f"{name}: {entry['status']['messages'][-1]}")
-        if name not in CARDS:
+        if name not in CARDS and side is None:
             save(thumbnail(name, frontend.server.base, workflow, entry), path.with_suffix(".jpg"))
     frontend.show_all()
     SHOTS.mkdir(exist_ok=True)
@@ -204,13 +206,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="templates, without .json; all if there is none")
     parser.add_argument("--comfyui", type=Path, default="~/ComfyUI-0.33", help="ComfyUI 0.33 or later")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--open-only", action="store_true", help="run no template")
+    how.add_argument("--side", type=int, help="px of the long side, in place of the template's; makes no thumbnails")
     arguments = parser.parse_args()
     names = arguments.names or sorted(path.stem for path in TEMPLATES.glob("*.json"))
     for name in CARDS.keys() & set(names):
         save(card(*CARDS[name]), TEMPLATES / f"{name}.jpg")
     with opened(arguments.comfyui.expanduser()) as frontend:
         for name in names:
-            make(frontend, name)
+            make(frontend, name, not arguments.open_only, arguments.side)
             print(name, flush=True)
 
 

@@ -142,7 +142,9 @@ class Frontend:
     def run_and_stay(self, timeout: float = 300) -> dict:
         """As `run`, and the page shows the results, as an artist sees them."""
         entry = self._run(timeout, leave=False)
-        self.page.wait_for_timeout(3000)  # pictures come after the run and make their boxes grow
+        shown = "(nodes) => nodes.every((node) => node in app.nodeOutputs)"
+        self.page.wait_for_function(shown, arg=list(entry["outputs"]), timeout=60_000)
+        self.page.wait_for_timeout(1500)  # pictures are loaded and make their boxes grow
         return entry
 
     def _run(self, timeout: float, leave: bool) -> dict:

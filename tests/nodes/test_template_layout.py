@@ -6,7 +6,7 @@ import pytest
 from browser import Frontend
 from places import ROOT
 from stand_ins import write_esrgan
-from test_workflows import KEEP, WORKFLOWS, skip_unless_new_enough
+from test_workflows import WORKFLOWS
 
 RENDERERS = pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 QUICKSTART = ROOT / "workflows" / "op4ksr_1_quickstart.json"
@@ -38,7 +38,7 @@ def collisions(boxes):
 
 
 @RENDERERS
-def test_no_box_covers_another(desk, server, vue):
+def test_no_box_covers_another(desk, vue):
     desk.draw_with_vue(vue)
     for path in WORKFLOWS:
         desk.load(path)
@@ -47,16 +47,13 @@ def test_no_box_covers_another(desk, server, vue):
 
 
 @RENDERERS
-@pytest.mark.parametrize("path", [QUICKSTART, LATTICE_CHECK, KEEP], ids=lambda path: path.stem)
-def test_no_box_covers_another_after_a_run(desk, server, path, vue):
+@pytest.mark.parametrize("path", [QUICKSTART, LATTICE_CHECK], ids=lambda path: path.stem)
+def test_no_box_covers_another_after_a_run(desk, path, vue):
     """Previews, reports and comparisons grow."""
-    skip_unless_new_enough(server, path)
     desk.draw_with_vue(vue)
     assert desk.load(path) == []
     desk.set_widgets({"size": 256})
-    before = desk.boxes()
-    assert desk.run_and_stay()["status"]["status_str"] == "success"
-    assert desk.boxes() != before or server.version == "0.3.64"
+    assert desk.run_and_stay(timeout=900)["status"]["status_str"] == "success"
     assert list(collisions(desk.boxes())) == []
 
 
