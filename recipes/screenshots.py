@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT / "tests" / "helpers"))  # how the tests drive a ser
 from browser import FLAGS, Frontend, chromium  # noqa: E402
 from comfy_server import running_server  # noqa: E402
 from places import DEMO  # noqa: E402
+from stand_ins import write_stand_ins  # noqa: E402
 
 TEMPLATES, SHOTS = ROOT / "workflows", ROOT / "docs" / "workflows"
 WINDOW = {"width": 1600, "height": 900}
@@ -147,9 +148,10 @@ def thumbnail(name: str, base: Path, workflow: dict[str, Any], entry: dict[str, 
 
 
 def lay_out(base: Path) -> None:
-    """The picture that op4ksr_2_app opens, and empty files under the names of what the templates download: they are
-    opened, not run, and nothing is marked as missing."""
+    """The picture that op4ksr_2_app opens, and small or empty files under the names of what the templates need: those
+    are opened, not run, and nothing is marked as missing."""
     (base / "input" / "astronaut.png").write_bytes(DEMO.read_bytes())
+    write_stand_ins(base)
     for path in TEMPLATES.glob("*.json"):
         for node in json.loads(path.read_text())["nodes"]:
             for model in node["properties"].get("models", []):
@@ -183,6 +185,8 @@ def make(frontend: Frontend, name: str, run: bool, side: int | None) -> None:
     path = TEMPLATES / f"{name}.json"
     workflow = json.loads(path.read_text())
     frontend.load(path)
+    frontend.page.wait_for_timeout(1000)
+    frontend.page.keyboard.press("Escape")  # an app's tour
     if name == "op4ksr_2_app":
         frontend.set_widgets({"image": "astronaut.png"})
     if side is not None:

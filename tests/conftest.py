@@ -80,7 +80,7 @@ def realsr():
 
 
 @pytest.fixture
-def random_weights(server):
+def random_weights(server):  # noqa: F811
     """Nodes of a graph: a model that leaves a lattice of 16 px on ramp.png, which is there too, and its prompt."""
     folder = server.base / "models" / "diffusers" / "random"
     if not folder.exists():

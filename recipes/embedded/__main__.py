@@ -12,8 +12,8 @@ Stages in order:
   texture         a small GAN: --start the latter; not in what is shipped (it lost right detail)
   export          the averaged weights as float16 safetensors, into --to
 --start names the weights that a stage begins with. average mixes two networks' weights: --start A --with B --share S.
-grow gives a network more channels and blocks: --start A --to B. scale makes its detail stronger: --start A --luma 1.75. level
-takes away the lattice that it draws on noise, and export-detail writes one: --start A --to B.
+grow gives a network more channels and blocks: --start A --to B. scale makes its detail stronger: --start A --luma 1.75.
+level takes away the lattice that it draws on noise, and export-detail writes one: --start A --to B.
 
 `all` runs vae to detail in one process, from the bundled weights if they are unpacked, each with its share of
 --minutes, then scales and levels the detail network into shipped.pt. After `bundled --keep-encoder` it begins with
