@@ -1,5 +1,6 @@
 """Fixtures: small models, pictures, ComfyUI servers and browsers."""
 
+import shutil
 import warnings
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from browser import browser, frontend, newest_frontend, newest_server  # noqa: F401
 from builders import make_transformer, make_vae
 from comfy_server import comfyui, server  # noqa: F401
+from model_files import write_probe_model
 from places import DEMO, REALSR
 
+from op4ksr_core.picture.convert import as_picture
 from op4ksr_core.picture.read import read_picture
 
 NEEDS = {
@@ -74,3 +77,19 @@ def realsr():
         warnings.warn(f"{REALSR} is not here: the tests on real photo pairs do not run", stacklevel=1)
         pytest.skip(f"NO REAL PHOTO PAIRS at {REALSR}")
     return pairs
+
+
+@pytest.fixture
+def random_weights(server):  # noqa: F811
+    """Nodes of a graph: a model that leaves a lattice of 16 px on ramp.png, which is there too, and its prompt."""
+    folder = server.base / "models" / "diffusers" / "random"
+    if not folder.exists():
+        made = write_probe_model(server.base / "temp")
+        shutil.copytree(made, folder)
+        shutil.copy(made / "prompt.safetensors", server.base / "input" / "random.safetensors")
+    ramp = torch.linspace(0.3, 0.6, 64) + 0.2 * torch.linspace(0.3, 0.5, 48)[:, None]
+    as_picture(ramp.expand(3, -1, -1)).save(server.base / "input" / "ramp.png")
+    return {
+        "files": {"class_type": "OP4KSR_LoadDiffusers", "inputs": {"folder": "random"}},
+        "prompt": {"class_type": "OP4KSR_LoadPrompt", "inputs": {"file": "random.safetensors"}},
+    }

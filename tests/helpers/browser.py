@@ -15,12 +15,17 @@ FLAGS = (
 ).split()
 
 
+def chromium() -> Path:
+    """CHROMIUM names it, else /usr/bin/chromium."""
+    return Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+
+
 @pytest.fixture(scope="session")
 def browser():
-    """Chromium: CHROMIUM names it, else /usr/bin/chromium, else a skip with a loud line."""
+    """Chromium, or a skip with a loud line."""
     from playwright.sync_api import sync_playwright
 
-    program = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+    program = chromium()
     if not program.exists():
         warnings.warn(f"NO Chromium at {program}: set CHROMIUM to run the browser tests", stacklevel=1)
         pytest.skip(f"NO Chromium at {program} (set CHROMIUM)")
@@ -81,6 +86,46 @@ class Frontend:
             workflow,
         )
 
+    def boxes(self) -> dict:
+        """What is drawn: `nodes` (with their titles) and `groups`, each a list of (name, left, top, right, bottom)."""
+        return self.page.evaluate(
+            """() => {
+                const box = (of, name, title) => [
+                    name, of.pos[0], of.pos[1] - title, of.pos[0] + of.size[0], of.pos[1] + of.size[1]
+                ]
+                const nodes = app.graph._nodes.filter((n) => n.type != 'Reroute')
+                return {
+                    nodes: nodes.map((n) => box(n, `${n.id} ${n.type}`, LiteGraph.NODE_TITLE_HEIGHT)),
+                    groups: app.graph._groups.map((g) => box(g, g.title, 0)),
+                }
+            }"""
+        )
+
+    def show_all(self) -> None:
+        """Moves and scales the view so that the whole graph is beside the menus."""
+        boxes = [box[1:] for kind in self.boxes().values() for box in kind]
+        left, top = (min(box[side] for box in boxes) for side in (0, 1))
+        right, bottom = (max(box[side] for box in boxes) for side in (2, 3))
+        self.page.evaluate(
+            """([left, top, right, bottom]) => {
+                const menus = {left: 70, top: 90, right: 20, bottom: 20}
+                const width = innerWidth - menus.left - menus.right, height = innerHeight - menus.top - menus.bottom
+                const view = app.canvas.ds
+                view.scale = Math.min(width / (right - left), height / (bottom - top))
+                view.offset[0] = (menus.left + width / 2) / view.scale - (left + right) / 2
+                view.offset[1] = (menus.top + height / 2) / view.scale - (top + bottom) / 2
+                app.canvas.setDirty(true, true)
+            }""",
+            [left, top, right, bottom],
+        )
+        self.page.wait_for_timeout(1500)  # for the renderer
+
+    def choose_language(self, language: str) -> None:
+        """Switches and loads the page again, as the frontend asks for."""
+        self.page.evaluate("(language) => app.extensionManager.setting.set('Comfy.Locale', language)", language)
+        self.page.reload()
+        self.page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
+
     def set_widgets(self, values: dict) -> None:
         """Puts values into every widget of these names."""
         self.page.evaluate(
@@ -92,15 +137,27 @@ class Frontend:
     def run(self, timeout: float = 300) -> dict:
         """Queues what is shown, through the frontend; returns the history entry. The page is blank afterwards:
         its drawing takes a core."""
+        return self._run(timeout, leave=True)
+
+    def run_and_stay(self, timeout: float = 300) -> dict:
+        """As `run`, and the page shows the results, as an artist sees them."""
+        entry = self._run(timeout, leave=False)
+        shown = "(nodes) => nodes.every((node) => node in app.nodeOutputs)"
+        self.page.wait_for_function(shown, arg=list(entry["outputs"]), timeout=60_000)
+        self.page.wait_for_timeout(1500)  # pictures are loaded and make their boxes grow
+        return entry
+
+    def _run(self, timeout: float, leave: bool) -> dict:
         before = set(self.server.get("/history"))
         self.page.evaluate("() => app.queuePrompt(0)")
-        self.page.goto("about:blank")
+        if leave:
+            self.page.goto("about:blank")
         end = time.time() + timeout
         while time.time() < end:
             new = self.server.get("/history").keys() - before
             if new:
                 return self.server.get(f"/history/{min(new)}")[min(new)]
-            time.sleep(0.3)
+            self.page.wait_for_timeout(300)
         raise TimeoutError(f"The workflow did not end within {timeout} s.")
 
 

@@ -82,7 +82,7 @@ def running_server(comfyui: Path, base: Path, options: Sequence[str] = (), exten
     process = subprocess.Popen(command, cwd=comfyui, stdout=log, stderr=subprocess.STDOUT)
     running = Server(base, port, process.pid, comfyui)
     try:
-        end = time.time() + 180
+        end = time.time() + 360
         while True:
             assert process.poll() is None and time.time() < end, (base / "server.log").read_text()[-3000:]
             try:

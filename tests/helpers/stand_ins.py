@@ -27,11 +27,11 @@ def write_stand_ins(base):
     _write_ultraflux(models)
     _write_flux_dev(models)
     _write_relatives(models, base / "input")
-    _write_esrgan(models / "upscale_models" / "RealESRGAN_x4plus.safetensors")
+    write_esrgan(models / "upscale_models" / "RealESRGAN_x4plus.safetensors")
     write_prompt(base / "input" / "flux_fixed_prompt.safetensors", 4096, 768)
 
 
-def _write_esrgan(path, width=8, growth=32):
+def write_esrgan(path, width=8, growth=32):
     """An ESRGAN of one block that enlarges by the nearest pixel, roughly: its first and last layers pass on RGB."""
 
     def conv(state, name, source, to):

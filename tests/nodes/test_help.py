@@ -82,6 +82,20 @@ def test_translations_are_whole(language):
         assert re.search(r"[\u3040-\u30ff\u4e00-\u9fff]", texts["description"]), name
 
 
+def template_texts():
+    """What artists read in the templates: notes, and the titles of groups and nodes."""
+    for path in (ROOT / "workflows").glob("*.json"):
+        workflow = json.loads(path.read_text())
+        yield from (titled["title"] for titled in workflow["nodes"] + workflow["groups"] if "title" in titled)
+        yield from (node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_every_text_of_a_template_is_translated(language):
+    translated = json.loads((ROOT / "locales" / language / "main.json").read_text())["op4ksrTemplates"]
+    assert translated.keys() == set(template_texts()) and all(translated.values())
+
+
 TERMS = {
     "zh": {"格纹": ["网格", "格子"], "遮罩": ["蒙版"], "降噪": ["去噪"], "提示词": ["提示语"]},
     "ja": {"格子": ["グリッド"], "ノイズ除去": ["デノイズ"], "アダプター": ["アダプタを", "アダプタの"]},
@@ -91,7 +105,7 @@ TERMS = {
 
 @pytest.mark.parametrize("language", TERMS)
 def test_one_thing_has_one_word(language):
-    texts = (ROOT / "locales" / language / "nodeDefs.json").read_text()
+    texts = "".join(path.read_text() for path in (ROOT / "locales" / language).glob("*.json"))
     for word, others in TERMS[language].items():
         assert word in texts
         assert [other for other in others if other in texts] == [], word

@@ -1,14 +1,12 @@
 """The node that an artist drops first: few knobs, sizes, strength, regions, transparency, and what it says."""
 
 import json
-import shutil
 from dataclasses import replace
 from urllib.error import HTTPError
 
 import numpy as np
 import pytest
 import torch
-from model_files import write_probe_model
 from PIL import Image
 from places import DEMO
 
@@ -216,22 +214,6 @@ def told(entry, name):
 def test_what_passes_the_check_says_so_and_is_not_run_again(server, small):
     entry = server.run(with_passed(graph(rerun=True)))
     assert told(entry, "passed") == "True" and "again" not in told(entry, "report")
-
-
-@pytest.fixture
-def random_weights(server):
-    """A model that leaves a lattice of 16 px, and its prompt."""
-    folder = server.base / "models" / "diffusers" / "random"
-    if not folder.exists():
-        made = write_probe_model(server.base / "temp")
-        shutil.copytree(made, folder)
-        shutil.copy(made / "prompt.safetensors", server.base / "input" / "random.safetensors")
-    ramp = torch.linspace(0.3, 0.6, 64) + 0.2 * torch.linspace(0.3, 0.5, 48)[:, None]
-    as_picture(ramp.expand(3, -1, -1)).save(server.base / "input" / "ramp.png")
-    return {
-        "files": node("OP4KSR_LoadDiffusers", folder="random"),
-        "prompt": node("OP4KSR_LoadPrompt", file="random.safetensors"),
-    }
 
 
 def test_what_does_not_pass_is_run_again_at_half_the_strength(server, random_weights):

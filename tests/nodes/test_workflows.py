@@ -15,7 +15,7 @@ from op4ksr_core.picture.read import read_picture
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 SMALL = {"long_side": 256, "size": 256, "width": 128, "height": 128, "batch_size": 1}
-NEWER = {"op4ksr_seedvr2_then_lattice_check": (0, 33)}
+NEWER = {"op4ksr_keep_what_passed": (0, 33), "op4ksr_seedvr2_then_lattice_check": (0, 33)}
 """Templates on nodes that ComfyUI has from that version on."""
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
@@ -101,7 +101,7 @@ def test_a_report_stays_and_a_comparison_shows_in_every_renderer(path):
         fed[source, out].add((types[target], into))
     for number, kind in types.items():
         if kind in ("OP4KSR_UpscaleTo4K", "OP4KSR_Upscale"):
-            assert ("PreviewAny", 0) in fed[number, 3]
+            assert {("PreviewAny", 0), ("ComfySwitchNode", 0), ("ComfySwitchNode", 1)} & fed[number, 3]
     assert all(("PreviewImage", 0) in targets for targets in fed.values() if ("ImageCompare", 0) in targets)
 
 
@@ -194,6 +194,39 @@ def test_behind_seedvr2_at_its_full_size(seedvr2, server, frontend):
     frontend.set_widgets({"scale_by": 0.25, "tile_size": 256, "overlap": 64})
     shown = saved(server, frontend.run(timeout=900))
     assert shown.shape[-2:] == (144, 256) and torch.isfinite(shown).all() and float(shown.std()) > 0.01
+
+
+KEEP = ROOT / "workflows" / "op4ksr_keep_what_passed.json"
+
+
+@pytest.fixture
+def first_and_second_try(server, frontend):
+    """The template's graph as the server takes it, small, and the numbers of both tries."""
+    skip_unless_new_enough(server, KEEP)
+    assert frontend.load(KEEP) == []
+    graph = frontend.page.evaluate("async () => (await app.graphToPrompt()).output")
+    first, second = (n for n, entry in graph.items() if entry["class_type"] == "OP4KSR_UpscaleTo4K")
+    assert graph[first]["inputs"]["strength"] > graph[second]["inputs"]["strength"]
+    for number in (first, second):
+        graph[number]["inputs"]["size"] = 256
+    return graph, graph[first]["inputs"], graph[second]["inputs"]
+
+
+def test_a_picture_that_passed_is_kept_and_nothing_else_runs(server, first_and_second_try):
+    graph, _, second = first_and_second_try
+    second["size_mode"] = "fit"  # of no width and no height: an error, were it run
+    shown = saved(server, server.run(graph))
+    assert shown.shape[-2:] == (144, 256) and float(shown.std()) > 0.01
+
+
+def test_a_picture_that_did_not_pass_is_made_again(server, first_and_second_try, random_weights):
+    graph, first, second = first_and_second_try
+    ramp = {"class_type": "LoadImage", "inputs": {"image": "ramp.png"}}
+    first |= {"model": ["files", 0], "vae": ["files", 1], "conditioning": ["prompt", 0], "preset": "op4ksr"}
+    first["image"] = ["ramp", 0]
+    entry = server.run(graph | random_weights | {"ramp": ramp})
+    (report,) = [out["text"][0] for out in entry["outputs"].values() if "text" in out]
+    assert saved(server, entry).shape[-2:] == (144, 256) and "Preset embedded" in report
 
 
 FIRST = sorted((Path(__file__).parent / "first_release").glob("*.json"))
