@@ -32,6 +32,9 @@ from stand_ins import write_stand_ins  # noqa: E402
 
 TEMPLATES, SHOTS = ROOT / "workflows", ROOT / "docs" / "workflows"
 WINDOW = {"width": 1600, "height": 900}
+TABS = 37
+"""px at the top of the window that name the graphs which were open before."""
+
 THUMBNAIL = (600, 450)
 """px."""
 
@@ -199,7 +202,8 @@ def make(frontend: Frontend, name: str, run: bool, side: int | None) -> None:
             save(thumbnail(name, frontend.server.base, workflow, entry), path.with_suffix(".jpg"))
     frontend.show_all()
     SHOTS.mkdir(exist_ok=True)
-    frontend.page.screenshot(path=SHOTS / f"{name}.jpg", type="jpeg", quality=QUALITY)
+    shown = {"x": 0, "y": TABS, "width": WINDOW["width"], "height": WINDOW["height"] - TABS}
+    frontend.page.screenshot(path=SHOTS / f"{name}.jpg", type="jpeg", quality=QUALITY, clip=shown)
 
 
 def save(picture: Image.Image, path: Path) -> None:
