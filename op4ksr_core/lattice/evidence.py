@@ -90,6 +90,7 @@ _BETWEEN = Limits(0.5, 2.5, (0.88, 1.0), 0.9, (0.3, 0.3), True)
 _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, (1.0, 1.0), False)
 _LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so
 _FINE_PITCH, _FINE_STRONGEST = 4, 2.0  # px, 1/255: what unpacking by 4 leaves is fainter, prints are stronger
+_FINE_SHARE = 0.003  # of the energy of 4 px at 2 px: 1 to 33 % where a network unpacks, 0.02 % of soft prints
 _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
 _REGULAR = (16, 24, 32, 40, 48, 56, 64)  # px: what is nested in pitches of latents and tokens
@@ -125,6 +126,8 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
         return f"that is fainter than {faintest:g}/255, below which this pitch is not judged"
     if amplitude > limits.strongest:
         return f"that is stronger than a model's lattice ({limits.strongest:g}/255): it is drawn in the picture"
+    if period == _FINE_PITCH and _share_at_two_px(followed) < _FINE_SHARE:
+        return "it has nothing at 2 px, as what a network unpacks by 4 has: it is drawn in the picture"
     if followed.coherence < _at(limits.coherence, amplitude):
         return f"blocks disagree on its phase ({followed.coherence:.2f} of 1)"
     agreeing = agreement(followed.gain, followed.share, limits.everywhere)
@@ -136,6 +139,13 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
     if uneven > _UNEVEN:
         return f"it is {uneven:.1f} times stronger on things than beside them, so it belongs to them"
     return ""
+
+
+def _share_at_two_px(followed: Followed) -> float:
+    """Of the energy, what waves of 2 px down or across have."""
+    lattice = followed.lattice
+    power = lattice.amplitude.abs().square()
+    return float(power[lattice.fy.abs().maximum(lattice.fx) > 0.49].sum() / power.sum())
 
 
 def is_certain(period: float, followed: Followed) -> bool:

@@ -306,7 +306,7 @@ def _foremost(
         one = _judged(residual, weight, ratio, period, added)
         if one is None:
             continue
-        one = replace(one, objection=one.objection or _harmonic_of(one, judged))
+        one = replace(one, objection=one.objection or _harmonic_of(one, judged) or _same_waves(one, judged))
         if not one.objection:
             return one
         judged.append(one)
@@ -320,6 +320,18 @@ def _harmonic_of(one: _Found, judged: Sequence[_Found]) -> str:
         whole = round(multiple) in _MULTIPLES and abs(multiple - round(multiple)) < _EXACT
         if whole and other.amplitude > _STRONGER * one.amplitude:
             return f"it is a harmonic of what repeats every {other.period:.4g} px"
+    return ""
+
+
+def _same_waves(one: _Found, judged: Sequence[_Found]) -> str:
+    """The objection to a pattern of a shorter period that this one's waves belong to."""
+    lattice = one.followed.lattice
+    power = lattice.amplitude.abs().square()
+    for other in judged:
+        turns = torch.stack([lattice.fy, lattice.fx]) * other.period
+        belongs = ((turns - turns.round()).abs() < _EXACT).all(0)
+        if other.period < one.period and power[belongs].sum() >= _FINE * power.sum():
+            return other.objection
     return ""
 
 
