@@ -85,7 +85,7 @@ def unevenness(residual: Tensor, followed: Followed) -> float:
 
 _ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, (1.0, 0.5), False)
 _WHOLE = Limits(0.6, 6.5, (0.75, 0.85), 0.85, (0.3, 0.3), True)
-_MULTIPLE = replace(_WHOLE, coherence=(0.5, 0.85))  # of 8 px: a model may nest it
+_MULTIPLE = replace(_WHOLE, coherence=(0.5, 0.85), skew=(0.5, 0.3))  # of 8 px: a model may nest it
 _BETWEEN = Limits(0.5, 2.5, (0.88, 1.0), 0.9, (0.3, 0.3), True)
 _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, (1.0, 1.0), False)
 _LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so

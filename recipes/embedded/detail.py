@@ -32,7 +32,7 @@ from .figures import energy_and_correlation, lattice, psnr
 from .loop import Figures, Loop, read, write
 from .networks import half_where_fast
 
-WIDTH, BLOCKS = 64, 6
+WIDTH, BLOCKS = 64, 10
 
 CROPS = {"cpu": 8, "cuda": 64}
 """Crops a step."""
