@@ -36,7 +36,7 @@ _PERIODS_WANTED = 8  # periods that the shorter side must hold for a search
 _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
 _KEPT, _SHARED = (0.6, 1.0), (0.75, 0.1)
 """A pattern is the small picture's own at this coherence and this share of the added amplitude: of one that is stronger
-there, and of one whose fine harmonics alone are new."""
+there, and of one that is mostly new, as a line is that is thinner than a px of the small picture."""
 _MULTIPLES = (2, 3, 4)  # of a period, at which a pattern of the picture's own may have its fundamental
 _EXACT, _STRONGER = 0.01, 4.0  # how near to a multiple, and how much stronger, that is without the small picture
 _FINE = 0.9  # share of the energy that the small picture cannot hold
@@ -250,18 +250,27 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
 
 def _is_finer(added: Added, followed: Followed) -> bool:
     """Whether the small picture cannot hold these waves, and so does not tell whose they are."""
+    power = followed.lattice.amplitude.abs().square()
+    return bool(power[~_coarse(added, followed)].sum() >= _FINE * power.sum())
+
+
+def _coarse(added: Added, followed: Followed) -> Tensor:
+    """Which of the waves the small picture can hold."""
     lattice, small_px = followed.lattice, math.sqrt(added.luma.numel() / added.small.numel())
-    fine = lattice.fy.abs().maximum(lattice.fx) > 0.5 / small_px
-    power = lattice.amplitude.abs().square()
-    return bool(power[fine].sum() >= _FINE * power.sum())
+    return lattice.fy.abs().maximum(lattice.fx) <= 0.5 / small_px
 
 
 def _in_the_small_picture(added: Added, followed: Followed) -> str:
-    """The objection that the small picture has this pattern itself."""
-    lattice = followed.lattice
-    local = demodulate(added.weight * added.explained, lattice.fy, lattice.fx, lattice.block)
-    before = measure(added.explained, added.weight, lattice.frequency, lattice.fy, lattice.fx, lattice.kept + 2, local)
-    strengths = [float(one.lattice.amplitude.abs().square().sum().sqrt()) for one in (before, followed)]
+    """The objection that the small picture has this pattern itself, by those of its waves that it can hold."""
+    lattice, held = followed.lattice, _coarse(added, followed)
+    held = held if bool(held.any()) else torch.ones_like(held)
+    fy, fx, kept = lattice.fy[held], lattice.fx[held], lattice.kept[held]
+    local = demodulate(added.weight * added.explained, fy, fx, lattice.block)
+    before = measure(added.explained, added.weight, lattice.frequency, fy, fx, kept + 2, local)
+    strengths = [
+        float(amplitude.abs().square().sum().sqrt())
+        for amplitude in (before.lattice.amplitude, lattice.amplitude[held])
+    ]
     for coherence, share in (_KEPT, _SHARED):
         if before.coherence > coherence and strengths[0] > share * strengths[1]:
             return "the small picture has it too"

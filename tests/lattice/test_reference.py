@@ -70,6 +70,14 @@ def test_the_harmonics_of_what_the_small_picture_has_are_no_lattice(contrast):
     assert inspect(drawn, quarter(x)).verdict == "lattice"  # the same tiles, added to a picture without them
 
 
+@pytest.mark.parametrize("contrast", [6.0, 16.0])
+def test_lines_thinner_than_a_px_of_the_small_picture_are_its_own(contrast):
+    x = smooth()
+    drawn = lines(x, 16, -contrast)
+    assert inspect(drawn, quarter(drawn)).verdict == "texture"
+    assert inspect(drawn, quarter(x)).verdict == "lattice"
+
+
 @pytest.mark.parametrize("softness", [1.5, 2.5])
 def test_a_harmonic_of_a_strong_pattern_is_no_lattice(softness):
     """Squares of 6 px with soft edges: their third harmonics have 4 px and are faint."""
