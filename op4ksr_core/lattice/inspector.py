@@ -34,7 +34,7 @@ from .waves import Followed, Lattice, block_size, demodulate, measure, peak_poin
 
 _PERIODS_WANTED = 8  # periods that the shorter side must hold for a search
 _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
-_KEPT, _SHARED = (0.6, 1.0), (0.75, 0.1)
+_KEPT, _SHARED = (0.6, 1.0), (0.75, 0.08)
 """A pattern is the small picture's own at this coherence and this share of the added amplitude: of one that is stronger
 there, and of one that is mostly new, as a line is that is thinner than a px of the small picture."""
 _MULTIPLES = (2, 3, 4)  # of a period, at which a pattern of the picture's own may have its fundamental
