@@ -518,7 +518,7 @@ def test_a_detail_network_of_ones_own(server, photo):
 
     network = load_compensation()
     with torch.no_grad():
-        network.tail.bias += 0.02
+        network.tail.weight.zero_()  # adds nothing
     folder = server.base / "models" / "op4ksr"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "own.safetensors"
