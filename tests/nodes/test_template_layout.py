@@ -46,8 +46,16 @@ def test_no_box_covers_another(desk, vue):
         assert list(collisions(desk.boxes())) == [], path.stem
 
 
-@RENDERERS
-@pytest.mark.parametrize("path", [QUICKSTART, LATTICE_CHECK], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("path", "vue"),
+    [
+        (QUICKSTART, True),
+        pytest.param(QUICKSTART, False, marks=pytest.mark.slow),
+        pytest.param(LATTICE_CHECK, False, marks=pytest.mark.slow),
+        pytest.param(LATTICE_CHECK, True, marks=pytest.mark.slow),
+    ],
+    ids=["quickstart vue", "quickstart classic", "lattice check classic", "lattice check vue"],
+)
 def test_no_box_covers_another_after_a_run(desk, path, vue):
     """Previews, reports and comparisons grow."""
     desk.draw_with_vue(vue)
