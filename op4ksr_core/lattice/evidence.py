@@ -27,7 +27,7 @@ class Limits:
 
     faintest, strongest: amplitude in 1/255. coherence: at least. agreeing: share of the parts
     that can tell, which must have the lattice in phase and strength. skew: how much it may differ from its
-    mirror image. everywhere: whether it must fill the picture.
+    mirror image. everywhere: whether it must fill the picture. at_two_px: least share of the energy at 2 px.
     """
 
     faintest: float
@@ -36,6 +36,7 @@ class Limits:
     agreeing: float
     skew: tuple[float, float]
     everywhere: bool
+    at_two_px: float = 0.0
 
 
 def _gain(gain: Tensor, share: Tensor, among: Tensor) -> tuple[complex, float]:
@@ -89,8 +90,7 @@ _MULTIPLE = replace(_WHOLE, coherence=(0.5, 0.85), skew=(0.5, 0.3))  # of 8 px: 
 _BETWEEN = Limits(0.5, 2.5, (0.88, 1.0), 0.9, (0.3, 0.3), True)
 _ADDED_ON_GRID = Limits(0.1, 10.0, (0.35, 0.5), 0.5, (1.0, 1.0), False)
 _LONG, _NESTED = 32, 8  # px: a longer pitch that no machinery divides is a model's only if the small picture says so
-_FINE_PITCH, _FINE_STRONGEST = 4, 2.0  # px, 1/255: what unpacking by 4 leaves is fainter, prints are stronger
-_FINE_SHARE = 0.003  # of the energy of 4 px at 2 px: 1 to 33 % where a network unpacks, 0.02 % of soft prints
+_UNPACKED = 4  # px: what a network leaves that unpacks by as much is faint, and its places differ from px to px
 _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
 _REGULAR = (16, 24, 32, 40, 48, 56, 64)  # px: what is nested in pitches of latents and tokens
@@ -101,7 +101,7 @@ def limits_for(period: float, added: bool) -> Limits:
     """What a lattice of this period must show; `added`: on what the small picture does not explain."""
     if period in MACHINERY:
         limits = _ADDED_ON_GRID if added else _ON_GRID
-        return replace(limits, strongest=_FINE_STRONGEST) if period == _FINE_PITCH else limits
+        return replace(limits, strongest=2.0, at_two_px=0.003) if period == _UNPACKED else limits
     if period % _NESTED == 0:
         return _MULTIPLE
     return _WHOLE if period == round(period) else _BETWEEN
@@ -126,7 +126,7 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
         return f"that is fainter than {faintest:g}/255, below which this pitch is not judged"
     if amplitude > limits.strongest:
         return f"that is stronger than a model's lattice ({limits.strongest:g}/255): it is drawn in the picture"
-    if period == _FINE_PITCH and _share_at_two_px(followed) < _FINE_SHARE:
+    if _share_at_two_px(followed) < limits.at_two_px:
         return "it has nothing at 2 px, as what a network unpacks by 4 has: it is drawn in the picture"
     if followed.coherence < _at(limits.coherence, amplitude):
         return f"blocks disagree on its phase ({followed.coherence:.2f} of 1)"

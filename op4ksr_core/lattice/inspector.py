@@ -9,11 +9,11 @@ A decoder or a one-step transformer can leave a faint pattern that repeats every
 2. its spectrum over a local background (geometric mean of the neighbourhood, along the axes for the axes);
 3. the comb: for every period, how far the points that belong to it stand above chance (`periods.py`);
 4. demodulation in blocks at the points that stand out: the lattice's amplitude and phase everywhere (`waves.py`);
-5. what tells a lattice from things that repeat: pitch, amplitude, agreement of the parts (`evidence.py`);
+5. what tells a lattice from things that repeat: pitch, amplitude, agreement of the parts, and what the small picture
+   has itself (`judging.py`, `evidence.py`);
 6. texture where the small picture is soft, periodic or not (`mesh.py`).
 """
 
-import math
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,35 +23,19 @@ from torch import Tensor
 
 from ..errors import ImageError, SettingError
 from .autocorrelation import LAGS, autocorrelation, quadrants
-from .evidence import MACHINERY, is_certain, objection
+from .judging import Found, Peak, foremost
 from .mesh import Mesh, find_mesh, no_mesh
 from .periods import CERTAIN, JPEG, candidates, find_periods, repeat_of_texture, statistic_of, suspect_decibels
-from .reference import Added, added_to, enlarge
+from .reference import added_to, enlarge
 from .spectrum import LONGEST, SHORTEST, luma255, spectrum, whitened
 from .suppress import DOUBTFUL
 from .threads import one_thread
-from .waves import Followed, Lattice, block_size, demodulate, measure, peak_points, refined
+from .waves import Lattice
 
 _PERIODS_WANTED = 8  # periods that the shorter side must hold for a search
 _VISIBLE = 0.35  # amplitude in 1/255 at which the score is one half
-_KEPT, _SHARED = (0.6, 1.0), (0.75, 0.08)
-"""A pattern is the small picture's own at this coherence and this share of the added amplitude: of one that is stronger
-there, and of one that is mostly new, as a line is that is thinner than a px of the small picture."""
-_MULTIPLES = (2, 3, 4)  # of a period, at which a pattern of the picture's own may have its fundamental
-_EXACT, _STRONGER = 0.01, 4.0  # how near to a multiple, and how much stronger, that is without the small picture
-_FINE = 0.9  # share of the energy that the small picture cannot hold
 _TRACE = 0.05  # amplitude in 1/255 below which nothing is reported
 _FAINT = 0.5  # amplitude in 1/255 from which something that repeats is called a texture
-
-
-@dataclass(frozen=True)
-class Peak:
-    """One point of the lattice: cycles per px down and across, amplitude in 1/255, dB over the background."""
-
-    fy: float
-    fx: float
-    amplitude: float
-    decibels: float
 
 
 @dataclass(frozen=True)
@@ -126,7 +110,7 @@ def _inspect(
     else:
         statistic = {float(p): statistic_of(ratio, luma.shape, 1 / p) for p in suspects}
         periods = candidates(ratio, luma.shape, statistic)
-    found = _foremost(periods, residual, weight, ratio, added)
+    found = foremost(periods, residual, weight, ratio, added)
     texture = repeat_of_texture(residual, min(LONGEST, min(luma.shape) // 2 - 2))
     best = max(statistic.values(), default=0.0)
     verdict, reason = _verdict(found, texture, best)
@@ -186,7 +170,7 @@ def ap_loss(image_chw: Tensor, truth_chw: Tensor) -> float | None:
     return _ap_loss(luma255(image_chw), truth_chw)
 
 
-def _told_period(verdict: str, found: "_Found | None", texture: tuple[float, int]) -> float:
+def _told_period(verdict: str, found: Found | None, texture: tuple[float, int]) -> float:
     """A lattice's period; a texture's, which its repeat tells better; else 0."""
     if verdict == "clean":
         return 0.0
@@ -206,152 +190,7 @@ def is_jpeg_grid(luma: Tensor) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A period, the waves that stand out at it, and what objects to their being a lattice; empty where nothing does."""
-
-    period: float
-    followed: Followed
-    amplitude: float
-    peaks: tuple[Peak, ...]
-    objection: str
-
-
-def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, added: Added | None) -> _Found | None:
-    """The waves of this period, at its exact value, followed over the picture and judged."""
-    fy, fx, r = peak_points(ratio, residual.shape, 1 / period)
-    if len(fy) == 0:
-        return None
-    weighted, block = weight * residual, block_size(residual.shape)
-    local = demodulate(weighted, fy, fx, block)
-    exact = refined(local, fy, fx, period, block, residual.shape)
-    if exact != period:
-        fy, fx, r = peak_points(ratio, residual.shape, 1 / exact)
-        if len(fy) == 0:
-            return None
-        local = demodulate(weighted, fy, fx, block)
-    followed = measure(residual, weight, 1 / exact, fy, fx, r, local)
-    amplitude = strongest_tenth(followed.heat, followed.share)
-    sizes, decibels = followed.lattice.amplitude.abs(), 10 * r.log10()
-    peaks = tuple(Peak(*map(float, row)) for row in zip(fy, fx, sizes, decibels, strict=True))
-    tells = added is not None and not _is_finer(added, followed)
-    if added is not None and not tells and exact not in MACHINERY:
-        against = "the small picture cannot hold so fine a pattern, and that is no pitch of a model"
-    else:
-        against = objection(exact, amplitude, followed, residual, tells)
-    if added is not None and not against:
-        against = _in_the_small_picture(added, followed) or _not_seen_alone(added.luma, exact)
-    if added is not None and not against and not tells:
-        against = _harmonic_of_the_small_picture(added, followed)
-    if not against and (tells or is_certain(exact, followed)):
-        followed = replace(followed, lattice=replace(followed.lattice, certain=True))
-    return _Found(exact, followed, amplitude, peaks, against)
-
-
-def _is_finer(added: Added, followed: Followed) -> bool:
-    """Whether the small picture cannot hold these waves, and so does not tell whose they are."""
-    power = followed.lattice.amplitude.abs().square()
-    return bool(power[~_coarse(added, followed)].sum() >= _FINE * power.sum())
-
-
-def _coarse(added: Added, followed: Followed) -> Tensor:
-    """Which of the waves the small picture can hold."""
-    lattice, small_px = followed.lattice, math.sqrt(added.luma.numel() / added.small.numel())
-    return lattice.fy.abs().maximum(lattice.fx) <= 0.5 / small_px
-
-
-def _in_the_small_picture(added: Added, followed: Followed) -> str:
-    """The objection that the small picture has this pattern itself, by those of its waves that it can hold."""
-    lattice, held = followed.lattice, _coarse(added, followed)
-    held = held if bool(held.any()) else torch.ones_like(held)
-    fy, fx, kept = lattice.fy[held], lattice.fx[held], lattice.kept[held]
-    local = demodulate(added.weight * added.explained, fy, fx, lattice.block)
-    before = measure(added.explained, added.weight, lattice.frequency, fy, fx, kept + 2, local)
-    strengths = [
-        float(amplitude.abs().square().sum().sqrt())
-        for amplitude in (before.lattice.amplitude, lattice.amplitude[held])
-    ]
-    for coherence, share in (_KEPT, _SHARED):
-        if before.coherence > coherence and strengths[0] > share * strengths[1]:
-            return "the small picture has it too"
-    return ""
-
-
-def _harmonic_of_the_small_picture(added: Added, followed: Followed) -> str:
-    """The objection that these waves, which the small picture cannot hold, are harmonics of a pattern that it has."""
-    found = float(followed.lattice.amplitude.abs().square().sum().sqrt())
-    block = followed.lattice.block
-    for multiple in _MULTIPLES:
-        frequency = followed.lattice.frequency / multiple
-        fy, fx = frequency * torch.tensor([[0.0, 1.0, 1.0, -1.0], [1.0, 0.0, 1.0, 1.0]])
-        local = demodulate(added.weight * added.explained, fy, fx, block)
-        before = measure(added.explained, added.weight, frequency, fy, fx, torch.full_like(fy, 2.0), local)
-        strength = float(before.lattice.amplitude.abs().square().sum().sqrt())
-        if before.coherence > _KEPT[0] and strength > found:
-            return f"it is a harmonic of the small picture's own pattern of {1 / frequency:.4g} px"
-    return ""
-
-
-def _not_seen_alone(luma: Tensor, period: float) -> str:
-    """The objection that a pitch which is not a model's does not pass on the whole picture too.
-
-    Real patterns finer than the small picture can hold are not explained by it: fabrics, nets, prints.
-    """
-    if period in MACHINERY:
-        return ""
-    residual, weight = whitened(luma)
-    one = _judged(residual, weight, spectrum(residual, weight), period, None)
-    if one is not None and not one.objection:
-        return ""
-    return "its pitch is not a model's, and the whole picture does not bear it out"
-
-
-def _foremost(
-    periods: Sequence[float], residual: Tensor, weight: Tensor, ratio: Tensor, added: Added | None
-) -> _Found | None:
-    """The likeliest that nothing objects to; else the strongest; None of none."""
-    judged: list[_Found] = []
-    for period in periods:
-        one = _judged(residual, weight, ratio, period, added)
-        if one is None:
-            continue
-        one = replace(one, objection=one.objection or _harmonic_of(one, judged) or _same_waves(one, judged))
-        if not one.objection:
-            return one
-        judged.append(one)
-    return max(judged, key=lambda one: one.amplitude, default=None)
-
-
-def _harmonic_of(one: _Found, judged: Sequence[_Found]) -> str:
-    """The objection that this is a harmonic of a far stronger pattern, which was judged to be no lattice."""
-    for other in judged:
-        multiple = other.period / one.period
-        whole = round(multiple) in _MULTIPLES and abs(multiple - round(multiple)) < _EXACT
-        if whole and other.amplitude > _STRONGER * one.amplitude:
-            return f"it is a harmonic of what repeats every {other.period:.4g} px"
-    return ""
-
-
-def _same_waves(one: _Found, judged: Sequence[_Found]) -> str:
-    """The objection to a pattern of a shorter period that this one's waves belong to."""
-    lattice = one.followed.lattice
-    power = lattice.amplitude.abs().square()
-    for other in judged:
-        turns = torch.stack([lattice.fy, lattice.fx]) * other.period
-        belongs = ((turns - turns.round()).abs() < _EXACT).all(0)
-        if other.period < one.period and power[belongs].sum() >= _FINE * power.sum():
-            return other.objection
-    return ""
-
-
-def strongest_tenth(heat: Tensor, share: Tensor) -> float:
-    """The amplitude that a tenth of the flat area reaches."""
-    order = heat.flatten().argsort(descending=True)
-    reached = share.flatten()[order].cumsum(0) / share.sum()
-    return float(heat.flatten()[order][int((reached < 0.1).sum().clamp(max=len(order) - 1))])
-
-
-def _verdict(found: _Found | None, texture: tuple[float, int], best: float) -> tuple[str, str]:
+def _verdict(found: Found | None, texture: tuple[float, int], best: float) -> tuple[str, str]:
     """Verdict and its reason."""
     repeat = f"Luma repeats every {texture[1]} px (correlation {texture[0]:.2f}), as a fence, a wall or a fabric does."
     if found is None or (found.objection and found.amplitude < _TRACE):
@@ -372,7 +211,7 @@ def _verdict(found: _Found | None, texture: tuple[float, int], best: float) -> t
     return "clean", why
 
 
-def _doubt(found: _Found) -> str:
+def _doubt(found: Found) -> str:
     """What is held back of a lattice that may be drawn in the picture."""
     if found.followed.lattice.certain:
         return ""

@@ -231,23 +231,23 @@ def train_textured(
 def grow(start: Path, to: Path, width: int = WIDTH, blocks: int = BLOCKS) -> None:
     """A network of `width` channels and `blocks` blocks that adds what a smaller one adds: its weights, new channels
     that nothing reads yet, and new blocks behind its own that change nothing yet."""
-    small = network_of(read(start))
-    grown, kept, depth = HighFrequencyCompensation(width, blocks), small.head.out_channels, len(small.body)
+    old = dict(network_of(read(start)).named_modules())
+    grown = HighFrequencyCompensation(width, blocks)
     with torch.no_grad():
         for name, layer in grown.named_modules():
             if not isinstance(layer, nn.Conv2d):
                 continue
             nn.init.kaiming_normal_(layer.weight, a=0.25)
             nn.init.zeros_(layer.bias)
-            second = name.endswith("second")
-            if name.startswith("body.") and int(name.split(".")[1]) >= depth:
-                layer.weight *= 0.0 if second else 1.0
+            if name not in old:
+                if name.endswith("second"):
+                    layer.weight.zero_()
                 continue
-            own = small.get_submodule(name)
+            own = old[name]
             rows, columns = own.weight.shape[:2]
             layer.weight[:rows].zero_()
             layer.weight[:rows, :columns] = own.weight
-            layer.weight[kept:] *= 0.3 if second else 1.0
+            layer.weight[rows:] *= 0.3 if name.endswith("second") else 1.0
             layer.bias[:rows] = own.bias
     write(to, grown.state_dict())
 
