@@ -87,7 +87,6 @@ BY_HAND = {
     ("docs/nodes.md", "model, output"): "the same, by phase",
     ("docs/periodicity.md", "pitch"): "limits of the inspector, not measurements",
     ("docs/glossary.md", "word"): "what 0 dB means",
-    ("docs/lab/readers.md", "reader"): "words counted, not timed",
     ("docs/lab/speed.md", "change"): "what a card should take, written down before it is measured",
 }
 """Tables with a unit that no results file holds, by page and first heading, and why."""
