@@ -138,6 +138,7 @@ def test_variants_of_two_seeds_are_refused(embedded, photo):
         next(embedded.variants(photo, settings))
 
 
+@pytest.mark.long
 def test_the_embedded_model_leaves_a_lattice_far_from_its_sigma(embedded, photo):
     """Trained at 0.3 alone, its raw drawing at 0.7 has the 32-px lattice of the paper: the instruments see it."""
     raw = replace(PRESETS["embedded"], fidelity=0.0, colour="none", compensation=0.0)

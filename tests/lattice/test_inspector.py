@@ -199,6 +199,7 @@ def test_small_pictures_are_searched_as_far_as_they_reach():
     assert inspect(scene(64), suspects=(8,)).autocorrelation is None
 
 
+@pytest.mark.long
 def test_real_photos_are_no_lattices(realsr):
     from op4ksr_core.picture.read import read_picture
 

@@ -38,6 +38,7 @@ def test_the_held_out_photo_beats_lanczos_and_the_projection_alone(embedded, pho
         assert set(wins(ours, all_metrics(rival, photo, names))) == set(names), ours
 
 
+@pytest.mark.long
 def test_no_lattice_and_no_hue_shift(embedded, photo):
     lr = resize(photo, Size(128, 128)).clamp(0, 1)
     shown = embedded(lr)

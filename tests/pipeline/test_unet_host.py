@@ -180,6 +180,7 @@ def test_the_schedule_is_stable_diffusions():
         diffusion.alpha_bar(1000)
 
 
+@pytest.mark.long
 def test_the_base_that_predicts_v_is_refused(tmp_path, converted):
     folder = write_sd_folder(tmp_path / "v", make_unet(), make_sd_vae(), prediction="v_prediction")
     upscaler = Upscaler.from_pretrained(folder, adapters=[converted], settings=BARE, device="cpu")

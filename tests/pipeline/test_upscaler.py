@@ -245,6 +245,7 @@ def _available(monkeypatch, available):
     monkeypatch.setattr(memory, "host_bytes", lambda: available)
 
 
+@pytest.mark.long
 def test_short_memory_holds_one_model_at_a_time(monkeypatch, folder):
     image = torch.rand(1, 3, 16, 16)
     roomy = Upscaler.from_pretrained(folder, settings=BARE, device="cpu")
@@ -264,6 +265,7 @@ def test_short_memory_holds_one_model_at_a_time(monkeypatch, folder):
     assert not any(transformer and vae for phase, transformer, vae in held)
 
 
+@pytest.mark.long
 def test_room_is_made_after_a_roomy_call(monkeypatch, upscaler):
     """Both models stay loaded after a small picture; a larger one that cannot afford it drops them first."""
     upscaler(torch.rand(1, 3, 8, 8))

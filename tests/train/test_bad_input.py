@@ -18,6 +18,7 @@ def photo_file(tmp_path, photo):
     return tmp_path / "a.png"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "text"), [("empty.txt", ""), ("blank.lst", "\n \n"), ("empty.csv", "path\n")])
 def test_an_empty_list_is_named(tmp_path, capsys, name, text):
     (tmp_path / name).write_text(text)

@@ -22,6 +22,7 @@ def words(tmp_path, photo):
     return ["train", str(tmp_path / "photos"), "-o", str(tmp_path / "run"), *WORDS]
 
 
+@pytest.mark.long
 def test_a_terminal_gets_a_bar_and_lines_apart(words, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert cli.main(words) == 0

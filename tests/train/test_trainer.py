@@ -96,6 +96,7 @@ def whole(photos, tmp_path_factory):
     return run
 
 
+@pytest.mark.long
 def test_a_run_learns_and_says_what_it_did(whole):
     log = log_of(whole)
     assert [line["step"] for line in log] == [1, 2, 3, 4]
@@ -139,6 +140,7 @@ def test_a_stopped_run_goes_on_to_the_same_curve(photos, whole, tmp_path):
     assert train(photos, tmp_path / "run") == 4  # nothing is left to do
 
 
+@pytest.mark.long
 def test_accumulated_batches_are_the_batch(photos, whole, tmp_path):
     train(photos, tmp_path / "run", replace(SMALL, per_device=1))
     assert_same_log(log_of(tmp_path / "run"), log_of(whole), 2e-3)
@@ -387,6 +389,7 @@ def test_a_run_resumes_with_its_own_photographs_and_model_alone(photos, tmp_path
         Trainer(*trainer, cpu=True)
 
 
+@pytest.mark.long
 def test_progress_is_printed_and_logged(photos, tmp_path):
     lines = []
     train(photos, tmp_path / "run", log_every=3, say=lines.append)

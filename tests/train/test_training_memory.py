@@ -51,6 +51,7 @@ def test_checkpointing_really_keeps_less(real):
     assert kept_by_a_step(sparing) < 0.3 * kept_by_a_step(real)
 
 
+@pytest.mark.long
 def test_memory_grows_with_crop_and_shrinks_with_checkpointing(meta):
     sizes = [plan_training(meta, SETTINGS, crop).activations for crop in (128, 256, 512)]
     assert 3 < sizes[1] / sizes[0] < 5 and 3 < sizes[2] / sizes[1] < 5
@@ -97,6 +98,7 @@ def convnexts(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "least", "most"), [("tiny", 13, 22), ("base", 24, 43), ("large", 36, 64)])
 def test_a_critic_of_4096_px_takes_what_was_found_and_a_window_of_1024_little(convnexts, name, least, most):
     """Found: 13 to 22 GB (tiny), 24 to 43 (base), 36 to 64 (large) for the whole picture, weights not counted."""
@@ -115,6 +117,7 @@ def test_what_a_critic_keeps_is_what_autograd_keeps():
     assert loss_networks(settings, 128) - weights_bytes == pytest.approx(kept, rel=0.05)
 
 
+@pytest.mark.long
 def test_a_search_for_the_largest_crop_makes_the_critic_once(convnexts, meta, monkeypatch):
     made, make = [], memory.meta_critic
 

@@ -88,6 +88,7 @@ def test_the_unets_compute_what_the_paper_counts(config, macs):
     assert tera_macs(lambda: unet(z, at, encoder_hidden_states=prompt), scores=False) == pytest.approx(macs, abs=5e-5)
 
 
+@pytest.mark.long
 def test_osediff_trains_8_49_million_weights():
     """OSEDiff (arXiv 2406.08177) counts the step and VSD's regulariser together: rank 4 on UNet, encoder and UNet
     again, and conv_in."""
@@ -97,6 +98,7 @@ def test_osediff_trains_8_49_million_weights():
     assert millions(trained) == pytest.approx(8.49, abs=0.005)
 
 
+@pytest.mark.long
 def test_tvt_trains_30_06_million_more_than_conv_in_and_nothing_of_the_vae():
     def trained(**changes):
         model = UNetStrategy(new_unet(**ce_unet_config(SD21)), new_d4(), None, settings_of("tvt", **changes))

@@ -211,6 +211,7 @@ def test_alpha_counts():
     torch.testing.assert_close(delta, 2 * b @ a, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_single_adapter_file_holds_both(tmp_path):
     write_omgsr_adapters(tmp_path, make_transformer(), make_vae())
     folders = adapters.find_adapters(tmp_path)
