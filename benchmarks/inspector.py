@@ -38,6 +38,10 @@ from op4ksr_core.picture.read import read_picture
 
 PERIODS = (8, 16, 31, 32, 48, 64)
 
+FINEST_HELD = 8
+"""px, two px of the small picture: it cannot hold what repeats in 8 px or less (Nyquist). Such a pattern is new beside it,
+so with the small picture it is rightly called added, whoever drew it. It is counted apart."""
+
 
 def both(image: Tensor, small: Tensor) -> dict[str, Inspection]:
     return {"alone": inspect(image), "referenced": inspect(image, small)}
@@ -74,6 +78,9 @@ def clean(samples: Sequence[Sample]) -> dict:
         "called_share": {
             basis: sum(one["basis"] == basis for one in called) / len(samples) for basis in ("alone", "referenced")
         },
+        "referenced_and_held": [
+            one["name"] for one in called if one["basis"] == "referenced" and one["period"] > FINEST_HELD + 0.5
+        ],
         "worst_psnr_after_suppression": None if worst == float("inf") else worst,
         "scores": scores,
     }
@@ -200,7 +207,7 @@ def main() -> None:
     figures["clean"] = clean([*photos, *drawn])
     figures["clean"]["photographs"], figures["clean"]["drawn"] = len(photos), len(drawn)
     print(json.dumps({k: v for k, v in figures["clean"].items() if k != "scores"}, indent=1), flush=True)
-    seeds = (115, 116, 117, 118) if arguments.wanted == REPORT else (1, 2, 3, 4)
+    seeds = (121, 122, 123, 124) if arguments.wanted == REPORT else (1, 2, 3, 4)
     smooth = [(x, quarter(x)) for x in map(smooth_scene, seeds)]
     _write(arguments.out, figures)
     figures["smooth"] = found_in(smooth, AMPLITUDES, PERIODS)
