@@ -7,7 +7,7 @@ import pytest
 import torch
 from browser import browser, frontend, newest_frontend, newest_server  # noqa: F401
 from builders import make_transformer, make_vae
-from comfy_server import comfyui, server  # noqa: F401
+from comfy_server import comfyui, comfyui_dirs, server  # noqa: F401
 from model_files import write_probe_model
 from places import DEMO, REALSR
 
@@ -32,7 +32,17 @@ def pytest_collection_modifyitems(items):
         for fixture in NEEDS.keys() & set(item.fixturenames):
             item.add_marker(NEEDS[fixture])
         item.add_marker(pytest.mark.xdist_group(_comfyui_of(item) or str(item.path)))
+        if _is_browser_test_of_an_older_version(item):
+            item.add_marker("slow")
     items.sort(key=lambda item: _comfyui_of(item) is None)
+
+
+def _is_browser_test_of_an_older_version(item):
+    """A page takes ten seconds and more to open. `.ci/run` opens most templates in the last ComfyUI alone, and in every
+    one what is marked `each_version`; `make test-all` opens all in all."""
+    older = [str(folder) for folder in comfyui_dirs()[:-1]]
+    is_older = item.get_closest_marker("browser") and _comfyui_of(item) in older
+    return is_older and not item.get_closest_marker("each_version")
 
 
 def _comfyui_of(item):

@@ -48,7 +48,7 @@ print("equal")
 """
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_kernels_are_equal_to_pytorch_s_norm_whole_and_in_strips():
     told = {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", PROGRAM], env=os.environ | told, capture_output=True, text=True)

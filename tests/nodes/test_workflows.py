@@ -143,10 +143,11 @@ def test_templates_open_without_a_warning(newest_frontend, path, vue):
     assert marked <= NEED_WEIGHTS and not any("edia" in text for text in newest_frontend.warnings())
 
 
-# OP4KSR_SIDE=4096 runs the quickstart as it is shipped; 2048 px take a quarter of the time.
+# OP4KSR_SIDE=4096 runs the quickstart as it is shipped.
+@pytest.mark.each_version
 @pytest.mark.parametrize(
     ("name", "long_side"),
-    [("op4ksr_1_quickstart", int(os.environ.get("OP4KSR_SIDE", "2048"))), ("op4ksr_4k_step_by_step", 1024)],
+    [("op4ksr_1_quickstart", int(os.environ.get("OP4KSR_SIDE", "1024"))), ("op4ksr_4k_step_by_step", 1024)],
 )
 def test_through_the_frontend_equals_headless(embedded, frontend, server, name, long_side):
     assert frontend.load(ROOT / "workflows" / f"{name}.json") == []
@@ -232,6 +233,7 @@ def test_a_picture_that_did_not_pass_is_made_again(server, first_and_second_try,
 FIRST = sorted((Path(__file__).parent / "first_release").glob("*.json"))
 
 
+@pytest.mark.each_version
 @pytest.mark.parametrize("path", FIRST, ids=lambda p: p.stem)
 def test_graphs_of_the_first_release_open_and_run(frontend, server, path):
     """Their widgets' values stand where they stood, and what was added since has its default."""

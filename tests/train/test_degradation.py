@@ -122,7 +122,7 @@ def damage(small, hr):
     return [float(x.pow(2).mean().sqrt()) for x in (small - clean, laplacian, laplacian[0] - laplacian[2])]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_REFERENCES)
 def test_small_pictures_are_as_damaged_as_those_of_the_references_own_code(name):
     """Within four standard errors of the mean of 100."""

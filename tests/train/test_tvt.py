@@ -115,7 +115,7 @@ def test_a_layer_that_is_not_there_is_named():
         UNetStrategy(make_tvt_unet(), make_d4(), None, settings_of("tvt", whole_layers="conv_in up_blocks.7"))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_ce_unet_has_the_blocks_of_its_unet(tmp_path):
     base = make_unet()
     base.save_pretrained(tmp_path / "sd" / "unet")

@@ -79,7 +79,7 @@ def test_a_stopped_run_resumes(made, tmp_path):
         assert {"mse", "vsd", "regulariser"} <= a.keys() and a["total"] == pytest.approx(b["total"], rel=1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_was_trained_is_what_the_upscaler_runs(made, tmp_path):
     """The adapter of a checkpoint gives the trainer's own picture."""
     train("osediff", made, tmp_path / "run", settings_of("osediff", made, steps=2))
