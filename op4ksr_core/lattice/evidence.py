@@ -95,6 +95,7 @@ _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
 _REGULAR = (16, 24, 32, 40, 48, 56, 64)  # px: what is nested in pitches of latents and tokens
 _CERTAIN_COHERENCE, _CERTAIN_SKEW = 0.95, 0.1
+_CERTAIN_AMPLITUDE = 6.0  # 1/255: a stronger one may be drawn
 
 
 def limits_for(period: float, added: bool) -> Limits:
@@ -148,10 +149,11 @@ def _share_at_two_px(followed: Followed) -> float:
     return float(power[lattice.fy.abs().maximum(lattice.fx) > 0.49].sum() / power.sum())
 
 
-def is_certain(period: float, followed: Followed) -> bool:
+def is_certain(period: float, amplitude: float, followed: Followed) -> bool:
     """Whether a lattice that nothing objects to is beyond doubt without the small picture.
 
-    It has a multiple of 8 px to the px, one phase all over, and is like its mirror image. A drawn pattern seldom is.
+    It is not strong, has a multiple of 8 px to the px, one phase all over, and is like its mirror images. A drawn
+    pattern seldom is.
     """
-    sure = followed.coherence >= _CERTAIN_COHERENCE and followed.skew <= _CERTAIN_SKEW
+    sure = amplitude <= _CERTAIN_AMPLITUDE and followed.coherence >= _CERTAIN_COHERENCE and followed.skew <= _CERTAIN_SKEW
     return sure and period in _REGULAR and agreement(followed.gain, followed.share, everywhere=True) == 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .evidence import MACHINERY, is_certain, objection
 from .reference import Added
-from .spectrum import spectrum, whitened
+from .spectrum import SHORTEST, spectrum, whitened
 from .waves import Followed, block_size, demodulate, measure, peak_points, refined
 
 _KEPT, _SHARED = (0.6, 1.0), (0.75, 0.08)
@@ -17,7 +17,10 @@ _KEPT, _SHARED = (0.6, 1.0), (0.75, 0.08)
 there, and of one that is mostly new, as a line is that is thinner than a px of the small picture."""
 _MULTIPLES = (2, 3, 4)  # of a period, at which a pattern of the picture's own may have its fundamental
 _EXACT, _STRONGER = 0.01, 4.0  # how near to a multiple, and how much stronger, that is without the small picture
-_NEARLY_ALL = 0.9  # share of the energy
+_NEARLY_ALL, _ALL = 0.9, 0.98  # shares of the energy
+_PARTS = (8, 6, 5, 4, 3, 2)
+_HELD = 0.45  # cycles per px of the small picture: beyond, most of a wave is lost when a picture is reduced
+_OWN = 0.3  # share of its energy that a longer pattern has besides the waves of a shorter one
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
             return None
         local = demodulate(weighted, fy, fx, block)
     followed = measure(residual, weight, 1 / exact, fy, fx, r, local)
+    part = _largest_part(followed)
+    if part > 1 and exact / part >= SHORTEST:
+        return _judged(residual, weight, ratio, exact / part, added)
     amplitude = strongest_tenth(followed.heat, followed.share)
     sizes, decibels = followed.lattice.amplitude.abs(), 10 * r.log10()
     peaks = tuple(Peak(*map(float, row)) for row in zip(fy, fx, sizes, decibels, strict=True))
@@ -67,14 +73,27 @@ def _judged(residual: Tensor, weight: Tensor, ratio: Tensor, period: float, adde
         against = _in_the_small_picture(added, followed) or _not_seen_alone(added.luma, exact)
     if added is not None and not against and not tells:
         against = _harmonic_of_the_small_picture(added, followed)
-    if not against and (tells or is_certain(exact, followed)):
+    if not against and (tells or is_certain(exact, amplitude, followed)):
         followed = replace(followed, lattice=replace(followed.lattice, certain=True))
     return Found(exact, followed, amplitude, peaks, against)
 
 
+def _largest_part(followed: Followed) -> int:
+    """By what the period is divided, so that it is the fundamental: all of the energy is at these harmonics."""
+    return next((part for part in _PARTS if _share_besides(followed, part) <= 1 - _ALL), 1)
+
+
+def _share_besides(followed: Followed, part: int) -> float:
+    """Share of the energy of waves that are no harmonics of a period `part` times shorter."""
+    lattice = followed.lattice
+    harmonics = torch.stack([lattice.fy, lattice.fx]).div(lattice.frequency).round().long()
+    power = lattice.amplitude.abs().square()
+    return float(power[(harmonics % part != 0).any(0)].sum() / power.sum())
+
+
 def _is_finer(added: Added, followed: Followed) -> bool:
     """Whether the small picture cannot hold these waves, and so does not tell whose they are."""
-    return _are_nearly_all(~_coarse(added, followed), followed)
+    return _are_nearly_all(~_coarse(added, followed, _HELD), followed)
 
 
 def _are_nearly_all(among: Tensor, followed: Followed) -> bool:
@@ -83,10 +102,10 @@ def _are_nearly_all(among: Tensor, followed: Followed) -> bool:
     return bool(power[among].sum() >= _NEARLY_ALL * power.sum())
 
 
-def _coarse(added: Added, followed: Followed) -> Tensor:
-    """Which of the waves the small picture can hold."""
+def _coarse(added: Added, followed: Followed, limit: float = 0.5) -> Tensor:
+    """Which of the waves the small picture can hold: those of up to `limit` cycles per px of it."""
     lattice, small_px = followed.lattice, math.sqrt(added.luma.numel() / added.small.numel())
-    return lattice.fy.abs().maximum(lattice.fx) <= 0.5 / small_px
+    return lattice.fy.abs().maximum(lattice.fx) <= limit / small_px
 
 
 def _explained(added: Added, frequency: float, fy: Tensor, fx: Tensor, kept: Tensor) -> Followed:
@@ -147,7 +166,10 @@ def foremost(
         one = _judged(residual, weight, ratio, period, added)
         if one is None:
             continue
-        one = replace(one, objection=one.objection or _harmonic_of(one, judged) or _same_waves(one, judged))
+        against = one.objection or _harmonic_of(one, judged) or _same_waves(one, judged)
+        if added is None:
+            against = against or _part_of(one, judged)
+        one = replace(one, objection=against)
         if not one.objection:
             return one
         judged.append(one)
@@ -161,6 +183,17 @@ def _harmonic_of(one: Found, judged: Sequence[Found]) -> str:
         whole = round(multiple) in _MULTIPLES and abs(multiple - round(multiple)) < _EXACT
         if whole and other.amplitude > _STRONGER * one.amplitude:
             return f"it is a harmonic of what repeats every {other.period:.4g} px"
+    return ""
+
+
+def _part_of(one: Found, judged: Sequence[Found]) -> str:
+    """The objection to a pattern of a longer period, of whose waves this one's are some."""
+    for other in judged:
+        multiple = round(other.period / one.period)
+        if multiple < 2 or abs(other.period / one.period - multiple) >= _EXACT:
+            continue
+        if _share_besides(other.followed, multiple) > _OWN:
+            return other.objection
     return ""
 
 

@@ -122,7 +122,7 @@ class Followed:
 
     heat: (blocks down, across) amplitude in 1/255. share: a block's flat weight. gain: complex (blocks down, across),
     the lattice in a block over that of the whole picture, times the block's share: 1 + 0i times share where it is the
-    same. skew: how far its energy differs from that of its mirror image: 0 alike, 1 one way only. coherence: how far
+    same. skew: how far its energy differs from that of its mirror images: 0 alike, 1 one way only. coherence: how far
     blocks agree on the phase, 0 to 1.
     """
 
@@ -161,12 +161,19 @@ def measure(
 def _skew(fy: Tensor, fx: Tensor, frequency: float, power: Tensor) -> float:
     """How far multiples of `frequency` differ from their mirror images: 0 alike, 1 where none has one.
 
-    A wave across is compared with the one down, a slanting one with that of the other slant.
+    A wave across is compared with the one down; a slanting one with that of the other slant, and with itself mirrored
+    at the diagonal, and what differs more counts.
     """
     rows, columns = (torch.round(f / frequency).long() for f in (fy, fx))
     straight = (rows == 0) | (columns == 0)
-    down, across = torch.where(straight, columns, -rows), torch.where(straight, rows, columns)
-    images = (rows == down[:, None]) & (columns == across[:, None])  # of wave i, wave j
+    other_slant = torch.where(straight, columns, -rows), torch.where(straight, rows, columns)
+    at_diagonal = torch.where(rows < 0, -columns, columns), rows.abs()
+    return max(_difference(rows, columns, image, power) for image in (other_slant, at_diagonal))
+
+
+def _difference(rows: Tensor, columns: Tensor, image: tuple[Tensor, Tensor], power: Tensor) -> float:
+    """Share of the energy by which waves differ from those at their images."""
+    images = (rows == image[0][:, None]) & (columns == image[1][:, None])  # of wave i, wave j
     times = 1 + images.any(1)  # a pair is counted from both its ends
     difference = (power - images.float() @ power).abs() / times
     return float(difference.sum() / power.sum())
