@@ -84,7 +84,7 @@ def unevenness(residual: Tensor, followed: Followed) -> float:
     return max(abs(value) - 2 * error for value, error in halves)
 
 
-_ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, (1.0, 0.5), False)
+_ON_GRID = Limits(0.12, 6.5, (0.4, 0.7), 0.6, (1.0, 0.4), False)
 _WHOLE = Limits(0.6, 6.5, (0.75, 0.85), 0.85, (0.3, 0.3), True)
 _MULTIPLE = replace(_WHOLE, coherence=(0.5, 0.85), skew=(0.5, 0.3))  # of 8 px: a model may nest it
 _BETWEEN = Limits(0.5, 2.5, (0.88, 1.0), 0.9, (0.3, 0.3), True)

@@ -79,6 +79,25 @@ def test_lines_thinner_than_a_px_of_the_small_picture_are_its_own(contrast):
     assert inspect(drawn, quarter(x)).verdict == "lattice"
 
 
+@pytest.mark.parametrize("contrast", [5.0, 8.0])
+@pytest.mark.parametrize("pitch", [10, 16, 24, 32])
+def test_herringbone_is_no_lattice(pitch, contrast):
+    """It is like itself in a mirror beside it, but not in one at the diagonal."""
+    down, across = (part.float() for part in torch.meshgrid(torch.arange(512), torch.arange(512), indexing="ij"))
+    slope = torch.where(torch.floor(across / pitch) % 2 == 0, 1.0, -1.0)
+    bones = torch.where((down + slope * across) % pitch < 0.2 * pitch, 1.0, -0.3)
+    noise = 0.004 * torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(1))
+    assert inspect(smooth() + noise + contrast / 255 * bones).verdict == "texture"
+
+
+def test_a_screen_keeps_to_one_verdict_in_all_its_harmonics():
+    """Of wires 6 px wide every 32 px the small picture loses the harmonics at its Nyquist frequency: they are no lattice
+    of 8 px, nor of 24."""
+    x, wires = smooth(), (torch.arange(512) % 32 < 6).float()
+    drawn = x + 20 / 255 * torch.maximum(wires[:, None], wires)
+    assert inspect(drawn, quarter(drawn)).verdict == "texture"
+
+
 @pytest.mark.parametrize("softness", [1.5, 2.5])
 def test_a_harmonic_of_a_strong_pattern_is_no_lattice(softness):
     """Squares of 6 px with soft edges: their third harmonics have 4 px and are faint."""
