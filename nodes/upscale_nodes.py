@@ -1,6 +1,7 @@
 """Nodes that do the whole way at once: one with few knobs, one with every setting."""
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -179,7 +180,8 @@ def _size_and_time(made: Framed, plan: Plan, seconds: float, device: torch.devic
     if device.type == "cuda":
         parts.append(f"peak {torch.cuda.max_memory_allocated(device) / GB:.1f} GB")
     elif plan.memory:
-        parts.append(f"about {plan.memory.peak / GB:.1f} GB at most (estimated)")
+        tenths = math.ceil(plan.memory.peak / GB * 10)  # upwards: a small picture does not need 0.0 GB
+        parts.append(f"about {tenths / 10} GB at most (estimated)")
     return ", ".join(parts)
 
 

@@ -86,8 +86,10 @@ def template_texts():
     """What artists read in the templates: notes, and the titles of groups and nodes."""
     for path in (ROOT / "workflows").glob("*.json"):
         workflow = json.loads(path.read_text())
+        notes = [node for node in workflow["nodes"] if node["type"] == "MarkdownNote"]
+        assert all("title" in note for note in notes)  # ComfyUI has their own in English alone
         yield from (titled["title"] for titled in workflow["nodes"] + workflow["groups"] if "title" in titled)
-        yield from (node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+        yield from (note["widgets_values"][0] for note in notes)
 
 
 @pytest.mark.parametrize("language", ["zh", "ja"])

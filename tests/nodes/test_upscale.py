@@ -294,7 +294,7 @@ def test_four_channels_in_four_out(server, small):
 
 def test_the_node_says_what_it_did(server, small):
     text = server.run(graph())["outputs"]["report"]["text"][0]
-    assert text.startswith("64x48 -> 256x192 px, 48 tokens, ") and "GB at most (estimated)" in text
+    assert text.startswith("64x48 -> 256x192 px, 48 tokens, ") and "about 0.1 GB at most (estimated)" in text
     assert ("no lattice (score 0.00)" in text or "too faint to see" in text) and "Suppress" not in text
     assert "lattice" not in server.run(graph(lattice_check=False))["outputs"]["report"]["text"][0]
 

@@ -116,6 +116,21 @@ def test_boxes_do_not_overlap(path):
             assert one[0] >= other[2] or other[0] >= one[2] or one[1] >= other[3] or other[1] >= one[3]
 
 
+FREE_PX = (1190, 610)
+"""Of a window of 1280x720, beside the menus."""
+
+READABLE = 8 / 14
+"""The smallest scale at which classic nodes have text: ComfyUI leaves out what is below 8 px."""
+
+
+@pytest.mark.parametrize("name", ["op4ksr_1_quickstart", "op4ksr_2_app", "op4ksr_4k_transparent"])
+def test_a_first_template_can_be_read_whole_on_a_small_screen(name):
+    groups = [group["bounding"] for group in json.loads((ROOT / "workflows" / f"{name}.json").read_text())["groups"]]
+    for side, free in enumerate(FREE_PX):
+        first, last = min(g[side] for g in groups), max(g[side] + g[side + 2] for g in groups)
+        assert free / (last - first) > READABLE
+
+
 @pytest.mark.parametrize("name", ["op4ksr_1_quickstart", "op4ksr_2_app"])
 def test_an_app_shows_widgets_and_outputs_of_its_graph(server, name):
     """Newer frontends drop what they do not find without a word; the size, the strength and both pictures are there."""
