@@ -124,7 +124,7 @@ class LoadUNetAdapter(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="Of the LoRA; layers that are replaced whole are so at any strength above 0.",
+                    tooltip="Of the LoRA; layers that the file replaces whole are replaced at any strength above 0.",
                 ),
             ],
             outputs=[

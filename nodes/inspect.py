@@ -39,7 +39,7 @@ class InspectPeriodicity(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="At least 32 px a side; of a batch, each picture is inspected."),
                 io.String.Input(
-                    "periods", default="8, 16, 32", tooltip="Periods in px, 4 to 128, whose strength the report tells."
+                    "periods", default="8, 16, 32", tooltip="Periods in px, 4 to 128, whose strength the report gives."
                 ),
                 io.Boolean.Input(
                     "search", default=True, tooltip="On: any period from 4 to 128 px is looked for. Off: those alone."

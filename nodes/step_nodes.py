@@ -75,7 +75,7 @@ class Compensate(io.ComfyNode):
             "looks at the large picture and at the one it was made from.",
             inputs=[
                 io.Image.Input("image", tooltip="The large picture."),
-                io.Image.Input("reference", tooltip="The small picture that it was made from; as many."),
+                io.Image.Input("reference", tooltip="The small picture that each large one was made from."),
                 COMPENSATION,
                 network_input(),
             ],

@@ -264,7 +264,7 @@ class UpscaleTo4K(io.ComfyNode):
                     min=0.0,
                     max=MAX_STRENGTH,
                     step=0.05,
-                    tooltip="0 keeps the picture and only enlarges it, 1 is the preset, 2 restores most.",
+                    tooltip="0 keeps the picture and only enlarges it, 1 is the preset, 2 restores the most.",
                 ),
                 SEED,
                 advanced(

@@ -151,8 +151,8 @@ class UpscaleSettings:
 
     window: int = setting(
         0,
-        "Side in px of the windows that the transformer sees, each half over the next: OMGSR's 1024 above its trained "
-        "size. 0 shows it the whole picture.",
+        "Side in px of the windows that the transformer sees, which overlap by half; OMGSR: 1024 above its "
+        "trained size. 0 shows it the whole picture.",
         low=MIN_WINDOW,
         high=MAX_WINDOW,
         or_zero=True,
@@ -182,14 +182,14 @@ class UpscaleSettings:
 
     denoise: float = setting(
         0.0,
-        "Takes noise and JPEG traces out of the input first. 0 keeps its grain, 1 takes all that it finds.",
+        "Removes noise and JPEG artefacts from the input first. 0 keeps its grain, 1 removes all that it finds.",
         low=0,
         high=1,
         step=0.05,
     )
 
     protect: Protect = setting(
-        "nothing", "Acts less on lettering, faces or both, which are found by themselves: there 40 % of it is left."
+        "nothing", "Finds lettering, faces or both, and changes them less: 40 % of the change is left there."
     )
 
     def __post_init__(self) -> None:

@@ -21,8 +21,8 @@ class Wishes:
 
     content: Content = setting(
         "any",
-        "What the picture shows: photo, portrait, drawing (lettering too), noisy (or compressed). Sets strength, "
-        "protect and denoise where you leave them; any leaves the preset as it is.",
+        "What the picture shows: photo, portrait, drawing (lettering too), noisy (or compressed). Sets "
+        "strength, protect and denoise unless you set them; any leaves the preset as it is.",
     )
 
     creativity: float = setting(

@@ -44,7 +44,7 @@ def _network() -> Denoiser:
 
 @torch.inference_mode()
 def denoise(images: Tensor, amount: float) -> Tensor:
-    """Pictures (B, 3, h, w) in [0, 1] without `amount` of their noise and JPEG traces, in [0, 1]: 0 keeps the grain.
+    """Pictures (B, 3, h, w) in [0, 1] without `amount` of their noise and JPEG artefacts, in [0, 1]: 0 keeps the grain.
 
     Works in strips of rows. Raises SettingError, ImageError.
     """

@@ -26,7 +26,7 @@ class Limits:
     """What a result may have and still pass. Raises SettingError on a value out of range."""
 
     max_score: float = setting(
-        0.5, "Lattice score up to which a result passes; below 0.5 none can see it.", low=0, high=1, step=0.05
+        0.5, "Lattice score up to which a result passes; below 0.5 nobody can see it.", low=0, high=1, step=0.05
     )
 
     max_texture: float = setting(

@@ -92,7 +92,7 @@ could be restored, and the networks' padding would outweigh it."""
 SLIGHT = 4096**2
 """px of the result: up to this, what Lanczos alone enlarges needs no memory plan. A strip of 1 px by millions does."""
 
-OVERRULED = "The strength mask goes before protect, which was left out."
+OVERRULED = "The strength mask takes precedence over protect, which was left out."
 
 Show = Callable[[Tensor], None]
 """Is given pictures (B, 3, any size) about [0, 1] on the way: after the encoder, the transformer and the decoder."""
