@@ -1,8 +1,9 @@
 """Training crops by the hundred: kept patches of the pictures, varied, and degraded in groups, on one device."""
 
+import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from op4ksr_core.geometry import Size
 from op4ksr_core.picture.resample import resize
-from op4ksr_core.train.degradation.apply import apply
+from op4ksr_core.train.degradation.apply import apply, blur
 from op4ksr_core.train.degradation.draw import draw
 from op4ksr_core.train.degradation.presets import Degradation
 
@@ -29,6 +30,15 @@ GROUP = 16
 
 LIGHT_SHARE, GRAPHIC_SHARE = 0.7, 0.15
 """Of the groups, and of the crops."""
+
+LENS_SHARE = 0.3
+"""Of the detail network's crops: those that one lens has seen twice (`seen_by_one_lens`)."""
+
+LENS = (0.3, 0.8)
+"""Sigma of that lens's blur, in px of the picture that it draws."""
+
+SHARP_LIGHT = replace(LIGHT, first=replace(LIGHT.first, blur_probability=0.0))
+"""What a good camera does but for its lens."""
 
 BLENDED, PATCHWORK, RECOLOURED = 0.05, 0.2, 0.3
 """Shares of the crops that are blended with another one, patched with another one, and given other colours (compare
@@ -88,6 +98,10 @@ class CropPool:
             for part in hr.split(max(1, min(GROUP, count // 4)))
         ]
         return torch.cat(lr), hr, drawn
+
+    def lens_pairs(self, rng: random.Random, count: int, side: int) -> tuple[Tensor, Tensor]:
+        """Small (count, 3, side/4, side/4) and true (count, 3, side, side) pictures in [0, 1], as one lens sees them."""
+        return seen_by_one_lens(self.crops(rng, count, side), rng, self._dice(rng))
 
     def _cut(self, patches: Tensor, rng: random.Random, dice: torch.Generator, count: int, side: int) -> Tensor:
         """Crops of random patches, all at one place of theirs, each half in one of eight turns and flips."""
@@ -165,6 +179,21 @@ def recoloured(x_bchw: Tensor, dice: torch.Generator) -> Tensor:
 def enlarged(lr: Tensor) -> Tensor:
     """The small pictures, four times as large."""
     return resize(lr, Size(4 * lr.shape[-2], 4 * lr.shape[-1])).clamp(0, 1)
+
+
+def seen_by_one_lens(scene: Tensor, rng: random.Random, dice: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(B, 3, H, W) -> small (B, 3, H/4, W/4) and large (B, 3, H, W): the scene as one lens draws it from afar and four
+    times as near. Both are blurred by as much of their own px, so a soft small picture has a soft truth. Cameras make
+    pairs such as RealSR's in this way; a blur of the small picture alone asks for more detail than they have."""
+    sigma = rng.uniform(*LENS)
+    small = gaussian_blur(scene, 4 * sigma * rng.uniform(0.9, 1.1))
+    return degraded_alike(small, rng, dice, SHARP_LIGHT), gaussian_blur(scene, sigma)
+
+
+def gaussian_blur(x_bchw: Tensor, sigma: float) -> Tensor:
+    reach = math.ceil(3 * sigma)
+    line = torch.exp(-torch.arange(-reach, reach + 1, device=x_bchw.device) ** 2 / (2 * sigma**2))
+    return blur(x_bchw, line[:, None] * line / line.sum() ** 2)
 
 
 def degraded_alike(hr: Tensor, rng: random.Random, dice: torch.Generator, how: Degradation) -> Tensor:

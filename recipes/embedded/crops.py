@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .crop_pool import CropPool, turned, turns
+from .crop_pool import LENS_SHARE, CropPool, turned, turns
 from .loop import read, write
 from .teacher import Graph, sharp_target
 
@@ -76,15 +76,22 @@ class Kept:
 
 
 def taught_pairs(pool: CropPool, teacher_file: Path, count: int, seed: int) -> Kept:
-    """`count` degraded crops, MARGIN px larger on every side, with their truths and targets; no picture yet."""
+    """`count` degraded crops, MARGIN px larger on every side, with their truths and targets; no picture yet. What one
+    lens has seen is not the teacher's: there the truth is the target."""
     device, together = pool.patches.device, TOGETHER[pool.patches.device.type]
     teacher, whole = Graph(teacher_file).to(device), SIDE + 2 * MARGIN
     sides = {"lr": whole // 4, "hr": whole, "target": whole}
     parts = {name: torch.empty(count, 3, side, side, dtype=torch.uint8, device=device) for name, side in sides.items()}
     for first in range(0, count, together):
         rows = slice(first, min(count, first + together))
-        lr, hr, drawn = pool.pairs(random.Random(f"{seed} {first}"), together, whole)
-        for name, x in zip(parts, (lr, hr, target_of(teacher, lr, hr, drawn)), strict=True):
+        rng = random.Random(f"{seed} {first}")
+        if rng.random() < LENS_SHARE:
+            lr, hr = pool.lens_pairs(rng, together, whole)
+            target = hr
+        else:
+            lr, hr, drawn = pool.pairs(rng, together, whole)
+            target = target_of(teacher, lr, hr, drawn)
+        for name, x in zip(parts, (lr, hr, target), strict=True):
             parts[name][rows] = to_bytes(x[: rows.stop - first])
         if first % 480 == 0:
             print(f"{first} of {count} crops taught", flush=True)

@@ -9,7 +9,7 @@ from PIL import Image
 from op4ksr_core.geometry import Size
 from op4ksr_core.train.degradation.apply import apply
 from op4ksr_core.train.degradation.draw import draw
-from recipes.embedded.crop_pool import CropPool, blobs, degraded_alike, recoloured
+from recipes.embedded.crop_pool import CropPool, blobs, degraded_alike, recoloured, seen_by_one_lens
 from recipes.embedded.pictures import HELD_OUT, LEFT_OUT, LIGHT, Pictures, kind_of, many
 from recipes.pictures import PHOTOS, photo
 from recipes.scenes import render
@@ -56,6 +56,18 @@ def test_pairs_hold_degraded_crops_and_some_graphics():
     assert 0 < int(drawn.sum()) < 20
     assert (true[drawn] == 7 / 255).all() and float(true[~drawn].std()) > 0.1
     assert torch.equal(small, (small * 255).round() / 255)
+
+
+def test_what_one_lens_sees_twice_is_as_soft_in_its_own_px():
+    """Half of a step's height over its steepest px: 1.25 sigma of a Gaussian; reducing softens a little more."""
+    step = (torch.arange(128) >= 64).float().expand(1, 3, 128, 128) * 0.8 + 0.1
+    for seed in range(6):
+        small, large = seen_by_one_lens(step, random.Random(seed), torch.Generator().manual_seed(seed))
+        widths = [0.4 / float((x.mean((0, 1, 2)).diff()).max()) for x in (small, large)]
+        assert widths[1] <= widths[0] * 1.1 and widths[0] < widths[1] + 0.6
+    pool = small_pool(torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8))
+    small, large = pool.lens_pairs(random.Random(0), 4, 64)
+    assert small.shape == (4, 3, 16, 16) and large.shape == (4, 3, 64, 64)
 
 
 def test_a_crops_light_degradation_is_the_papers_steps():
