@@ -192,7 +192,7 @@ def seen_by_one_lens(scene: Tensor, rng: random.Random, dice: torch.Generator) -
 
 def gaussian_blur(x_bchw: Tensor, sigma: float) -> Tensor:
     reach = math.ceil(3 * sigma)
-    line = torch.exp(-torch.arange(-reach, reach + 1, device=x_bchw.device) ** 2 / (2 * sigma**2))
+    line = torch.exp(-(torch.arange(-reach, reach + 1, device=x_bchw.device) ** 2) / (2 * sigma**2))
     return blur(x_bchw, line[:, None] * line / line.sum() ** 2)
 
 
