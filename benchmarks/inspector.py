@@ -39,8 +39,8 @@ from op4ksr_core.picture.read import read_picture
 PERIODS = (8, 16, 31, 32, 48, 64)
 
 FINEST_HELD = 8
-"""px, two px of the small picture: it cannot hold what repeats in 8 px or less (Nyquist). Such a pattern is new beside it,
-so with the small picture it is rightly called added, whoever drew it. It is counted apart."""
+"""px, two px of the small picture: it cannot hold what repeats in 8 px or less (Nyquist). Such a pattern is new beside
+it, so with the small picture it is rightly called added, whoever drew it. It is counted apart."""
 
 
 def both(image: Tensor, small: Tensor) -> dict[str, Inspection]:

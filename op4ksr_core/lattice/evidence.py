@@ -155,7 +155,7 @@ def is_certain(period: float, amplitude: float, followed: Followed) -> bool:
     It is not strong, has a multiple of 8 px to the px, one phase all over, and is like its mirror images. A drawn
     pattern seldom is.
     """
-    sure = (
-        amplitude <= _CERTAIN_AMPLITUDE and followed.coherence >= _CERTAIN_COHERENCE and followed.skew <= _CERTAIN_SKEW
-    )
-    return sure and period in _REGULAR and agreement(followed.gain, followed.share, everywhere=True) == 1
+    if amplitude > _CERTAIN_AMPLITUDE or period not in _REGULAR:
+        return False
+    sure = followed.coherence >= _CERTAIN_COHERENCE and followed.skew <= _CERTAIN_SKEW
+    return sure and agreement(followed.gain, followed.share, everywhere=True) == 1

@@ -100,7 +100,7 @@ class CropPool:
         return torch.cat(lr), hr, drawn
 
     def lens_pairs(self, rng: random.Random, count: int, side: int) -> tuple[Tensor, Tensor]:
-        """Small (count, 3, side/4, side/4) and true (count, 3, side, side) pictures in [0, 1], as one lens sees them."""
+        """Small (count, 3, side/4, side/4) and true (count, 3, side, side) crops in [0, 1], as one lens sees them."""
         return seen_by_one_lens(self.crops(rng, count, side), rng, self._dice(rng))
 
     def _cut(self, patches: Tensor, rng: random.Random, dice: torch.Generator, count: int, side: int) -> Tensor:

@@ -44,8 +44,10 @@ class Frontend:
         page.wait_for_function("window.app?.graph && window.app.extensionManager", timeout=120_000)
 
     def draw_with_vue(self, vue: bool) -> None:
-        """Switches between the classic canvas and Vue nodes ("Nodes 2.0"); frontends that have no Vue nodes stay. Those of
-        0.3.64 are a trial, which gives every node its least size."""
+        """Switches between the classic canvas and Vue nodes ("Nodes 2.0"); frontends that have no Vue nodes stay.
+
+        Those of 0.3.64 are a trial, which gives every node its least size.
+        """
         self.page.evaluate(
             """async (vue) => {
                 try { await app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue) } catch {}

@@ -91,8 +91,8 @@ def test_herringbone_is_no_lattice(pitch, contrast):
 
 
 def test_a_screen_keeps_to_one_verdict_in_all_its_harmonics():
-    """Of wires 6 px wide every 32 px the small picture loses the harmonics at its Nyquist frequency: they are no lattice
-    of 8 px, nor of 24."""
+    """Of wires 6 px wide every 32 px the small picture loses the harmonics at its Nyquist frequency: they are no
+    lattice of 8 px, nor of 24."""
     x, wires = smooth(), (torch.arange(512) % 32 < 6).float()
     drawn = x + 20 / 255 * torch.maximum(wires[:, None], wires)
     assert inspect(drawn, quarter(drawn)).verdict == "texture"
