@@ -14,7 +14,7 @@ from .waves import Followed, block_size, demodulate, measure, peak_points, refin
 
 _KEPT, _SHARED = (0.6, 1.0), (0.75, 0.08)
 """A pattern is the small picture's own at this coherence and this share of the added amplitude: of one that is stronger
-there, and of one that is mostly new, as a line is that is thinner than a px of the small picture."""
+there, and of one that the small picture cannot hold whole, as a line is that is thinner than a px of it."""
 _MULTIPLES = (2, 3, 4)  # of a period, at which a pattern of the picture's own may have its fundamental
 _EXACT, _STRONGER = 0.01, 4.0  # how near to a multiple, and how much stronger, that is without the small picture
 _NEARLY_ALL, _ALL = 0.9, 0.98  # shares of the energy
@@ -125,7 +125,9 @@ def _in_the_small_picture(added: Added, followed: Followed) -> str:
     held = held if bool(held.any()) else torch.ones_like(held)
     before = _explained(added, lattice.frequency, lattice.fy[held], lattice.fx[held], lattice.kept[held])
     there, found = _strength(before.lattice.amplitude), _strength(lattice.amplitude[held])
-    if any(before.coherence > coherence and there > share * found for coherence, share in (_KEPT, _SHARED)):
+    all_is_held = found >= _ALL * _strength(lattice.amplitude)
+    enough = (_KEPT,) if all_is_held else (_KEPT, _SHARED)
+    if any(before.coherence > coherence and there > share * found for coherence, share in enough):
         return "the small picture has it too"
     return ""
 
