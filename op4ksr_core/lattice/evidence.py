@@ -95,7 +95,8 @@ _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
 _REGULAR = (16, 24, 32, 40, 48, 56, 64)  # px: what is nested in pitches of latents and tokens
 _CERTAIN_COHERENCE, _CERTAIN_SKEW = 0.95, 0.1
-_CERTAIN_AMPLITUDE = 6.0  # 1/255: a stronger one may be drawn
+_CERTAIN_AMPLITUDE = (4.5, 6.0)  # 1/255: a stronger one may be drawn; of a smooth wave, for what is drawn has edges
+_SMOOTH = 0.9  # share of the energy that a smooth wave has at its fundamental
 
 
 def limits_for(period: float, added: bool) -> Limits:
@@ -149,13 +150,21 @@ def _share_at_two_px(followed: Followed) -> float:
     return float(power[lattice.fy.abs().maximum(lattice.fx) > 0.49].sum() / power.sum())
 
 
+def _share_of_the_fundamental(followed: Followed) -> float:
+    """Of the energy, what waves of one period down, across or both have."""
+    lattice = followed.lattice
+    power = lattice.amplitude.abs().square()
+    return float(power[lattice.fy.abs().maximum(lattice.fx) < 1.5 * lattice.frequency].sum() / power.sum())
+
+
 def is_certain(period: float, amplitude: float, followed: Followed) -> bool:
     """Whether a lattice that nothing objects to is beyond doubt without the small picture.
 
     It is not strong, has a multiple of 8 px to the px, one phase all over, and is like its mirror images. A drawn
     pattern seldom is.
     """
-    if amplitude > _CERTAIN_AMPLITUDE or period not in _REGULAR:
+    strongest = _CERTAIN_AMPLITUDE[_share_of_the_fundamental(followed) > _SMOOTH]
+    if amplitude > strongest or period not in _REGULAR:
         return False
     sure = followed.coherence >= _CERTAIN_COHERENCE and followed.skew <= _CERTAIN_SKEW
     return sure and agreement(followed.gain, followed.share, everywhere=True) == 1
