@@ -143,6 +143,16 @@ def test_lines_have_their_period_and_go(period):
         assert (after / before) ** 2 < 0.05
 
 
+def test_a_strong_pattern_with_edges_is_never_certain_without_the_small_picture():
+    """Wires 4 px wide on the px grid, as a net has; a woven wave as strong is what a model may leave."""
+    x = smooth() + 0.004 * torch.randn(3, 512, 512, generator=torch.Generator().manual_seed(1))
+    wires, wave = (torch.arange(512) % 16 < 4).float(), torch.sin(2 * math.pi * torch.arange(512) / 16)
+    net = inspect(x + 8 / 255 * torch.maximum(wires[:, None], wires))
+    woven = inspect(x + 8 / 255 * wave[:, None] * wave)
+    assert net.amplitude == pytest.approx(woven.amplitude, rel=0.1)
+    assert woven.lattice.certain and not net.lattice.certain
+
+
 def test_a_lattice_that_may_be_drawn_is_hardly_changed_without_the_small_picture():
     """Cells of 20 px, as a fabric has: found, but the picture keeps 50 dB, through the noise and rounding of a file."""
     x = smooth()
