@@ -243,7 +243,7 @@ def diffused_dither(x: Tensor, levels: int) -> Tensor:
 
 def patterns(wanted: str, count: int, photos: list[Sample]) -> Iterator[Sample]:
     """`count` of each kind of drawn pattern, and of dithered photographs, of one set."""
-    start = 300_000 if wanted == CALIBRATION else 5_000_000
+    start = 300_000 if wanted == CALIBRATION else 6_000_000
     for number, kind in enumerate([*PATTERNS, "ordered dither", "diffused dither"]):
         if wanted == CALIBRATION and kind not in SEEN:
             continue

@@ -95,8 +95,10 @@ _JPEGS = 0.3  # 1/255: a grid of 8 or 4 px that is fainter is taken for JPEG's
 _UNEVEN = 2.2
 _REGULAR = (16, 24, 32, 40, 48, 56, 64)  # px: what is nested in pitches of latents and tokens
 _CERTAIN_COHERENCE, _CERTAIN_SKEW = 0.95, 0.1
-_CERTAIN_AMPLITUDE = (4.5, 6.0)  # 1/255: a stronger one may be drawn; of a smooth wave, for what is drawn has edges
+_CERTAIN_LINES, _CERTAIN_WAVE = 4.5, 6.0  # 1/255: stronger straight lines, or a stronger smooth wave, may be drawn
 _SMOOTH = 0.9  # share of the energy that a smooth wave has at its fundamental
+_ON_AXES = 0.5  # share of the energy that lines down and across have
+_TURNED = 0.9  # skew of a slanting pattern that no mirror leaves as it is
 
 
 def limits_for(period: float, added: bool) -> Limits:
@@ -137,6 +139,8 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
         return f"only {agreeing:.0%} of the picture's parts have it alike"
     if followed.skew > _at(limits.skew, amplitude):
         return f"it runs more one way than the other ({followed.skew:.2f} of 1), and what a model leaves does not"
+    if followed.skew > _TURNED and _share_on_axes(followed) < _ON_AXES:
+        return "it is turned against the picture's sides, and what a model leaves is not"
     uneven = unevenness(residual, followed)
     if uneven > _UNEVEN:
         return f"it is {uneven:.1f} times stronger on things than beside them, so it belongs to them"
@@ -148,6 +152,13 @@ def _share_at_two_px(followed: Followed) -> float:
     lattice = followed.lattice
     power = lattice.amplitude.abs().square()
     return float(power[lattice.fy.abs().maximum(lattice.fx) > 0.49].sum() / power.sum())
+
+
+def _share_on_axes(followed: Followed) -> float:
+    """Of the energy, what waves straight down or straight across have."""
+    lattice = followed.lattice
+    power = lattice.amplitude.abs().square()
+    return float(power[lattice.fy.abs().minimum(lattice.fx) < lattice.frequency / 2].sum() / power.sum())
 
 
 def _share_of_the_fundamental(followed: Followed) -> float:
@@ -163,7 +174,12 @@ def is_certain(period: float, amplitude: float, followed: Followed) -> bool:
     It is not strong, has a multiple of 8 px to the px, one phase all over, and is like its mirror images. A drawn
     pattern seldom is.
     """
-    strongest = _CERTAIN_AMPLITUDE[_share_of_the_fundamental(followed) > _SMOOTH]
+    if _share_of_the_fundamental(followed) > _SMOOTH:
+        strongest = _CERTAIN_WAVE
+    elif _share_on_axes(followed) > _ON_AXES:
+        strongest = _CERTAIN_LINES
+    else:
+        return False
     if amplitude > strongest or period not in _REGULAR:
         return False
     sure = followed.coherence >= _CERTAIN_COHERENCE and followed.skew <= _CERTAIN_SKEW

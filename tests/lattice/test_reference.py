@@ -90,6 +90,14 @@ def test_herringbone_is_no_lattice(pitch, contrast):
     assert inspect(smooth() + noise + contrast / 255 * bones).verdict == "texture"
 
 
+def test_a_turned_fabric_is_no_lattice_where_it_falls_on_a_models_pitch():
+    """Threads of 5.8 px, turned by 5 degrees: waves (1, 11) and (11, -1) of 64 px, too fine for the small picture."""
+    down, across = torch.meshgrid(torch.arange(512), torch.arange(512), indexing="ij")
+    threads = torch.cos(2 * math.pi / 64 * (down + 11 * across)) + torch.cos(2 * math.pi / 64 * (11 * down - across))
+    drawn = smooth() + 0.7 / 255 * threads
+    assert inspect(drawn, quarter(drawn)).verdict == "texture"
+
+
 def test_a_screen_keeps_to_one_verdict_in_all_its_harmonics():
     """Of wires 6 px wide every 32 px the small picture loses the harmonics at its Nyquist frequency: they are no
     lattice of 8 px, nor of 24."""
@@ -149,6 +157,7 @@ def test_a_strong_pattern_with_edges_is_never_certain_without_the_small_picture(
     wires, wave = (torch.arange(512) % 16 < 4).float(), torch.sin(2 * math.pi * torch.arange(512) / 16)
     net = inspect(x + 8 / 255 * torch.maximum(wires[:, None], wires))
     woven = inspect(x + 8 / 255 * wave[:, None] * wave)
+    assert net.verdict == woven.verdict == "lattice"
     assert net.amplitude == pytest.approx(woven.amplitude, rel=0.1)
     assert woven.lattice.certain and not net.lattice.certain
 
