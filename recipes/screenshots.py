@@ -76,7 +76,7 @@ class Place:
 
 
 PLACES = {
-    "op4ksr_1_quickstart": Place(0.55, 0.2),
+    "op4ksr_1_quickstart": Place(0.38, 0.55),
     "op4ksr_2_app": Place(0.55, 0.88),
     "op4ksr_4k_step_by_step": Place(0.4, 0.75),
 }
