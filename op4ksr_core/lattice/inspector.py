@@ -146,6 +146,10 @@ def _inspect(
     )
 
 
+SMALLER = "The result is smaller than its source, so it is judged alone."
+"""The note on such a result."""
+
+
 def inspect_made(image_chw: Tensor, small_chw: Tensor, suspects: Sequence[int] = (8, 16, 32)) -> Inspection:
     """`inspect` for a picture that was just made from this small one, without L_AP: where the small one cannot be used,
     the note says why.
@@ -153,6 +157,8 @@ def inspect_made(image_chw: Tensor, small_chw: Tensor, suspects: Sequence[int] =
     A result smaller than its source, for one, cannot be judged by it. Raises ImageError where the picture itself cannot
     be inspected.
     """
+    if image_chw.shape[-2] < small_chw.shape[-2] or image_chw.shape[-1] < small_chw.shape[-1]:
+        return replace(inspect(image_chw, suspects=suspects), note=SMALLER)
     try:
         return inspect(image_chw, small_chw, suspects, with_ap_loss=False)
     except ImageError as error:

@@ -32,6 +32,17 @@ def strength_map(mask: Tensor) -> Tensor:
     return 1 - KEPT * mask
 
 
+def protected_in_words(mask: Tensor, protect: Protect) -> str:
+    """A sentence on how much of the pictures is protected, from `protected_mask` (B, 1, H, W), or that nothing is."""
+    what = "faces and lettering" if protect == "both" else protect
+    share = float(mask.float().mean())
+    if share == 0:
+        return f"Protect found no {what.replace(' and ', ' or ')}: nothing was protected."
+    amount = "less than 1%" if share < 0.01 else f"{share:.0%}"
+    whole = "picture" if len(mask) == 1 else "pictures"
+    return f"Protected {what}: {amount} of the {whole}."
+
+
 def _mask_of(image: Tensor, protect: Protect) -> Tensor:
     mask = torch.zeros(image.shape[-2:])
     if protect in ("faces", "both"):

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 from op4ksr_core.errors import ImageError
 from op4ksr_core.evaluate.measures import psnr_of_colour
-from op4ksr_core.lattice.inspector import inspect, inspect_made
+from op4ksr_core.lattice.inspector import SMALLER, inspect, inspect_made
 from op4ksr_core.lattice.mesh import find_mesh, mesh_mask
 from op4ksr_core.lattice.reference import added_to
 from op4ksr_core.lattice.report import in_a_few_words, mesh_map, sentences
@@ -295,6 +295,12 @@ def test_grey_references_and_one_colour():
 def test_what_was_just_made_is_judged_alone_where_the_small_picture_cannot_be_used():
     found = inspect_made(scene(), torch.rand(3, 2, 2))
     assert not found.referenced and "judged alone" in found.note
+
+
+def test_a_result_smaller_than_its_source_is_judged_alone_and_asks_for_nothing():
+    x = scene()
+    found = inspect_made(quarter(x), x)
+    assert not found.referenced and found.note == SMALLER
 
 
 def test_a_shifted_and_sharpened_reference_explains_as_much():

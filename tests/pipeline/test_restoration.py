@@ -168,6 +168,17 @@ def test_a_protected_face_is_changed_less_and_the_rest_as_ever(portrait):
     assert torch.equal(kept.rgb[corner], plain.rgb[corner])
 
 
+def test_a_note_says_how_much_was_protected(portrait):
+    kept = restored(portrait, protect="faces")
+    assert kept.notes == (f"Protected faces: {float(kept.protected.mean()):.0%} of the picture.",)
+    assert restored(portrait).notes == ()
+
+
+def test_a_note_says_that_nothing_was_found_to_protect():
+    grey = torch.full((1, 3, 64, 64), 0.5)
+    assert restored(grey, protect="both").notes == ("Protect found no faces or lettering: nothing was protected.",)
+
+
 def test_a_mask_of_ones_own_goes_before_protect(portrait):
     region = torch.ones(1, 1, 10, 10)
     both, alone = restored(portrait, region, protect="faces"), restored(portrait, region)

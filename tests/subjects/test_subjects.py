@@ -8,7 +8,7 @@ from op4ksr_core.picture.convert import as_tensor
 from op4ksr_core.picture.read import read_picture
 from op4ksr_core.subjects.faces import find_faces
 from op4ksr_core.subjects.lettering import find_lettering
-from op4ksr_core.subjects.protect import KEPT, face_mask, protected_mask, strength_map
+from op4ksr_core.subjects.protect import KEPT, face_mask, protected_in_words, protected_mask, strength_map
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +88,12 @@ def test_errors_name_the_value():
         protected_mask(torch.zeros(1, 3, 32, 32), "hair")
     with pytest.raises(ImageError):
         find_faces(torch.zeros(3, 32, 32).fill_(float("nan")))
+
+
+def test_how_much_is_protected_is_said_in_words():
+    mask = torch.zeros(2, 1, 10, 10)
+    assert "no lettering" in protected_in_words(mask, "lettering")
+    mask[0, 0, 0, 0] = 1
+    assert "less than 1% of the pictures" in protected_in_words(mask, "faces")
+    mask[:, 0, :3] = 1
+    assert "30% of the pictures" in protected_in_words(mask, "both")
