@@ -8,7 +8,8 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/op4ksr demo -o output -v --overwrite
 
-# What a stranger runs after cloning: under three minutes on two cores, without the long tests.
+# What a stranger runs after cloning: under three minutes on two cores, without the long tests. The first time
+# mypy takes a minute more, because it reads torch.
 test: .venv/test-ready lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadgroup \
 		-m "not long and not slow and not comfyui and not browser"
