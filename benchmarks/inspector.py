@@ -79,7 +79,7 @@ def clean(samples: Sequence[Sample]) -> dict:
             basis: sum(one["basis"] == basis for one in called) / len(samples) for basis in ("alone", "referenced")
         },
         "referenced_and_held": [
-            one["name"] for one in called if one["basis"] == "referenced" and one["period"] > FINEST_HELD + 0.5
+            one["name"] for one in called if one["basis"] == "referenced" and one["period"] > FINEST_HELD
         ],
         "worst_psnr_after_suppression": None if worst == float("inf") else worst,
         "scores": scores,

@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 def _is_browser_test_of_an_older_version(item):
     """A page takes ten seconds and more to open. `.ci/run` opens most templates in the last ComfyUI alone, and in every
-    one what is marked `each_version`; `make test-all` opens all in all."""
+    one what is marked `each_version`; `make test-all` opens every one in every version."""
     older = [str(folder) for folder in comfyui_dirs()[:-1]]
     is_older = item.get_closest_marker("browser") and _comfyui_of(item) in older
     return is_older and not item.get_closest_marker("each_version")

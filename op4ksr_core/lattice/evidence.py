@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .waves import Followed, demodulate, gain_of, high_pass_gain
+from .waves import Followed, Lattice, demodulate, gain_of, high_pass_gain
 
 MACHINERY = (4, 8, 16, 32, 64, 128)
 """Pitches in px of patches, tokens and the unpacking of decoders; their multiples by two come from what is nested."""
@@ -130,7 +130,7 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
         return f"that is fainter than {faintest:g}/255, below which this pitch is not judged"
     if amplitude > limits.strongest:
         return f"that is stronger than a model's lattice ({limits.strongest:g}/255): it is drawn in the picture"
-    if _share_at_two_px(followed) < limits.at_two_px:
+    if _share_at_two_px(followed.lattice) < limits.at_two_px:
         return "it has nothing at 2 px, as what a network unpacks by 4 has: it is drawn in the picture"
     if followed.coherence < _at(limits.coherence, amplitude):
         return f"blocks disagree on its phase ({followed.coherence:.2f} of 1)"
@@ -139,7 +139,7 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
         return f"only {agreeing:.0%} of the picture's parts have it alike"
     if followed.skew > _at(limits.skew, amplitude):
         return f"it runs more one way than the other ({followed.skew:.2f} of 1), and what a model leaves does not"
-    if followed.skew > _TURNED and _share_on_axes(followed) < _ON_AXES:
+    if followed.skew > _TURNED and _share_on_axes(followed.lattice) < _ON_AXES:
         return "it is turned against the picture's sides, and what a model leaves is not"
     uneven = unevenness(residual, followed)
     if uneven > _UNEVEN:
@@ -147,36 +147,30 @@ def objection(period: float, amplitude: float, followed: Followed, residual: Ten
     return ""
 
 
-def _share_at_two_px(followed: Followed) -> float:
+def _share_at_two_px(lattice: Lattice) -> float:
     """Of the energy, what waves of 2 px down or across have."""
-    lattice = followed.lattice
-    power = lattice.amplitude.abs().square()
-    return float(power[lattice.fy.abs().maximum(lattice.fx) > 0.49].sum() / power.sum())
+    return lattice.share(lattice.fy.abs().maximum(lattice.fx) > 0.49)
 
 
-def _share_on_axes(followed: Followed) -> float:
+def _share_on_axes(lattice: Lattice) -> float:
     """Of the energy, what waves straight down or straight across have."""
-    lattice = followed.lattice
-    power = lattice.amplitude.abs().square()
-    return float(power[lattice.fy.abs().minimum(lattice.fx) < lattice.frequency / 2].sum() / power.sum())
+    return lattice.share(lattice.fy.abs().minimum(lattice.fx) < lattice.frequency / 2)
 
 
-def _share_of_the_fundamental(followed: Followed) -> float:
+def _share_of_the_fundamental(lattice: Lattice) -> float:
     """Of the energy, what waves of one period down, across or both have."""
-    lattice = followed.lattice
-    power = lattice.amplitude.abs().square()
-    return float(power[lattice.fy.abs().maximum(lattice.fx) < 1.5 * lattice.frequency].sum() / power.sum())
+    return lattice.share(lattice.fy.abs().maximum(lattice.fx) < 1.5 * lattice.frequency)
 
 
 def is_certain(period: float, amplitude: float, followed: Followed) -> bool:
     """Whether a lattice that nothing objects to is beyond doubt without the small picture.
 
-    It is not strong, has a multiple of 8 px to the px, one phase all over, and is like its mirror images. A drawn
-    pattern seldom is.
+    It is a smooth wave or straight lines, not strong, has a multiple of 8 px to the px and one phase all over, and is
+    like its mirror images. A drawn pattern seldom is.
     """
-    if _share_of_the_fundamental(followed) > _SMOOTH:
+    if _share_of_the_fundamental(followed.lattice) > _SMOOTH:
         strongest = _CERTAIN_WAVE
-    elif _share_on_axes(followed) > _ON_AXES:
+    elif _share_on_axes(followed.lattice) > _ON_AXES:
         strongest = _CERTAIN_LINES
     else:
         return False

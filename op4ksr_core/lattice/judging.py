@@ -87,19 +87,12 @@ def _share_besides(followed: Followed, part: int) -> float:
     """Share of the energy of waves that are no harmonics of a period `part` times shorter."""
     lattice = followed.lattice
     harmonics = torch.stack([lattice.fy, lattice.fx]).div(lattice.frequency).round().long()
-    power = lattice.amplitude.abs().square()
-    return float(power[(harmonics % part != 0).any(0)].sum() / power.sum())
+    return lattice.share((harmonics % part != 0).any(0))
 
 
 def _is_finer(added: Added, followed: Followed) -> bool:
     """Whether the small picture cannot hold these waves, and so does not tell whose they are."""
-    return _are_nearly_all(~_coarse(added, followed, _HELD), followed)
-
-
-def _are_nearly_all(among: Tensor, followed: Followed) -> bool:
-    """Whether these of the waves have nearly all of the energy."""
-    power = followed.lattice.amplitude.abs().square()
-    return bool(power[among].sum() >= _NEARLY_ALL * power.sum())
+    return followed.lattice.share(~_coarse(added, followed, _HELD)) >= _NEARLY_ALL
 
 
 def _coarse(added: Added, followed: Followed, limit: float = 0.5) -> Tensor:
@@ -205,7 +198,7 @@ def _same_waves(one: Found, judged: Sequence[Found]) -> str:
     for other in judged:
         turns = torch.stack([lattice.fy, lattice.fx]) * other.period
         belongs = ((turns - turns.round()).abs() < _EXACT).all(0)
-        if other.period < one.period and _are_nearly_all(belongs, one.followed):
+        if other.period < one.period and lattice.share(belongs) >= _NEARLY_ALL:
             return other.objection
     return ""
 

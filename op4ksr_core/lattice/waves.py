@@ -30,6 +30,11 @@ class Lattice:
     block: int
     certain: bool = False
 
+    def share(self, among: Tensor) -> float:
+        """Of the energy, what these of the waves (a mask) have: 0 to 1."""
+        power = self.amplitude.abs().square()
+        return float(power[among].sum() / power.sum())
+
 
 def peak_points(ratio: Tensor, shape: torch.Size, frequency: float) -> tuple[Tensor, Tensor, Tensor]:
     """(fy, fx, ratio) of the lattice points of `frequency` that stand out, strongest first.

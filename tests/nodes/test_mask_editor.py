@@ -76,8 +76,6 @@ def change_of(server, graph, painted_means):
 @pytest.mark.slow
 @pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
 def test_what_is_painted_is_kept_or_restored(frontend, server, vue):
-    if vue and server.version.startswith("0.3."):
-        pytest.skip("this frontend has no Vue nodes")
     frontend.draw_with_vue(vue)
     open_own_picture(frontend)
     paint(frontend.page)

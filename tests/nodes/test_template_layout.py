@@ -20,12 +20,6 @@ def desk(frontend, server) -> Frontend:
     return frontend
 
 
-def draw(desk, vue):
-    if vue and desk.server.version.startswith("0.3."):
-        pytest.skip("Vue nodes were a trial then, which gave every node its least size")
-    desk.draw_with_vue(vue)
-
-
 def meet(one, other):
     return one[1] < other[3] and other[1] < one[3] and one[2] < other[4] and other[2] < one[4]
 
@@ -45,7 +39,7 @@ def collisions(boxes):
 
 @RENDERERS
 def test_no_box_covers_another(desk, vue):
-    draw(desk, vue)
+    desk.draw_with_vue(vue)
     for path in WORKFLOWS:
         desk.load(path)
         desk.page.wait_for_timeout(500)  # the renderer measures the nodes' texts
@@ -64,7 +58,7 @@ def test_no_box_covers_another(desk, vue):
 )
 def test_no_box_covers_another_after_a_run(desk, path, vue):
     """Previews, reports and comparisons grow."""
-    draw(desk, vue)
+    desk.draw_with_vue(vue)
     assert desk.load(path) == []
     desk.set_widgets({"size": 256})
     assert desk.run_and_stay(timeout=900)["status"]["status_str"] == "success"
