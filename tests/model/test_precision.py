@@ -1,5 +1,6 @@
 """Which device and dtype are taken by themselves, with the answers of cards that are not here."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -41,3 +42,20 @@ def test_a_cuda_build_without_a_usable_card_says_why_the_cpu_is_taken(monkeypatc
     with caplog.at_level("INFO", "op4ksr"):
         assert precision.default_device() == torch.device("cpu")
     assert "13.0" in caplog.text
+
+
+@pytest.mark.parametrize("slower", [torch.float32, torch.bfloat16])
+def test_a_cpu_takes_bfloat16_where_it_is_faster(monkeypatch, slower):
+    convolve = torch.nn.functional.conv2d
+
+    def delayed(x, *arguments, **options):
+        time.sleep(0.02 if x.dtype is slower else 0)
+        return convolve(x, *arguments, **options)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", delayed)
+    precision._is_faster_on_this_cpu.cache_clear()
+    before = torch.get_rng_state()
+    assert precision.half_is_fast(torch.device("cpu")) is (slower is torch.float32)
+    assert torch.equal(before, torch.get_rng_state())  # a look at the machine changes no seeded run
+    precision._is_faster_on_this_cpu.cache_clear()
