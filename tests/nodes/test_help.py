@@ -98,6 +98,15 @@ def test_every_text_of_a_template_is_translated(language):
     assert translated.keys() == set(template_texts()) and all(translated.values())
 
 
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_texts_call_inputs_as_the_node_shows_them(language):
+    for name, node in json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text()).items():
+        entries = [*node.get("inputs", {}).values(), *node.get("outputs", {}).values()]
+        words = set(re.findall(r"[A-Za-z_]+", " ".join([node["description"], *(e["tooltip"] for e in entries)])))
+        translated = {k for k, e in node.get("inputs", {}).items() if k.lower() not in e["name"].lower()}
+        assert words & translated == set(), name
+
+
 TERMS = {
     "zh": {"格纹": ["网格", "格子"], "遮罩": ["蒙版"], "降噪": ["去噪"], "提示词": ["提示语"]},
     "ja": {"格子": ["グリッド"], "ノイズ除去": ["デノイズ"], "アダプター": ["アダプタを", "アダプタの"]},
