@@ -245,7 +245,7 @@ class Frontend:
         )
 
     def shoot(self, name: str) -> None:
-        """Pictures of the window at two sizes, for a person to look at, in the folder ARTIST_SHOTS where that is set."""
+        """Screenshots at two sizes, for a person to look at, in the folder ARTIST_SHOTS where that is set."""
         if folder := os.environ.get("ARTIST_SHOTS"):
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.page.mouse.move(800, 5)  # no tooltip
