@@ -222,7 +222,8 @@ def test_app(desk, shoot, tmp_path):
 def test_in_the_artists_language(desk, shoot, language):
     """Titles, notes, names of inputs and outputs, and a tooltip; and the graph counts as unchanged."""
     texts = json.loads((ROOT / "locales" / language / "main.json").read_text())["op4ksrTemplates"]
-    node = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text())["OP4KSR_UpscaleTo4K"]
+    nodes = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text())
+    node, compare = nodes["OP4KSR_UpscaleTo4K"], nodes["ImageCompare"]
     workflow, vue = json.loads(QUICKSTART.read_text()), desk.page.evaluate("() => LiteGraph.vueNodesMode")
     desk.choose_language(language)
     try:
@@ -236,7 +237,7 @@ def test_in_the_artists_language(desk, shoot, language):
         )
         expected = [titled["title"] for titled in workflow["groups"] + workflow["nodes"] if "title" in titled]
         expected += [n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "MarkdownNote"]
-        assert {texts[text] for text in expected} | {node["display_name"]} <= set(shown)
+        assert {texts[text] for text in expected} | {node["display_name"], compare["display_name"]} <= set(shown)
         names = desk.page.evaluate(
             """(id) => {
                 const {inputs, outputs} = app.graph.getNodeById(id), name = (slot) => [slot.name, slot.localized_name]
