@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from browser import browser, frontend, newest_frontend, newest_server  # noqa: F401
+from browser import browser, desk, desk_server, frontend, newest_frontend, newest_server  # noqa: F401
 from builders import make_transformer, make_vae
 from comfy_server import comfyui, comfyui_dirs, server  # noqa: F401
 from model_files import write_probe_model
@@ -18,6 +18,7 @@ NEEDS = {
     "comfyui": "comfyui",
     "server": "comfyui",
     "newest_server": "comfyui",
+    "desk_server": "comfyui",
     "browser": "browser",
     "realsr": "shared",
 }

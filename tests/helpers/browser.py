@@ -1,5 +1,6 @@
 """ComfyUI's own frontend in Chromium: workflows are loaded, read and queued as an artist would."""
 
+import base64
 import json
 import os
 import time
@@ -109,16 +110,18 @@ class Frontend:
     def show_all(self) -> None:
         """Moves and scales the view so that the whole graph is beside the menus."""
         boxes = [box[1:] for kind in self.boxes().values() for box in kind]
+        if not boxes:
+            return
         left, top = (min(box[side] for box in boxes) for side in (0, 1))
         right, bottom = (max(box[side] for box in boxes) for side in (2, 3))
         self.page.evaluate(
             """([left, top, right, bottom]) => {
                 const menus = {left: 70, top: 90, right: 20, bottom: 20}
                 const width = innerWidth - menus.left - menus.right, height = innerHeight - menus.top - menus.bottom
-                const view = app.canvas.ds
+                const view = app.canvas.ds, canvas = app.canvas.canvas.getBoundingClientRect()
                 view.scale = Math.min(width / (right - left), height / (bottom - top))
-                view.offset[0] = (menus.left + width / 2) / view.scale - (left + right) / 2
-                view.offset[1] = (menus.top + height / 2) / view.scale - (top + bottom) / 2
+                view.offset[0] = (menus.left - canvas.x + width / 2) / view.scale - (left + right) / 2
+                view.offset[1] = (menus.top - canvas.y + height / 2) / view.scale - (top + bottom) / 2
                 app.canvas.setDirty(true, true)
             }""",
             [left, top, right, bottom],
@@ -139,22 +142,139 @@ class Frontend:
             values,
         )
 
+    def add(self, name: str, x: float, y: float) -> str:
+        """Looks for a node at a free spot of the canvas, as after a double click, and puts the first that is found
+        there; returns its id."""
+        before = self.page.evaluate("() => app.graph._nodes.length")
+        search = self.page.locator("input:focus")
+        for _ in range(5):  # a busy canvas takes the clicks for two
+            self.page.mouse.dblclick(x, y)
+            self.page.wait_for_timeout(1500)
+            if search.count():
+                break
+        search.type(name)
+        self.page.locator("[role=option], [data-testid=result-item]").filter(has_text=name).first.wait_for()
+        self.page.wait_for_timeout(1000)  # the list is made again while one types
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_function("(before) => app.graph._nodes.length > before", arg=before)
+        self.page.wait_for_timeout(500)
+        if not self.server.version.startswith("0.3."):  # newer frontends carry it with the mouse until a click
+            self.page.mouse.move(x, y, steps=3)
+            self.page.mouse.click(x, y)
+        self.page.wait_for_timeout(1000)  # what comes next is no double click
+        return str(self.page.evaluate("() => app.graph._nodes.at(-1).id"))
+
+    def delete(self, *types: str) -> None:
+        """Chooses the nodes of these types and deletes them."""
+        self.page.evaluate(
+            """async (types) => {
+                app.canvas.selectItems(app.graph._nodes.filter((n) => types.includes(n.type)))
+                await app.extensionManager.command.execute('Comfy.Canvas.DeleteSelectedItems')
+            }""",
+            types,
+        )
+
+    def drop(self, path: Path, x: float, y: float) -> None:
+        """Drops a picture on the page, as from a folder of the desktop."""
+        self.page.evaluate(
+            """([data, name, x, y]) => {
+                const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0)), dataTransfer = new DataTransfer()
+                dataTransfer.items.add(new File([bytes], name, {type: 'image/png'}))
+                const event = {dataTransfer, bubbles: true, cancelable: true, clientX: x, clientY: y}
+                for (const kind of ['dragenter', 'dragover', 'drop'])
+                    document.elementFromPoint(x, y).dispatchEvent(new DragEvent(kind, event))
+            }""",
+            [base64.b64encode(path.read_bytes()).decode(), path.name, x, y],
+        )
+
+    def connect(self, source: str, output: str, target: str, into: str) -> None:
+        """Pulls a link from an output to an input with the mouse; both must be in sight."""
+        self.page.mouse.move(*self._slot(source, "outputs", output))
+        self.page.mouse.down()
+        self.page.mouse.move(*self._slot(target, "inputs", into), steps=10)
+        self.page.wait_for_timeout(200)  # Vue nodes look for the nearest slot once a frame
+        self.page.mouse.up()
+        made = self.page.evaluate(
+            """([source, target, into]) => {
+                const {link} = app.graph.getNodeById(target).inputs.find((i) => i.name == into)
+                return link != null && app.graph.links.get(link).origin_id == source
+            }""",
+            [source, target, into],
+        )
+        assert made, f"no link from {output} of {source} to {into} of {target}"
+
+    def hover(self, node: str, name: str) -> None:
+        """Rests the mouse on the name of an input or widget."""
+        x, y = self._slot(node, "inputs", name)
+        self.page.mouse.move(x + 30, y - 2)
+        self.page.mouse.move(x + 30, y)
+
+    def _slot(self, node: str, side: str, name: str) -> list[float]:
+        """Where an input or output is on the page."""
+        return self.page.evaluate(
+            """([id, side, name]) => {
+                const node = app.graph.getNodeById(id), number = node[side].findIndex((slot) => slot.name == name)
+                const dot = document.querySelector(`[data-slot-key="${id}-${side.slice(0, -3)}-${number}"]`)
+                const middle = (box) => [box.x + box.width / 2, box.y + box.height / 2]
+                if (dot) return middle(dot.getBoundingClientRect())
+                const place = side == 'inputs' ? node.getInputPos(number) : node.getOutputPos(number)
+                const [x, y] = app.canvas.ds.convertOffsetToCanvas(place)
+                const canvas = app.canvas.canvas.getBoundingClientRect()
+                return [canvas.x + x, canvas.y + y]
+            }""",
+            [node, side, name],
+        )
+
+    def wait_for_picture(self, node: str, width: int, height: int) -> None:
+        """Until a node shows pictures, each of this size in px."""
+        shows = """([id, width, height]) => {
+            const drawn = LiteGraph.vueNodesMode
+                ? [...document.querySelectorAll(`[data-node-id="${id}"] img`)] : app.graph.getNodeById(id).imgs ?? []
+            return drawn.length && drawn.every((i) => i.naturalWidth == width && i.naturalHeight == height)
+        }"""
+        self.page.wait_for_function(shows, arg=[node, width, height], timeout=30_000)
+
+    def text_shown(self, node: str) -> str:
+        """What a node's text box says."""
+        return self.page.evaluate(
+            """(id) => {
+                const box = document.querySelector(`[data-node-id="${id}"] textarea`)
+                const widget = app.graph.getNodeById(id).widgets[0]
+                return (box ?? widget.element ?? widget).value
+            }""",
+            node,
+        )
+
+    def shoot(self, name: str) -> None:
+        """Screenshots at two sizes, for a person to look at, in the folder ARTIST_SHOTS where that is set."""
+        if folder := os.environ.get("ARTIST_SHOTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.mouse.move(800, 5)  # no tooltip
+            for width, height in ((1280, 720), (1600, 900)):
+                self.page.set_viewport_size({"width": width, "height": height})
+                self.page.wait_for_timeout(500)
+                self.show_all()
+                self.page.screenshot(path=Path(folder) / f"{name}-{width}x{height}.png")
+
     def run(self, timeout: float = 300) -> dict:
         """Queues what is shown, through the frontend; returns the history entry. The page is blank afterwards:
         its drawing takes a core."""
         return self._run(timeout, leave=True)
 
-    def run_and_stay(self, timeout: float = 300) -> dict:
-        """As `run`, and the page shows the results, as an artist sees them."""
-        entry = self._run(timeout, leave=False)
+    def run_and_stay(self, timeout: float = 300, button=None) -> dict:
+        """As `run`, or by a button of the page, and the page shows the results, as an artist sees them."""
+        entry = self._run(timeout, leave=False, button=button)
         shown = "(nodes) => nodes.every((node) => node in app.nodeOutputs)"
         self.page.wait_for_function(shown, arg=list(entry["outputs"]), timeout=60_000)
         self.page.wait_for_timeout(1500)  # pictures are loaded and make their boxes grow
         return entry
 
-    def _run(self, timeout: float, leave: bool) -> dict:
+    def _run(self, timeout: float, leave: bool, button=None) -> dict:
         before = set(self.server.get("/history"))
-        self.page.evaluate("() => app.queuePrompt(0)")
+        if button is None:
+            self.page.evaluate("() => app.queuePrompt(0)")
+        else:
+            button.click()
         if leave:
             self.page.goto("about:blank")
         end = time.time() + timeout
@@ -176,16 +296,21 @@ def frontend(browser, server):
 FRONTEND_DIR = "~/frontends/newest/comfyui_frontend_package/static"
 
 
-@pytest.fixture(scope="module")
-def newest_server(comfyui, tmp_path_factory):
-    """A server with nothing in its folders and the newest frontend, where that is laid out and the version takes it."""
+def newest_options(comfyui: Path) -> list[str]:
+    """A server's options for the newest frontend, where that is laid out and the version takes it."""
     static = Path(os.environ.get("COMFYUI_FRONTEND", FRONTEND_DIR)).expanduser()
     if not static.is_dir():
         warnings.warn(f"NO newest frontend at {static}: tests/README.md says how to lay it out", stacklevel=1)
         pytest.skip(f"NO newest frontend at {static} (set COMFYUI_FRONTEND)")
     if version_of(comfyui).startswith("0.3."):
         pytest.skip("the newest frontend is tried under newer servers alone")
-    with running_server(comfyui, tmp_path_factory.mktemp("newest"), ["--front-end-root", str(static)]) as server:
+    return ["--front-end-root", str(static)]
+
+
+@pytest.fixture(scope="module")
+def newest_server(comfyui, tmp_path_factory):
+    """A server with nothing in its folders and the newest frontend."""
+    with running_server(comfyui, tmp_path_factory.mktemp("newest"), newest_options(comfyui)) as server:
         yield server
 
 
@@ -193,4 +318,24 @@ def newest_server(comfyui, tmp_path_factory):
 def newest_frontend(browser, newest_server):
     page = browser.new_page(viewport={"width": 1800, "height": 1000})
     yield Frontend(page, newest_server)
+    page.close()
+
+
+@pytest.fixture(scope="module", params=["own", "newest"])
+def desk_server(request, comfyui, tmp_path_factory):
+    """A server with nothing in its folders, with its own frontend and with the newest."""
+    options = newest_options(comfyui) if request.param == "newest" else []
+    with running_server(comfyui, tmp_path_factory.mktemp(request.param), options) as server:
+        # A new profile opens the templates over the graph, and a tour over an app.
+        server.post("/settings", {"Comfy.TutorialCompleted": True, "Comfy.OnboardingCoachmarks.Seen": ["appMode"]})
+        yield server
+
+
+@pytest.fixture(params=[False, True], ids=["classic", "vue"])
+def desk(request, browser, desk_server):
+    """What an artist may sit at: each frontend, with classic nodes and with Vue nodes."""
+    page = browser.new_page(viewport={"width": 1600, "height": 900})
+    frontend = Frontend(page, desk_server)
+    frontend.draw_with_vue(request.param)
+    yield frontend
     page.close()

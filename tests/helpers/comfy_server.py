@@ -65,10 +65,10 @@ class Server(Client):
         self.version = version_of(comfyui)
 
     def picture(self, entry: dict, node: str) -> Path:
-        """The first file that a SaveImage node wrote."""
+        """The first file that a node wrote, to save or to show it."""
         assert entry["status"]["status_str"] == "success", entry["status"]["messages"][-1]
         saved = entry["outputs"][node]["images"][0]
-        return self.base / "output" / saved["subfolder"] / saved["filename"]
+        return self.base / saved["type"] / saved["subfolder"] / saved["filename"]
 
 
 @contextmanager

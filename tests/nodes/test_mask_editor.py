@@ -14,12 +14,6 @@ BRUSH = 10
 """px of the picture: the radius of MaskEditor's brush as it comes."""
 
 
-@pytest.fixture(autouse=True)
-def no_tour(server):
-    """A new profile opens the templates over the graph."""
-    server.post("/settings", {"Comfy.TutorialCompleted": True})
-
-
 def open_own_picture(frontend):
     """The quickstart with a Load Image in place of its photo, both of whose outputs are connected."""
     Image.open(DEMO).resize((SOURCE, SOURCE)).save(frontend.server.base / "input" / "own.png")
@@ -74,16 +68,14 @@ def change_of(server, graph, painted_means):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
-def test_what_is_painted_is_kept_or_restored(frontend, server, vue):
-    frontend.draw_with_vue(vue)
-    open_own_picture(frontend)
-    paint(frontend.page)
-    graph = frontend.page.evaluate("async () => (await app.graphToPrompt()).output")
-    frontend.page.goto("about:blank")  # its drawing takes a core
+def test_what_is_painted_is_kept_or_restored(desk):
+    open_own_picture(desk)
+    paint(desk.page)
+    graph = desk.page.evaluate("async () => (await app.graphToPrompt()).output")
+    desk.page.goto("about:blank")  # its drawing takes a core
     middle, reach, ends = SIDE // 4, BRUSH * SIDE // SOURCE, slice(SIDE // 4, SIDE * 3 // 4)
     inside = slice(middle - reach // 2, middle + reach // 2)
     beside = slice(middle + 2 * reach, SIDE)
-    kept, restored = (change_of(server, graph, meaning) for meaning in ("keep there", "restore there"))
+    kept, restored = (change_of(desk.server, graph, meaning) for meaning in ("keep there", "restore there"))
     assert float(kept[ends, inside].max()) <= 1 < 8 < float(kept[ends, beside].max())
     assert float(restored[ends, beside].max()) <= 1 < 8 < float(restored[ends, inside].max())
