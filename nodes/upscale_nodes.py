@@ -231,7 +231,6 @@ class UpscaleTo4K(io.ComfyNode):
             "Upscale to 4K (OP4KSR)",
             ["upscale", "super resolution", "4k", "enlarge", "restore", "enhance", "sharpen", "denoise", "face"]
             + ["lettering", "photo restoration", "seedvr", "supir", "esrgan"],
-            essentials="Image Tools",
             description="Picture in, 4K picture out. Without model, vae and conditioning the embedded model does it.",
             inputs=[
                 io.Image.Input("image", tooltip="Any size, any number of pictures, with alpha or without."),

@@ -68,6 +68,7 @@ def test_names_are_told_apart_and_stand_in_one_section(server):
     names = [node["display_name"] for node in ours] + [graph["name"] for graph in inside]
     assert len(names) > len(NODES) and len({name.lower() for name in names}) == len(names)
     assert {node["category"] for node in ours} | {graph["category"] for graph in inside} == {"OP4KSR"}
+    assert not any(node.get("essentials_category") for node in ours)  # those stand among ComfyUI's own
 
 
 def shape(texts):
