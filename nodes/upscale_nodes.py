@@ -151,7 +151,7 @@ def upscaled(
     phases.finish()
     about = _size_and_time(made, plan, time.perf_counter() - started, device)
     about += f", {check.words}" if check else ""
-    report = "\n".join([about, *notes, *_idle_seed(settings), *made.notes, *fallbacks])
+    report = "\n".join([about, *notes, *_idle_seed(settings), *made.told, *fallbacks])
     log.info("OP4KSR %s", report)
     tell_node(report)
     large, before = to_image(made.rgb), to_image(made.before)
@@ -174,7 +174,7 @@ def _idle_seed(settings: UpscaleSettings) -> list[str]:
 
 def _size_and_time(made: Framed, plan: Plan, seconds: float, device: torch.device) -> str:
     tokens = f"{plan.size.tokens} tokens"
-    parts = [f"{plan.size.source} -> {made.frame.canvas} px", tokens, f"{seconds:.1f} s"]
+    parts = [f"{made.frame.used} -> {made.frame.canvas} px", tokens, f"{seconds:.1f} s"]
     if len(made.rgb) > 1:
         parts.insert(0, f"{len(made.rgb)} pictures")
     if device.type == "cuda":

@@ -178,7 +178,8 @@ def test_a_part_is_tried_as_the_core_does(server, embedded, small):
         shown = read_picture(server.picture(entry, "save")).rgb
         assert shown.shape[-2:] == (4 * part.height, 4 * part.width)
         assert float((shown - expected).abs().max()) * 255 <= 2
-        assert str(part) in str(entry["outputs"]["report"])
+        report = str(entry["outputs"]["report"])
+        assert str(part) in report and f"{part.size} -> {shown.shape[-1]}x{shown.shape[-2]} px" in report
 
 
 def test_a_content_is_the_cores_and_what_is_set_wins(server, embedded, small):
