@@ -95,8 +95,10 @@ def template_texts():
 
 @pytest.mark.parametrize("language", ["zh", "ja"])
 def test_every_text_of_a_template_is_translated(language):
+    """No code spans: a Vue note of 0.33.0 writes them in blue on blue."""
     translated = json.loads((ROOT / "locales" / language / "main.json").read_text())["op4ksrTemplates"]
     assert translated.keys() == set(template_texts()) and all(translated.values())
+    assert not any("`" in text for pair in translated.items() for text in pair)
 
 
 TERMS = {
