@@ -290,8 +290,8 @@ class UpscaleTo4K(io.ComfyNode):
                         options=["as the preset", *COLOUR_FIXES],
                         default="as the preset",
                         optional=True,
-                        tooltip="Takes the input's colours: wavelet (its low bands), adain (its mean and contrast), lab "
-                        "(its chroma under the result's lightness), none.",
+                        tooltip="Takes the input's colours: wavelet (its low bands), adain (its mean and contrast), "
+                        "lab (its chroma under the result's lightness), none.",
                     )
                 ),
                 advanced(
