@@ -36,8 +36,8 @@ def network_input() -> io.Input:
             options=[BUNDLED, *detail_networks()],
             default=BUNDLED,
             optional=True,
-            tooltip="What adds the fine detail: the bundled network, or one from models/op4ksr that was trained behind "
-            "your model.",
+            tooltip="What adds the fine detail: the bundled network, or one from models/op4ksr that was trained on "
+            "your model's results.",
         )
     )
 

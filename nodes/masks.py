@@ -33,8 +33,8 @@ def alpha_of(image: Tensor, mask: Tensor | None) -> Tensor | None:
     if mask.ndim != 3 or mask.shape[-2:] != image.shape[1:3]:
         size = f"{mask.shape[-1]}x{mask.shape[-2]} px" if 0 not in mask.shape else "empty"
         raise ImageError(
-            f"The MASK at mask is {size}, the IMAGE {image.shape[2]}x{image.shape[1]}. mask is the transparency, "
-            "px for px. strength_mask takes any size."
+            f"The MASK at mask is {size}, the IMAGE {image.shape[2]}x{image.shape[1]}. mask is the IMAGE's "
+            "transparency: connect the MASK of the same Load Image. strength_mask takes any size."
         )
     if len(mask) not in (1, len(image)):
         raise ImageError(f"There are {len(image)} pictures and {len(mask)} masks; give one mask, or as many.")
@@ -53,7 +53,8 @@ def region_of(image: Tensor, mask: Tensor | None, painted_means: str = PAINTED[0
 
 
 def part_of(frame: Frame, mask: Tensor | None, region: str) -> Part | None:
-    """The part of a picture that is tried, by one of TRIED; None is all of it. mask: (B, H, W) as painted, any size.
+    """The part of a picture that is tried, by one of TRIED; None is all of it, also where all of it is painted. mask:
+    (B, H, W) as painted, any size.
 
     Raises SettingError on another word, and where nothing is painted.
     """
@@ -68,7 +69,8 @@ def part_of(frame: Frame, mask: Tensor | None, region: str) -> Part | None:
         raise SettingError(f"region painted wants a painted strength_mask, got {found}. Paint one, or choose middle.")
     top, bottom = _ends(painted.any(1), frame.source.height)
     left, right = _ends(painted.any(0), frame.source.width)
-    return Part(left, top, right - left, bottom - top)
+    part = Part(left, top, right - left, bottom - top)
+    return None if part.size == frame.source else part
 
 
 def _ends(painted: Tensor, side: int) -> tuple[int, int]:

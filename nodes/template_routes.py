@@ -1,8 +1,10 @@
-"""What ComfyUI's server answers about our templates: former names lead to today's, and thumbnails are served.
+"""What ComfyUI's server answers about our templates: the first one first, former names lead to today's, and
+thumbnails are served.
 
-Newer servers serve the graphs of a templates folder alone, without their thumbnails.
+The server lists a folder in the file system's order, and newer ones serve its graphs alone, without their thumbnails.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,26 @@ def add_template_routes() -> None:
         for ending in ("json", "jpg"):
             routes[f"{former}.{ending}"] = _redirect(web, f"{templates}/{name}.{ending}")
     known = {resource.canonical for resource in running.app.router.resources()}
-    for name, answer in routes.items():
-        if f"{templates}/{name}" not in known:
-            running.app.router.add_get(f"{templates}/{name}", answer)
+    new = {name: answer for name, answer in routes.items() if f"{templates}/{name}" not in known}
+    for name, answer in new.items():
+        running.app.router.add_get(f"{templates}/{name}", answer)
+    if new:
+        running.app.middlewares.append(_in_order(web, pack.name))
+
+
+def _in_order(web: Any, pack: str):
+    """A middleware that sorts our templates in the server's list of all packs' templates."""
+
+    @web.middleware
+    async def in_order(request: Any, handler: Any) -> Any:
+        answer = await handler(request)
+        if request.path in ("/workflow_templates", "/api/workflow_templates"):
+            listed = json.loads(answer.text)
+            listed.get(pack, []).sort()
+            answer.text = json.dumps(listed)
+        return answer
+
+    return in_order
 
 
 def _redirect(web: Any, address: str):

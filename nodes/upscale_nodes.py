@@ -16,6 +16,7 @@ from ..op4ksr_core.errors import ImageError, SettingError
 from ..op4ksr_core.geometry import (
     FITS,
     LATENT_FACTOR,
+    MAX_SCALE,
     Box,
     Fit,
     LongSide,
@@ -151,7 +152,7 @@ def upscaled(
     phases.finish()
     about = _size_and_time(made, plan, time.perf_counter() - started, device)
     about += f", {check.words}" if check else ""
-    report = "\n".join([about, *notes, *_idle_seed(settings), *made.notes, *fallbacks])
+    report = "\n".join([about, *notes, *_idle_seed(settings), *made.told, *fallbacks])
     log.info("OP4KSR %s", report)
     tell_node(report)
     large, before = to_image(made.rgb), to_image(made.before)
@@ -173,8 +174,8 @@ def _idle_seed(settings: UpscaleSettings) -> list[str]:
 
 
 def _size_and_time(made: Framed, plan: Plan, seconds: float, device: torch.device) -> str:
-    tokens = f"{plan.size.tokens} tokens"
-    parts = [f"{plan.size.source} -> {made.frame.canvas} px", tokens, f"{seconds:.1f} s"]
+    tokens = f"{plan.size.tokens} token{'s' * (plan.size.tokens != 1)}"
+    parts = [f"{made.frame.used} -> {made.frame.canvas} px", tokens, f"{seconds:.1f} s"]
     if len(made.rgb) > 1:
         parts.insert(0, f"{len(made.rgb)} pictures")
     if device.type == "cuda":
@@ -207,11 +208,18 @@ def target_of(mode: str, size: float, width: int, height: int, like: Tensor | No
             )
         return Box(Size(height, width), cast(Fit, mode))
     if mode == "scale":
+        if size > MAX_SCALE:
+            raise SettingError(
+                f"A scale is at most {MAX_SCALE:g}, got {size:g}. For px choose size_mode long side, for more upscale "
+                "twice."
+            )
         return Scale(size)
     if mode == "megapixels":
         return Megapixels(size)
     if size != round(size):
         raise SettingError(f"A {mode} is a whole number of px, got {size:g}.")
+    if size <= MAX_SCALE and like is None:
+        raise SettingError(f"A {mode} of {size:g} px: for {size:g} times the size choose size_mode scale.")
     return LongSide(round(size)) if mode == "long side" else ShortSide(round(size))
 
 
@@ -231,7 +239,6 @@ class UpscaleTo4K(io.ComfyNode):
             "Upscale to 4K (OP4KSR)",
             ["upscale", "super resolution", "4k", "enlarge", "restore", "enhance", "sharpen", "denoise", "face"]
             + ["lettering", "photo restoration", "seedvr", "supir", "esrgan"],
-            essentials="Image Tools",
             description="Picture in, 4K picture out. Without model, vae and conditioning the embedded model does it.",
             inputs=[
                 io.Image.Input("image", tooltip="Any size, any number of pictures, with alpha or without."),
@@ -247,8 +254,8 @@ class UpscaleTo4K(io.ComfyNode):
                     "size_mode",
                     options=list(SIZE_MODES),
                     default="long side",
-                    tooltip="What size means. fit, crop and pad go by width and height (advanced): inside them, cut to "
-                    "fill them, with transparent bars.",
+                    tooltip="What size means. fit, crop and pad take width and height (advanced) instead: inside that "
+                    "box, cut to fill it, or with transparent bars.",
                 ),
                 io.Float.Input(
                     "size",
@@ -256,7 +263,7 @@ class UpscaleTo4K(io.ComfyNode):
                     min=0.01,
                     max=32768.0,
                     step=0.5,
-                    tooltip="Long or short side in px, times the size (scale), or millions of px.",
+                    tooltip="By size_mode: the long or short side in px, a factor (scale), or megapixels.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -283,7 +290,8 @@ class UpscaleTo4K(io.ComfyNode):
                         options=["as the preset", *COLOUR_FIXES],
                         default="as the preset",
                         optional=True,
-                        tooltip="Whose colours the result takes, as on F16 Decode.",
+                        tooltip="Takes the input's colours: wavelet (its low bands), adain (its mean and contrast), "
+                        "lab (its chroma under the result's lightness), none.",
                     )
                 ),
                 advanced(

@@ -1,10 +1,12 @@
 """The templates' pictures: a thumbnail beside each graph, and a screenshot of it for the documents.
 
-    python -m recipes.screenshots [NAME ...] [--open-only | --side 1024] [--comfyui ~/ComfyUI-0.33]
+    python -m recipes.screenshots [NAME ...] [--open-only | --side 1024 | --nodes] [--comfyui ~/ComfyUI-0.33]
 
 Opens the templates in ComfyUI's own frontend with Vue nodes, in a window of 1600x900, runs those that need no download
 and writes docs/workflows/NAME.jpg and workflows/NAME.jpg. NAME makes those alone, --side runs them at that long side,
-and --open-only runs none and keeps the thumbnails that are results. Where ComfyUI and Chromium lie: tests/README.md.
+and --open-only runs none and keeps the thumbnails that are results. --nodes makes the pictures of the help pages in
+their place, web/docs/pictures/NAME.jpg; NAME is OP4KSR_Suppress, for example. Where ComfyUI and Chromium lie:
+tests/README.md.
 """
 
 import argparse
@@ -31,12 +33,16 @@ from places import DEMO  # noqa: E402
 from stand_ins import write_stand_ins  # noqa: E402
 
 TEMPLATES, SHOTS = ROOT / "workflows", ROOT / "docs" / "workflows"
+NODES = ROOT / "web" / "docs" / "pictures"
 WINDOW = {"width": 1600, "height": 900}
 TABS = 37
 """px at the top of the window that name the graphs which were open before."""
 
 THUMBNAIL = (600, 450)
 """px."""
+
+EDGE = 12
+"""px around a node's picture."""
 
 QUALITY = 80
 MINUTES = 30
@@ -63,21 +69,24 @@ CARDS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a thumbnail is cut out of a result, as shares of its width and height: its middle."""
+    """Where a thumbnail is cut out of a result, as shares of its width and height: its middle. shrink: so many px of
+    the result are one of the thumbnail."""
 
     x: float
     y: float
+    shrink: int = 1
 
     def cut(self, picture: Image.Image, size: tuple[int, int] = THUMBNAIL) -> Image.Image:
-        """A part of this size in px at 1:1."""
-        left = min(max(0, round(self.x * picture.width - size[0] / 2)), picture.width - size[0])
-        top = min(max(0, round(self.y * picture.height - size[1] / 2)), picture.height - size[1])
-        return picture.crop((left, top, left + size[0], top + size[1]))
+        """A part that is of this size in px when it is shrunk."""
+        width, height = (self.shrink * side for side in size)
+        left = min(max(0, round(self.x * picture.width - width / 2)), picture.width - width)
+        top = min(max(0, round(self.y * picture.height - height / 2)), picture.height - height)
+        return picture.crop((left, top, left + width, top + height)).resize(size, Image.Resampling.LANCZOS)
 
 
 PLACES = {
     "op4ksr_1_quickstart": Place(0.38, 0.55),
-    "op4ksr_2_app": Place(0.55, 0.88),
+    "op4ksr_2_app": Place(0.44, 0.2, shrink=2),
     "op4ksr_4k_step_by_step": Place(0.4, 0.75),
 }
 """Templates that show before and after -> where."""
@@ -98,7 +107,7 @@ def card(title: str, below: str) -> Image.Image:
 
 
 def halves(before: Image.Image, after: Image.Image, place: Place) -> Image.Image:
-    """The same place of both at 1:1: its left half before, its right half after, with a line between."""
+    """The same place of both: its left half before, its right half after, with a line between."""
     picture, right = place.cut(before), place.cut(after)
     width, height = picture.size
     picture.paste(right.crop((width // 2, 0, width, height)), (width // 2, 0))
@@ -206,6 +215,31 @@ def make(frontend: Frontend, name: str, run: bool, side: int | None) -> None:
     frontend.page.screenshot(path=SHOTS / f"{name}.jpg", type="jpeg", quality=QUALITY, clip=shown)
 
 
+def picture_node(frontend: Frontend, name: str) -> None:
+    """The picture of one node for its help page, as it is when it is added."""
+    frontend.page.evaluate(
+        """(name) => {
+            // Not clear(): numbered from 1 again, a node would show the values of the one before.
+            for (const other of [...app.graph._nodes]) app.graph.remove(other)
+            const node = LiteGraph.createNode(name)
+            app.graph.add(node)
+            node.pos = [0, 0]
+            app.canvas.ds.scale = 1
+            app.canvas.ds.offset = [300, 150]
+            app.canvas.setDirty(true, true)
+        }""",
+        name,
+    )
+    node = frontend.page.locator("[data-node-id]")
+    node.wait_for()
+    frontend.page.wait_for_timeout(1000)  # it grows to its text
+    box = node.bounding_box()
+    clip = {"x": box["x"] - EDGE, "y": box["y"] - EDGE, "width": box["width"] + 2 * EDGE}
+    clip["height"] = box["height"] + 2 * EDGE
+    path = NODES / f"{name.removeprefix('OP4KSR_')}.jpg"
+    frontend.page.screenshot(path=path, type="jpeg", quality=QUALITY, clip=clip)
+
+
 def save(picture: Image.Image, path: Path) -> None:
     picture.save(path, quality=QUALITY)
 
@@ -216,14 +250,19 @@ def main() -> None:
     parser.add_argument("--comfyui", type=Path, default="~/ComfyUI-0.33", help="ComfyUI 0.33 or later")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--open-only", action="store_true", help="run no template")
+    how.add_argument("--nodes", action="store_true", help="the nodes, for their help pages")
     how.add_argument("--side", type=int, help="px of the long side, in place of the template's; makes no thumbnails")
     arguments = parser.parse_args()
-    names = arguments.names or sorted(path.stem for path in TEMPLATES.glob("*.json"))
+    folder, ending = (NODES.parent, "*.md") if arguments.nodes else (TEMPLATES, "*.json")
+    names = arguments.names or sorted(path.stem for path in folder.glob(ending))
     for name in CARDS.keys() & set(names):
         save(card(*CARDS[name]), TEMPLATES / f"{name}.jpg")
     with opened(arguments.comfyui.expanduser()) as frontend:
         for name in names:
-            make(frontend, name, not arguments.open_only, arguments.side)
+            if arguments.nodes:
+                picture_node(frontend, name)
+            else:
+                make(frontend, name, not arguments.open_only, arguments.side)
             print(name, flush=True)
 
 

@@ -335,7 +335,7 @@ def _run(upscaler: Upscaler, job: Job, settings: BatchSettings, progress: Progre
     limits = settings.limits if settings.check else None
     made, check = run_checked(enlarged, settings.upscale, limits, settings.rerun, written)
     sizes = str(source if trial is None else trial.part.size), str(made.frame.canvas)
-    done = Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.notes)
+    done = Result(str(job.source), str(job.output), "done", 0.0, *sizes, notes=picture.notes + lost + made.told)
     if check is None:
         return done
     return replace(done, check=check.words, passed=check.passed, rerun=check.rerun)

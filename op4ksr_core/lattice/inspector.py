@@ -100,7 +100,7 @@ def _inspect(
     added = None if reference_chw is None else added_to(luma, reference_chw)
     note = "" if added is None else added.note
     if reference_chw is not None and added is None:
-        note = "The reference is the picture itself: it tells nothing, and the picture is judged alone."
+        note = "The reference is the picture itself: it tells nothing, and the picture is judged by itself."
     mesh = beside.submit(find_mesh, luma, None if added is None else added.enlarged)
     residual, weight = whitened(luma) if added is None else (added.residual, added.weight)
     ratio = spectrum(residual, weight)
@@ -146,7 +146,7 @@ def _inspect(
     )
 
 
-SMALLER = "The result is smaller than its source, so it is judged alone."
+SMALLER = "The result is smaller than its source, so it is judged by itself."
 """The note on such a result."""
 
 
@@ -163,7 +163,7 @@ def inspect_made(image_chw: Tensor, small_chw: Tensor, suspects: Sequence[int] =
         return inspect(image_chw, small_chw, suspects, with_ap_loss=False)
     except ImageError as error:
         alone = inspect(image_chw, suspects=suspects)
-        return replace(alone, note=f"The small picture could not be used, so the large one is judged alone. {error}")
+        return replace(alone, note=f"The small picture is of no use, so the large one is judged by itself. {error}")
 
 
 def worst(found: Sequence[Inspection]) -> Inspection:

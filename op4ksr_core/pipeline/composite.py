@@ -11,6 +11,8 @@ from ..geometry import Frame, Size
 from ..picture.alpha import enlarge_alpha, fill_hidden
 from ..picture.framing import check_region, cut, resize_region, restore_region, set_into
 from ..picture.resample import lanczos
+from ..settings import Protect
+from ..subjects.protect import protected_in_words
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Framed:
     """rgb (B, 3, H, W) and alpha (B, 1, H, W) or None, of `frame.canvas` px; before: the LR picture by Lanczos.
 
     lr: the part of the LR picture (B, 3, h, w) that was enlarged; notes: sentences for the user; protected: where the
-    model acted less, (B, 1, h, w) in [0, 1], None where nothing was to be protected.
+    model acted less, (B, 1, h, w) in [0, 1], None where nothing was to be protected; protect: what was looked for.
     """
 
     rgb: Tensor
@@ -27,6 +29,14 @@ class Framed:
     frame: Frame
     notes: tuple[str, ...] = ()
     protected: Tensor | None = None
+    protect: Protect = "nothing"
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The notes, and how much was protected."""
+        if self.protected is None:
+            return self.notes
+        return *self.notes, protected_in_words(self.protected, self.protect, self.frame.used == self.frame.source)
 
     @property
     def enlarged(self) -> Tensor:

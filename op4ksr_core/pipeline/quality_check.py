@@ -64,10 +64,10 @@ def check_made(made: Framed, limits: Limits | None = None) -> Check:
     found = [inspect_made(x, y) for x, y in zip(pictures, made.lr.float().cpu(), strict=True)]
     maps = torch.stack([mesh_map(one.mesh, pictures.shape[-2:]) for one in found])
     one = worst(found)
-    basis = "judged on what was added" if one.referenced else one.note
+    basis = ", judged on what was added" if one.referenced else f". {one.note}"
     return Check(
         all(limits.passes(each) for each in found),
-        f"{in_a_few_words(one)} ({basis})",
+        in_a_few_words(one) + basis,
         set_into(maps[:, None], made.frame)[:, 0],
     )
 
@@ -96,7 +96,7 @@ def run_checked(
         keep(made)
         return made, first
     made = enlarge(with_strength(settings, RERUN_STRENGTH))
-    note = f"Run again at {RERUN_STRENGTH:g} times the strength, since the first result had: {first.words}."
+    note = f"Run again at {RERUN_STRENGTH:g} times the strength, since the first result had: {first.words.rstrip('.')}."
     return replace(made, notes=(note, *made.notes)), replace(_check_beside(made, limits, keep), rerun=True)
 
 

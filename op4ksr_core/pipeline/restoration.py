@@ -20,7 +20,7 @@ from ..picture.framing import restore_region
 from ..picture.resample import crop, lanczos, pad_reflect, resize
 from ..progress import Progress
 from ..settings import UpscaleSettings
-from ..subjects.protect import protected_in_words, protected_mask, strength_map
+from ..subjects.protect import protected_mask, strength_map
 from .composite import Framed, restore_framed
 from .memory import MemoryPlan
 
@@ -186,8 +186,7 @@ def run(
     show: Show | None = None,
 ) -> Framed:
     """Pictures (B, 3, h, w) in [0, 1] of the plan's source size -> large ones, with alpha and region as
-    `restore_framed` takes them. With a region of one's own, nothing is protected by itself, and a note says so. Else a
-    note says how much was protected.
+    `restore_framed` takes them. With a region of one's own, nothing is protected by itself, and a note says so.
 
     Raises ImageError where a shape does not fit, SettingError where the plan holds several settings.
     """
@@ -207,12 +206,8 @@ def run(
         return one.picture
 
     framed = restore_framed(rgb, plan.frame, restored, alpha, region)
-    notes = [*framed.notes]
-    if overruled:
-        notes.append(OVERRULED)
-    if protected is not None:
-        notes.append(protected_in_words(protected, settings.protect))
-    return replace(framed, protected=protected, notes=tuple(notes))
+    notes = (*framed.notes, OVERRULED) if overruled else framed.notes
+    return replace(framed, protected=protected, protect=settings.protect, notes=notes)
 
 
 def variants(

@@ -33,8 +33,8 @@ class Trial:
 
     def __str__(self) -> str:
         return (
-            f"Only the part {self.part} of the picture, {self.shown.size} px of {self.whole.target}. "
-            "Differs a little from the whole result: the models see less around it."
+            f"Only the part {self.part} (left, top, width, height) of the picture: {self.shown.size} of "
+            f"{self.whole.target} px. It differs a little from the whole result: the models see less around it."
         )
 
 

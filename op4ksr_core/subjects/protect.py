@@ -32,15 +32,16 @@ def strength_map(mask: Tensor) -> Tensor:
     return 1 - KEPT * mask
 
 
-def protected_in_words(mask: Tensor, protect: Protect) -> str:
-    """A sentence on how much of the pictures is protected, from `protected_mask` (B, 1, H, W), or that nothing is."""
+def protected_in_words(mask: Tensor, protect: Protect, whole: bool = True) -> str:
+    """A sentence on how much of the pictures, or of a part of them, is protected, from `protected_mask` (B, 1, H, W),
+    or that nothing is."""
     what = "faces and lettering" if protect == "both" else protect
     share = float(mask.float().mean())
     if share == 0:
         return f"Protect found no {what.replace(' and ', ' or ')}: nothing was protected."
     amount = "less than 1%" if share < 0.01 else f"{share:.0%}"
-    whole = "picture" if len(mask) == 1 else "pictures"
-    return f"Protected {what}: {amount} of the {whole}."
+    of_what = ("picture" if whole else "part") + ("" if len(mask) == 1 else "s")
+    return f"Protected {what}: {amount} of the {of_what}."
 
 
 def _mask_of(image: Tensor, protect: Protect) -> Tensor:

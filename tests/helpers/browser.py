@@ -93,16 +93,26 @@ class Frontend:
         )
 
     def boxes(self) -> dict:
-        """What is drawn: `nodes` (with their titles) and `groups`, each a list of (name, left, top, right, bottom)."""
+        """What is drawn: `nodes` (with their titles), `reroutes` and `groups`, each a list of (name, left, top, right,
+        bottom). A Vue node is drawn higher than the graph says, so it is measured on the page."""
         return self.page.evaluate(
             """() => {
-                const box = (of, name, title) => [
-                    name, of.pos[0], of.pos[1] - title, of.pos[0] + of.size[0], of.pos[1] + of.size[1]
-                ]
-                const nodes = app.graph._nodes.filter((n) => n.type != 'Reroute')
+                const view = app.canvas.ds, [left, top] = [...view.offset]
+                const canvas = app.canvas.canvas.getBoundingClientRect()
+                const box = (of, title) =>
+                    [of.pos[0], of.pos[1] - title, of.pos[0] + of.size[0], of.pos[1] + of.size[1]]
+                const drawn = (node) => {
+                    const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect()
+                    if (!shown) return box(node, node.type == 'Reroute' ? 0 : LiteGraph.NODE_TITLE_HEIGHT)
+                    const across = (x) => Math.round((x - canvas.left) / view.scale - left)
+                    const down = (y) => Math.round((y - canvas.top) / view.scale - top)
+                    return [across(shown.left), down(shown.top), across(shown.right), down(shown.bottom)]
+                }
+                const named = (nodes) => nodes.map((n) => [`${n.id} ${n.type}`, ...drawn(n)])
                 return {
-                    nodes: nodes.map((n) => box(n, `${n.id} ${n.type}`, LiteGraph.NODE_TITLE_HEIGHT)),
-                    groups: app.graph._groups.map((g) => box(g, g.title, 0)),
+                    nodes: named(app.graph._nodes.filter((n) => n.type != 'Reroute')),
+                    reroutes: named(app.graph._nodes.filter((n) => n.type == 'Reroute')),
+                    groups: app.graph._groups.map((g) => [g.title, ...box(g, 0)]),
                 }
             }"""
         )

@@ -294,7 +294,7 @@ def test_grey_references_and_one_colour():
 
 def test_what_was_just_made_is_judged_alone_where_the_small_picture_cannot_be_used():
     found = inspect_made(scene(), torch.rand(3, 2, 2))
-    assert not found.referenced and "judged alone" in found.note
+    assert not found.referenced and "judged by itself" in found.note
 
 
 def test_a_result_smaller_than_its_source_is_judged_alone_and_asks_for_nothing():

@@ -29,10 +29,10 @@ def is_inside(one, other):
 
 
 def collisions(boxes):
-    """Pairs of nodes or groups that overlap, and nodes that are partly in a group."""
-    for kind in ("nodes", "groups"):
-        for number, one in enumerate(boxes[kind]):
-            yield from ((one, other) for other in boxes[kind][number + 1 :] if meet(one, other))
+    """Pairs of nodes or groups that overlap, and nodes that are partly in a group. A reroute may lie between groups."""
+    for alike in (boxes["nodes"] + boxes["reroutes"], boxes["groups"]):
+        for number, one in enumerate(alike):
+            yield from ((one, other) for other in alike[number + 1 :] if meet(one, other))
     for node in boxes["nodes"]:
         yield from ((node, group) for group in boxes["groups"] if meet(node, group) and not is_inside(node, group))
 

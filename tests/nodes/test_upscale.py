@@ -66,7 +66,7 @@ def test_few_knobs_are_seen(server):
         pytest.skip("0.3.64 has no advanced inputs")
     knobs = "preset size_mode size strength seed protect denoise region content creativity resemblance"
     assert seen == knobs.split()
-    assert info["essentials_category"] == "Image Tools" and "esrgan" in info["search_aliases"]
+    assert "esrgan" in info["search_aliases"]
 
 
 def test_a_preset_is_the_command_lines(server, embedded, small):
@@ -178,7 +178,16 @@ def test_a_part_is_tried_as_the_core_does(server, embedded, small):
         shown = read_picture(server.picture(entry, "save")).rgb
         assert shown.shape[-2:] == (4 * part.height, 4 * part.width)
         assert float((shown - expected).abs().max()) * 255 <= 2
-        assert str(part) in str(entry["outputs"]["report"])
+        report = str(entry["outputs"]["report"])
+        assert str(part) in report and f"{part.size} -> {shown.shape[-1]}x{shown.shape[-2]} px" in report
+
+
+def test_a_picture_painted_all_over_is_no_part(server, small):
+    wanted = graph(region="painted", strength_mask=["white", 0])
+    wanted["white"] = node("SolidMask", value=1.0, width=9, height=7)
+    entry = server.run(wanted)
+    assert read_picture(server.picture(entry, "save")).rgb.shape[-2:] == (192, 256)
+    assert "Only the part" not in str(entry["outputs"]["report"])
 
 
 def test_a_content_is_the_cores_and_what_is_set_wins(server, embedded, small):
@@ -342,9 +351,10 @@ def test_the_newer_and_the_older_node_agree(server, small):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"mask": ["m", 0]}, "The MASK at mask is 9x7 px, the IMAGE 64x48"),
+        ({"mask": ["m", 0]}, "9x7 px, the IMAGE 64x48. mask is the IMAGE's transparency: connect"),
         ({"size_mode": "crop", "width": 0, "height": 100}, "got 0x100"),
-        ({"size_mode": "scale", "size": 40.0}, "got 40"),
+        ({"size_mode": "scale", "size": 4096.0}, "got 4096. For px choose size_mode long side"),
+        ({"size_mode": "long side", "size": 4.0}, "A long side of 4 px: for 4 times the size choose size_mode scale"),
         ({"size_mode": "long side", "size": 100.5}, "whole number of px, got 100.5"),
         ({"size_mode": "scale", "size_like": ["load", 0]}, "another size_mode than scale"),
         ({"model": ["model", 0]}, "Connect conditioning and vae too"),

@@ -79,7 +79,13 @@ def test_links_under_former_names_open(server, former, name):
     found = server.get(f"/api/workflow_templates/op4ksr/{former}.json")
     assert found == json.loads((ROOT / "workflows" / f"{name}.json").read_text())
     listed = server.get("/api/workflow_templates")["op4ksr"]
-    assert sorted(listed)[0] == "op4ksr_1_quickstart" and not FORMER.keys() & set(listed)
+    assert not FORMER.keys() & set(listed)
+
+
+def test_the_first_template_is_listed_first(server):
+    """ComfyUI lists a folder in the file system's order, and its frontend shows them so."""
+    listed = server.get("/api/workflow_templates")["op4ksr"]
+    assert listed == sorted(listed) and listed[0] == "op4ksr_1_quickstart"
 
 
 def test_thumbnails_are_served(server):

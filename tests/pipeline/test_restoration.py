@@ -170,13 +170,13 @@ def test_a_protected_face_is_changed_less_and_the_rest_as_ever(portrait):
 
 def test_a_note_says_how_much_was_protected(portrait):
     kept = restored(portrait, protect="faces")
-    assert kept.notes == (f"Protected faces: {float(kept.protected.mean()):.0%} of the picture.",)
-    assert restored(portrait).notes == ()
+    assert kept.told == (f"Protected faces: {float(kept.protected.mean()):.0%} of the picture.",)
+    assert restored(portrait).told == ()
 
 
 def test_a_note_says_that_nothing_was_found_to_protect():
     grey = torch.full((1, 3, 64, 64), 0.5)
-    assert restored(grey, protect="both").notes == ("Protect found no faces or lettering: nothing was protected.",)
+    assert restored(grey, protect="both").told == ("Protect found no faces or lettering: nothing was protected.",)
 
 
 def test_a_mask_of_ones_own_goes_before_protect(portrait):

@@ -1,5 +1,7 @@
 """A part of a picture, enlarged alone: where it lies, and that it is that part of the whole."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,6 +66,15 @@ def test_what_is_local_is_that_part_of_the_whole(photo, target):
     assert float((shown.alpha - full.alpha[..., rows, columns]).abs().max()) * 255 <= 1
     assert torch.equal(shown.lr, full.lr[..., 150:220, 200:290])
     assert shown.frame.target == trial.shown.size and str(PART) in shown.notes[0]
+
+
+def test_what_is_said_of_protection_is_of_the_part_without_its_margin(photo):
+    trial = plan_trial(Scale(4).frame(Size(512, 512)), PART, 32)
+    made = restore_framed(photo, trial.frame, lambda lr: resize(lr, trial.frame.target))
+    protected, top = photo.new_zeros(1, 1, *made.lr.shape[-2:]), PART.top - trial.frame.top
+    protected[..., top : top + PART.height // 2, :] = 1  # the upper half of the part, and the margin beside it
+    shown = without_margin(replace(made, protected=protected, protect="faces"), trial)
+    assert shown.told[-1] == "Protected faces: 50% of the part."
 
 
 def test_an_uneven_scale_is_less_than_a_px_off(photo):
