@@ -47,7 +47,7 @@ def _in_order(web: Any, pack: str):
     @web.middleware
     async def in_order(request: Any, handler: Any) -> Any:
         answer = await handler(request)
-        if request.path in ("/workflow_templates", "/api/workflow_templates"):
+        if answer.status == 200 and request.path in ("/workflow_templates", "/api/workflow_templates"):
             listed = json.loads(answer.text)
             listed.get(pack, []).sort()
             answer.text = json.dumps(listed)
