@@ -11,17 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from op4ksr_core.geometry import Size
-from op4ksr_core.picture.charts import font
 from op4ksr_core.picture.convert import as_picture
 from op4ksr_core.picture.resample import lanczos
 from op4ksr_core.pipeline.upscaler import Upscaler
-from recipes.readme_picture import GAP, LABEL, Shown, find, grid, small_picture
-
-SIDE = 224
-"""px of one crop."""
+from recipes.readme_picture import Shown, find, grid, row, small_picture
 
 SHOWN = (
     Shown("wg-COMP_Figure_05_04_004", 120, 80, "portrait"),
@@ -29,17 +25,6 @@ SHOWN = (
     Shown("ips-POL_Figure_14_01_006", 405, 165, "sign"),
     Shown("csb-CS_Figure_03_04_008", 330, 260, "print"),
 )
-
-
-def row(shown: Shown, pictures: dict[str, Image.Image]) -> Image.Image:
-    """The same part of each picture, with a line of labels above."""
-    tile = Image.new("RGB", (len(pictures) * (SIDE + GAP), SIDE + LABEL), "white")
-    draw = ImageDraw.Draw(tile)
-    for column, (label, picture) in enumerate(pictures.items()):
-        left = column * (SIDE + GAP)
-        tile.paste(picture.crop((shown.left, shown.top, shown.left + SIDE, shown.top + SIDE)), (left, LABEL))
-        draw.text((left + 2, 3), f"{shown.label}, {label}", fill="black", font=font(14))
-    return tile
 
 
 def main() -> None:
@@ -55,7 +40,7 @@ def main() -> None:
         small = small_picture(photo)
         plain = lanczos(small, Size(4 * small.shape[-2], 4 * small.shape[-1])).clamp(0, 1)
         pictures = {
-            "Lanczos": as_picture(plain[0]),
+            f"{shown.label}, Lanczos": as_picture(plain[0]),
             "without protect": as_picture(upscaler(small, 4)[0]),
             "with protect": as_picture(upscaler(small, 4, protecting)[0]),
             "the original": Image.open(photo).convert("RGB"),

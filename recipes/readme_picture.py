@@ -63,14 +63,19 @@ def small_picture(path: Path) -> Tensor:
 
 
 def pair(shown: Shown, before: Image.Image, after: Image.Image) -> Image.Image:
-    """The same part of both, side by side, with a line of labels above."""
-    if shown.left + WIDTH > after.width or shown.top + HEIGHT > after.height:
-        place = f"{shown.left}, {shown.top}"
-        raise ValueError(f"{shown.name} has {after.width}x{after.height} px, too few for the part at {place}.")
-    tile = Image.new("RGB", (2 * WIDTH + GAP, HEIGHT + LABEL), "white")
-    draw = ImageDraw.Draw(tile)
+    """The same part of both, side by side."""
+    return row(shown, {f"{shown.label}, before": before, "after": after})
+
+
+def row(shown: Shown, pictures: dict[str, Image.Image]) -> Image.Image:
+    """The same part of each labelled picture, side by side, with a line of labels above."""
     box = (shown.left, shown.top, shown.left + WIDTH, shown.top + HEIGHT)
-    for column, (picture, label) in enumerate(((before, f"{shown.label}, before"), (after, "after"))):
+    tile = Image.new("RGB", (len(pictures) * (WIDTH + GAP) - GAP, HEIGHT + LABEL), "white")
+    draw = ImageDraw.Draw(tile)
+    for column, (label, picture) in enumerate(pictures.items()):
+        if box[2] > picture.width or box[3] > picture.height:
+            place = f"{shown.left}, {shown.top}"
+            raise ValueError(f"{shown.name} has {picture.width}x{picture.height} px, too few for the part at {place}.")
         left = column * (WIDTH + GAP)
         tile.paste(picture.crop(box), (left, LABEL))
         draw.text((left + 2, 3), label, fill="black", font=font(14))
