@@ -58,8 +58,8 @@ def make_accelerator(settings: TrainSettings, cpu: bool, sharded: bool) -> Any:
     return accelerator
 
 
-def emulates_half(settings: TrainSettings, accelerator: Any) -> bool:
-    """Whether the settings ask for half precision on a CPU that has no bfloat16; none computes in float16."""
+def is_slower_in_half(settings: TrainSettings, accelerator: Any) -> bool:
+    """Whether the settings ask for half precision where float32 is faster; no CPU computes in float16."""
     if accelerator.device.type == "cpu" and settings.precision == "fp16":
         return True
     return settings.precision == "bf16" and not half_is_fast(accelerator.device)

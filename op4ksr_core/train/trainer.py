@@ -22,7 +22,7 @@ from .learner import Learner, NotFinite
 from .listing import Pictures, list_pictures, usable_pictures
 from .origin import check_origin, note_origin, origin_of
 from .pace import PACE, Pace, progress_line
-from .processes import as_the_first_says, by_the_first, emulates_half, make_accelerator, mean_losses
+from .processes import as_the_first_says, by_the_first, is_slower_in_half, make_accelerator, mean_losses
 from .run_folder import RunFolder
 from .run_log import RunLog, summary_writer, wandb_module
 from .settings import MAY_CHANGE, TrainSettings, changed
@@ -85,8 +85,8 @@ class Trainer:
         self.report = report
         self.sharded = shard
         self.accelerator = make_accelerator(settings, cpu, shard)
-        if emulates_half(settings, self.accelerator):
-            log.warning("This CPU emulates %s, far slower than float32: --precision no is for it.", settings.precision)
+        if is_slower_in_half(settings, self.accelerator):
+            log.warning("%s is slower than float32 here: --precision no is for that.", settings.precision)
         self.is_main = self.accelerator.is_main_process
         self.log: RunLog | None = None
         self.folder = RunFolder(run, self.is_main)
